@@ -1,0 +1,267 @@
+/* kad.h - the C ABI of libkad: kitchen-board anomaly detection.
+ *
+ * A board image passes through stages, each a function here:
+ *
+ *   kad_image_resize (optional)  ->  kad_tiles_plan  ->  kad_preprocess  ->  [network]
+ *     ->  kad_score_tiles (exact nearest-neighbour search in the memory bank)
+ *     ->  kad_board_add  ->  kad_board_finish (anomaly map, defect regions)
+ *
+ * Rules that hold for every function:
+ *   - Functions return a kad_status; KAD_OK is 0. On failure kad_last_error() tells, on the calling
+ *     thread, what was wrong, what was expected, what was given, and what to do.
+ *   - No function prints, exits, throws across this boundary, or keeps a pointer it was given,
+ *     except where its comment says "borrows".
+ *   - The caller owns every buffer. Objects are made by *_create and freed by *_close; *_close(NULL)
+ *     does nothing.
+ *   - Arrays are C-contiguous, little-endian, of the shape given in their comment. Strides are in
+ *     bytes. Dimensions: n tiles, t tile side in px, P = grid_height * grid_width patches of a tile,
+ *     D channels, M bank rows, k neighbours.
+ *   - Structs begin with struct_size = sizeof(the struct); new fields are added at the end only.
+ *   - n_threads is the number of threads to use, at least 1. Results never depend on it.
+ *   - Threads: functions without an object argument may be called from any thread. A kad_index is
+ *     immutable and may be shared; a kad_board belongs to one thread at a time.
+ */
+#ifndef KAD_KAD_H
+#define KAD_KAD_H
+
+#include <stdint.h>
+
+#if defined(KAD_STATIC)
+#define KAD_API
+#elif defined(__GNUC__)
+#define KAD_API __attribute__((visibility("default")))
+#else
+#define KAD_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- status, version, processor level ------------------------------------------------------- */
+
+/* Major in the upper 16 bits (a change breaks callers), minor in the lower 16 (additions only). */
+#define KAD_ABI_VERSION 0x00000001u
+
+typedef int32_t kad_status;
+enum {
+  KAD_OK = 0,
+  KAD_ERROR_INVALID_ARGUMENT = 1,
+  KAD_ERROR_NOT_FINITE = 2,       /* NaN or Inf where numbers are needed */
+  KAD_ERROR_OUT_OF_MEMORY = 3,
+  KAD_ERROR_UNSUPPORTED = 4,      /* this processor or build cannot do it */
+  KAD_ERROR_BUFFER_TOO_SMALL = 5, /* call again with the count that was returned */
+  KAD_ERROR_TOO_SMALL = 6,        /* an image or an active area is smaller than one tile */
+  KAD_ERROR_INTERNAL = 7          /* a defect of the library: please report it */
+};
+
+KAD_API uint32_t kad_abi_version(void);
+/* Static string, for example "0.1.0". */
+KAD_API const char* kad_version_string(void);
+/* Static string, for example "KAD_ERROR_NOT_FINITE"; "unknown status" for other values. */
+KAD_API const char* kad_status_name(kad_status status);
+/* Text of this thread's last failure, "" when its last call succeeded. Valid until this thread's
+ * next call into the library. */
+KAD_API const char* kad_last_error(void);
+
+enum { KAD_LEVEL_AUTO = -1, KAD_LEVEL_SCALAR = 0, KAD_LEVEL_AVX2 = 1, KAD_LEVEL_AVX512 = 2 };
+
+/* The instruction-set level in use: the best that processor and operating system offer, unless
+ * forced. */
+KAD_API int32_t kad_cpu_level(void);
+/* Force a level for the whole process (KAD_LEVEL_AUTO: back to the best). For tests and
+ * comparisons: not to be called while other calls run. KAD_ERROR_UNSUPPORTED where the processor
+ * lacks it. */
+KAD_API kad_status kad_cpu_level_force(int32_t level);
+
+/* ---- images ---------------------------------------------------------------------------------- */
+
+enum {
+  KAD_PIXEL_GREY8 = 0,
+  KAD_PIXEL_RGB8 = 1,
+  KAD_PIXEL_BGR8 = 2,
+  KAD_PIXEL_RGBA8 = 3, /* alpha is ignored */
+  KAD_PIXEL_BGRA8 = 4,
+  KAD_PIXEL_GREY16 = 5, /* native-endian uint16; scaled by 65535, never by the image's maximum */
+  KAD_PIXEL_RGB16 = 6,
+  KAD_PIXEL_BGR16 = 7
+};
+
+typedef struct kad_image {
+  uint32_t struct_size;
+  int32_t pixel_format; /* KAD_PIXEL_* */
+  int32_t height;
+  int32_t width;
+  int64_t row_stride; /* bytes from one row to the next, at least width * bytes per pixel */
+  const void* data;
+} kad_image;
+
+/* A rectangle in pixels. This struct is frozen: it never grows. */
+typedef struct kad_rect {
+  int32_t x;
+  int32_t y;
+  int32_t width;
+  int32_t height;
+} kad_rect;
+
+/* Resize to out_height x out_width with an antialiased bilinear (triangle) filter, each axis on its
+ * own. Output: interleaved RGB, uint8 for 8-bit formats and uint16 for 16-bit ones,
+ * (out_height, out_width, 3). */
+KAD_API kad_status kad_image_resize(const kad_image* image, int32_t out_height, int32_t out_width,
+                                    int32_t n_threads, void* out);
+
+/* ---- tiles ----------------------------------------------------------------------------------- */
+
+typedef struct kad_tile_grid {
+  uint32_t struct_size;
+  int32_t image_height;
+  int32_t image_width;
+  int32_t tile;           /* side in px */
+  int32_t stride;         /* px */
+  int32_t cover_edges;    /* 1: one more column and row flush with the far edges (scoring); 0: not (training) */
+  const kad_rect* borders; /* active areas inside the image; none: the whole image */
+  int64_t n_borders;
+  const kad_rect* labels; /* tiles that intersect one of these are dropped */
+  int64_t n_labels;
+} kad_tile_grid;
+
+/* Top-left corners (x, y) of the tiles, row by row: out_xy is (capacity, 2). *out_count is the
+ * number of tiles, also when the status is KAD_ERROR_BUFFER_TOO_SMALL; out_xy may be NULL when
+ * capacity is 0, to ask for the count. Several borders: each has its own grid, in order; a tile
+ * that an earlier one gave already is not repeated. */
+KAD_API kad_status kad_tiles_plan(const kad_tile_grid* grid, int32_t* out_xy, int64_t capacity,
+                                  int64_t* out_count);
+
+/* Cut tiles and normalise them: out = (value / full scale - mean) / std, in RGB order, where full
+ * scale is 255 for 8-bit and 65535 for 16-bit formats; grey is repeated three times.
+ * xy (n_tiles, 2); mean, std (3,); out (n_tiles, 3, tile, tile) float32. */
+KAD_API kad_status kad_preprocess(const kad_image* image, const int32_t* xy, int64_t n_tiles,
+                                  int32_t tile, const float* mean, const float* std,
+                                  int32_t n_threads, float* out);
+
+/* ---- search ---------------------------------------------------------------------------------- */
+
+/* The base maps of a batch of tiles: what the network returns for each layer, pooled, at the
+ * layer's own resolution. Brought to one grid and concatenated they are the patch features. */
+typedef struct kad_base_maps {
+  uint32_t struct_size;
+  int32_t resampling; /* KAD_RESAMPLE_* */
+  int32_t grid_height;
+  int32_t grid_width;
+  int64_t n_tiles;
+  int64_t n_layers;
+  const float* const* data;  /* (n_layers,) pointers to (n_tiles, channels, height, width) */
+  const int32_t* channels;   /* (n_layers,) */
+  const int32_t* heights;    /* (n_layers,) */
+  const int32_t* widths;     /* (n_layers,) */
+} kad_base_maps;
+
+enum {
+  KAD_RESAMPLE_BILINEAR = 0,        /* half-pixel centres (align_corners = false) */
+  KAD_RESAMPLE_ADAPTIVE_AVERAGE = 1 /* means over [floor(i*n/g), ceil((i+1)*n/g)) */
+};
+
+/* Patch features of the batch, out (n_tiles, P, D) float32, D the sum of the channels. */
+KAD_API kad_status kad_patch_features(const kad_base_maps* maps, int32_t n_threads, float* out);
+
+typedef struct kad_index kad_index;
+
+/* Build the search index of a bank (rows, dims) float32. Borrows bank: it must stay in place,
+ * unchanged, until kad_index_close. KAD_ERROR_NOT_FINITE names the first bad row. */
+KAD_API kad_status kad_index_create(const float* bank, int64_t rows, int64_t dims,
+                                    int32_t n_threads, kad_index** out_index);
+KAD_API void kad_index_close(kad_index* index);
+
+/* Exact k nearest bank rows of each query by Euclidean distance, nearest first. Distances are the
+ * float32 direct difference, summed in an order that is the same at every level; ties go to the
+ * lowest row. queries (n, dims); out_dist (n, k) float32; out_index (n, k). 1 <= k <= 16,
+ * k <= rows. */
+KAD_API kad_status kad_index_query(const kad_index* index, const float* queries, int64_t n,
+                                   int32_t k, int32_t n_threads, float* out_dist,
+                                   int64_t* out_index);
+
+/* The same for the patch features of base maps, without storing them: out_dist and out_index are
+ * (n_tiles, P, k). */
+KAD_API kad_status kad_index_query_maps(const kad_index* index, const kad_base_maps* maps,
+                                        int32_t k, int32_t n_threads, float* out_dist,
+                                        int64_t* out_index);
+
+enum {
+  KAD_REWEIGHT_NONE = 0,   /* tile score = s*, the largest patch distance */
+  KAD_REWEIGHT_THESIS = 1, /* s* (1 - exp(s* / sqrt D) / sum_i exp(|q - m_i| / sqrt D)), m_i the n_neighbors
+                              nearest rows of m*, without m* */
+  KAD_REWEIGHT_PAPER = 2   /* s* (1 - exp(s*) / sum_i exp(|q - m_i|)), m* itself counted among the m_i
+                              (arXiv 2106.08265, equation 7) */
+};
+
+typedef struct kad_score_options {
+  uint32_t struct_size;
+  int32_t reweighting;      /* KAD_REWEIGHT_* */
+  const int64_t* neighbors; /* (M, neighbor_columns): each row's nearest other rows, nearest first */
+  int64_t neighbor_columns;
+  int64_t n_neighbors;      /* how many of those columns to use */
+} kad_score_options;
+
+/* PatchCore scores of a batch: for every patch the distance to its nearest bank row (out_dist,
+ * (n_tiles, P)) and that row (out_index, (n_tiles, P)); for every tile its score (out_score,
+ * (n_tiles,)). Equations 4.7 to 4.9 of the thesis. */
+KAD_API kad_status kad_score_tiles(const kad_index* index, const kad_base_maps* maps,
+                                   const kad_score_options* options, int32_t n_threads,
+                                   float* out_dist, int64_t* out_index, float* out_score);
+
+/* ---- board map and regions ------------------------------------------------------------------- */
+
+typedef struct kad_board kad_board;
+
+typedef struct kad_board_options {
+  uint32_t struct_size;
+  int32_t image_height;
+  int32_t image_width;
+  int32_t tile;
+  int32_t grid_height;
+  int32_t grid_width;
+  int32_t smoothing_radius; /* px; the Gaussian is cut off there; 0: no smoothing */
+  float smoothing_sigma;    /* px */
+} kad_board_options;
+
+typedef struct kad_region {
+  int32_t x; /* box, px */
+  int32_t y;
+  int32_t width;
+  int32_t height;
+  int32_t peak_x; /* where the map is largest, px */
+  int32_t peak_y;
+  float peak;     /* the map's value there */
+  float distance; /* largest patch distance among the patches that cover the peak */
+  int64_t area_px;
+  int64_t tile;     /* that patch's tile, in the order of kad_board_add */
+  int64_t patch;    /* its place in the grid, row * grid_width + column */
+  int64_t bank_row; /* its nearest bank row, -1 when no indices were added */
+} kad_region;
+
+/* An empty board: accumulates tile maps. A tile map is the grid of patch distances, bilinearly
+ * enlarged to the tile (half-pixel centres) and smoothed (reflect-101 at the tile's edge). */
+KAD_API kad_status kad_board_create(const kad_board_options* options, kad_board** out_board);
+KAD_API void kad_board_close(kad_board* board);
+
+/* Add tiles: xy (n_tiles, 2), dist (n_tiles, P), index (n_tiles, P) or NULL. */
+KAD_API kad_status kad_board_add(kad_board* board, const int32_t* xy, int64_t n_tiles,
+                                 const float* dist, const int64_t* index, int32_t n_threads);
+
+/* The board map: tile maps averaged where they overlap, NaN where no tile lies. out_map is
+ * (image_height, image_width) float32. The board is unchanged and may be added to further. */
+KAD_API kad_status kad_board_map(const kad_board* board, int32_t n_threads, float* out_map);
+
+/* Defect regions of a map that kad_board_map gave: 8-connected components of map >= threshold with
+ * at least min_area_px pixels, by falling peak (ties: by y, then x). region_size is
+ * sizeof(kad_region); *out_count is the number of regions, also when the status is
+ * KAD_ERROR_BUFFER_TOO_SMALL; out_regions may be NULL when capacity is 0. */
+KAD_API kad_status kad_board_regions(const kad_board* board, const float* map, float threshold,
+                                     int64_t min_area_px, uint32_t region_size,
+                                     kad_region* out_regions, int64_t capacity,
+                                     int64_t* out_count);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* KAD_KAD_H */
