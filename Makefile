@@ -1,0 +1,63 @@
+# Each target sets up what it needs, on a fresh machine too: Python 3.11 or newer, a C++17 compiler, make.
+#
+#   make demo    synthetic boards -> artifact -> scores, pictures, figures, in ./demo
+#   make test    lint, C++ tests, Python tests
+#   make lint    ruff, mypy, import-linter, clang-format
+#   make clean   remove what was built (not .venv); make distclean removes .venv too
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+JOBS   ?= $(shell nproc)
+CORE   := CMakeLists.txt $(wildcard cmake/*) $(shell find kad_sdk/csrc kad_sdk/include -type f)
+CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c -name '*.[ch]' -o -name '*.[ch]pp')
+
+.PHONY: demo test lint test-c test-python format setup clean distclean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.installed
+
+# The project and everything it is built and tested with, at the tested versions. The install is
+# editable: Python files are used where they lie, the compiled core is built and installed.
+$(VENV)/.requirements: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kad needs Python 3.11 or newer, got " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt scikit-build-core cmake ninja
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.requirements $(CORE)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/python/demo.py demo
+
+test: lint test-c test-python
+
+test-python: setup
+	$(BIN)/python -m pytest
+
+test-c: setup
+	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_WERROR=ON
+	$(BIN)/cmake --build build/test -j $(JOBS)
+	$(BIN)/ctest --test-dir build/test --output-on-failure
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:
+	rm -rf build dist demo
+
+distclean: clean
+	rm -rf $(VENV)
