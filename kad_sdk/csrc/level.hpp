@@ -1,0 +1,13 @@
+// The instruction-set level: chosen once from processor and operating system, forced by tests.
+#pragma once
+
+namespace kad {
+
+/// The values are those of KAD_LEVEL_*. Built for x86-64 (KAD_X86_LEVELS is 1) all three exist;
+/// elsewhere only scalar.
+enum class Level { scalar = 0, avx2 = 1, avx512 = 2 };
+
+/// The level in use. avx2 means AVX2, FMA and F16C; avx512 means F, BW, DQ and VL besides.
+Level current_level();
+
+}  // namespace kad
