@@ -21,6 +21,17 @@ void fail(kad_status status, const char* format, ...) {
   throw error;
 }
 
+void check_count(int64_t count, int64_t item_values, const char* name) {
+  if (count < 0) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "%s must not be negative, got %lld", name,
+         static_cast<long long>(count));
+  }
+  if (item_values > 0 && count > INT64_MAX / 8 / item_values) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "%s is %lld: an array of that size cannot exist", name,
+         static_cast<long long>(count));
+  }
+}
+
 void set_last_error(const char* text) noexcept {
   std::snprintf(last_error, sizeof(last_error), "%s", text);
 }

@@ -49,6 +49,10 @@ inline void check_struct_size(uint32_t given, size_t smallest, const char* name)
   }
 }
 
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of
+/// `item_values` values, of up to 8 bytes each, could not be addressed.
+void check_count(int64_t count, int64_t item_values, const char* name);
+
 /// Set this thread's last error text ("" clears it).
 void set_last_error(const char* text) noexcept;
 
