@@ -1,0 +1,133 @@
+"""Strict JSON in, atomic files out: what every reader and writer of the SDK shares."""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import secrets
+import shutil
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from kad_sdk.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["map_file", "output_error", "strict_json", "sync_folder", "write_atomic", "writing"]
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def strict_json(data: bytes | bytearray | memoryview, *, limit: int) -> Any:
+    """Parse UTF-8 JSON without the leniency of :mod:`json`.
+
+    Parameters
+    ----------
+    data
+        The text's bytes.
+    limit
+        Largest size that is parsed, in bytes.
+
+    Raises
+    ------
+    ValueError
+        Larger than `limit`, not UTF-8, not JSON, nested too deeply, a key given twice, or a
+        number that is not finite.
+    """
+    if len(data) > limit:
+        raise ValueError(f"expected at most {limit} bytes of JSON, got {len(data)}")
+    try:
+        text = bytes(data).decode("utf-8")
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is given twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def map_file(path: Path) -> mmap.mmap | bytes:
+    """Map a file read-only; an empty file gives ``b""``. Symbolic links are not followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_size == 0:
+            return b""
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    finally:
+        os.close(descriptor)
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """Say what could not be written, why, and what to do."""
+    if error.errno in _NO_SPACE:
+        free = "unknown"
+        with suppress(OSError):
+            free = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB"
+        return OutputError(
+            f"cannot write {path}: {os.strerror(error.errno or 0)} (free there: {free}). Nothing "
+            "was left behind; free some space or quota, or choose another output folder."
+        )
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"cannot write {path}: {reason}. Check that the folder exists and may be written to."
+    )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors inside the block into :class:`OutputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries durable: a rename survives a power cut only after this."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, *parts: bytes | bytearray | memoryview) -> None:
+    """Write a new file and bring it to disk. The file must not exist yet."""
+    with path.open("xb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, *parts: bytes | bytearray | memoryview) -> None:
+    """Write a file so that at every moment either the old or the whole new one is there.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or the place cannot be written; no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with writing(path):
+        try:
+            write_synced(temporary, *parts)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
