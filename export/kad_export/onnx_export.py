@@ -1,0 +1,179 @@
+"""PyTorch module to ONNX graph: one file, batch norm folded, dynamic batch, checked.
+
+The same network gives the same bytes: everything the exporter notes down about its own run
+(Python stack traces, file names, rewriting rules) is removed from the graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import onnx
+import torch
+from torch import nn
+
+from kad_export.errors import ExportError
+from kad_sdk.storage import write_atomic
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from kad_export.patchcore import PatchCoreNetwork
+
+__all__ = ["OPSET", "OnnxInfo", "OnnxOutput", "export_onnx", "fold_batch_norm"]
+
+OPSET = 18
+"""Default operator set; every operator used has been stable since then."""
+IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
+MAX_BYTES = 2**31 - 1  # of a single protocol buffer
+INPUT = "tiles"
+METADATA_FIELDS = ("metadata_props", "doc_string")
+
+
+class OnnxOutput(NamedTuple):
+    """One output of the graph: a base map."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class OnnxInfo:
+    """What the graph takes and gives.
+
+    Attributes
+    ----------
+    input : str
+        Name of the input, float32 (B, 3, tile, tile), B dynamic.
+    outputs : tuple of OnnxOutput
+        One for each layer, named after it, fine to coarse.
+    opset : int
+        Version of the default operator set.
+    """
+
+    input: str
+    outputs: tuple[OnnxOutput, ...]
+    opset: int
+
+
+def export_onnx(
+    network: PatchCoreNetwork, path: str | os.PathLike[str], *, tile: int, opset: int = OPSET
+) -> OnnxInfo:
+    """Write the network as one checked ONNX file; `network` itself is left as it is.
+
+    Parameters
+    ----------
+    network
+        The PatchCore network.
+    path
+        File to write; it appears complete or not at all.
+    tile
+        Side of a tile, px. It is fixed in the graph, the batch is not.
+    opset
+        Version of the operator set, 18 or newer.
+
+    Raises
+    ------
+    ExportError
+        When the graph fails a check: ONNX's own, or that batch norm is folded, the batch dynamic,
+        and the shapes those of the PyTorch module.
+    OutputError
+        When the file cannot be written.
+    """
+    if opset < OPSET:
+        raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
+    outputs = tuple(
+        OnnxOutput(name, channels, height, width)
+        for name, channels, (height, width) in zip(
+            network.layers, network.channels, network.map_sizes(tile), strict=True
+        )
+    )
+    model = _convert(network, tile, opset)
+    _strip(model)
+    _check(model, tile, outputs)
+    write_atomic(Path(path), model.SerializeToString(deterministic=True))
+    return OnnxInfo(INPUT, outputs, opset)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution right before it, in place; needs eval mode.
+
+    Works on modules that register a convolution and its batch norm one after the other, as all
+    torchvision networks here do. It is computed in float64 and rounded once.
+    """
+    module.double()
+    for parent in list(module.modules()):
+        children = list(parent.named_children())
+        for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, conv_name, nn.utils.fusion.fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return module.float()
+
+
+def _convert(network: PatchCoreNetwork, tile: int, opset: int) -> onnx.ModelProto:
+    folded = fold_batch_norm(copy.deepcopy(network))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter's own; what it makes is checked below
+        program = torch.onnx.export(
+            folded,
+            (torch.zeros(2, 3, tile, tile),),  # not 1: a batch of one would become a constant
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=list(network.layers),
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what describes the exporter's run and not the network."""
+    graph = model.graph
+    del graph.value_info[:]
+    parts: Iterable[object] = itertools.chain(
+        (model, graph), graph.node, graph.input, graph.output, graph.initializer
+    )
+    for part in parts:
+        for field in METADATA_FIELDS:
+            part.ClearField(field)
+    model.ir_version = IR_VERSION
+
+
+def _check(model: onnx.ModelProto, tile: int, outputs: tuple[OnnxOutput, ...]) -> None:
+    """Check the graph by ONNX's own rules and by ours."""
+    if model.ByteSize() > MAX_BYTES:
+        raise ExportError(f"the graph takes {model.ByteSize()} bytes, expected at most {MAX_BYTES}")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX: {error}") from error
+    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    if domains:
+        raise ExportError(f"the exported graph uses operators outside ONNX: {sorted(domains)}")
+    if any(node.op_type == "BatchNormalization" for node in model.graph.node):
+        raise ExportError("the exported graph still holds batch norms: expected them to be folded")
+    expected = [(INPUT, (3, tile, tile))] + [(x.name, tuple(x[1:])) for x in outputs]
+    got = [_signature(value) for value in (*model.graph.input, *model.graph.output)]
+    if got != expected:
+        raise ExportError(
+            f"the exported graph has inputs and outputs {got}, expected {expected} behind a "
+            "dynamic batch"
+        )
+
+
+def _signature(value: onnx.ValueInfoProto) -> tuple[str, tuple[int, ...] | str]:
+    """Name and shape behind the batch; the whole shape as text when the batch is not dynamic."""
+    batch, *rest = value.type.tensor_type.shape.dim
+    if not batch.dim_param:
+        return value.name, f"fixed batch of {batch.dim_value}"
+    return value.name, tuple(dim.dim_value for dim in rest)
