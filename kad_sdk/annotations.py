@@ -61,6 +61,31 @@ class Annotation:
                         f"{width} x {height} px; measure it on this image at its full size"
                     )
 
+    def resized(self, size: tuple[int, int], new_size: tuple[int, int]) -> Annotation:
+        """Give the annotation for the same board at another size.
+
+        Labels grow and borders shrink to whole pixels, so that no tile touches what it must not.
+
+        Parameters
+        ----------
+        size, new_size : (height, width)
+            px.
+
+        Raises
+        ------
+        AnnotationError
+            A border vanishes.
+        """
+        borders = tuple(_scaled(rect, size, new_size, grow=False) for rect in self.borders)
+        for index, rect in enumerate(borders):
+            if rect.width < 1 or rect.height < 1:
+                raise AnnotationError(
+                    f"borders[{index}] = {list(self.borders[index])} vanishes when the image of "
+                    f"{size[1]} x {size[0]} px is resized to {new_size[1]} x {new_size[0]} px"
+                )
+        labels = tuple(_scaled(rect, size, new_size, grow=True) for rect in self.labels)
+        return Annotation(borders, labels)
+
 
 def read_annotations(path: str | PathLike[str]) -> dict[str, Annotation]:
     """Read an annotation file.
@@ -107,6 +132,18 @@ def find_annotation(
     raise AnnotationError(
         f"{name}: not among the {len(annotations)} images that the annotations name; {advice}"
     )
+
+
+def _scaled(rect: Rect, size: tuple[int, int], new_size: tuple[int, int], *, grow: bool) -> Rect:
+    """Scale in integers, so that the result does not hang on rounding."""
+    x0, x1 = _span(rect.x, rect.width, new_size[1], size[1], grow=grow)
+    y0, y1 = _span(rect.y, rect.height, new_size[0], size[0], grow=grow)
+    return Rect(x0, y0, x1 - x0, y1 - y0)
+
+
+def _span(start: int, length: int, to: int, of: int, *, grow: bool) -> tuple[int, int]:
+    first, last = start * to, (start + length) * to
+    return (first // of, -(-last // of)) if grow else (-(-first // of), last // of)
 
 
 def _parse(text: str) -> dict[str, Annotation]:

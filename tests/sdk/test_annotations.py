@@ -122,3 +122,19 @@ def test_names_need_not_be_ascii(tmp_path: Path) -> None:
     text = json.dumps({"Küche ü.jpg": {"borders": [[0, 0, 5, 5]]}}, ensure_ascii=False)
     annotations = read_annotations(stored(tmp_path, text))
     assert find_annotation(annotations, "Küche ü.jpg").borders == (Rect(0, 0, 5, 5),)
+
+
+def test_resizing_shrinks_borders_and_grows_labels() -> None:
+    annotation = Annotation(borders=(Rect(1, 3, 7, 9),), labels=(Rect(1, 3, 7, 9),))
+    half = annotation.resized((20, 10), (10, 5))
+    assert half.borders == (Rect(1, 2, 3, 4),)  # x 0.5 .. 4.0, y 1.5 .. 6.0
+    assert half.labels == (Rect(0, 1, 4, 5),)
+    assert annotation.resized((20, 10), (20, 10)) == annotation
+    assert annotation.resized((20, 10), (60, 40)).borders == (Rect(4, 9, 28, 27),)
+
+
+def test_a_border_that_vanishes_is_an_error() -> None:
+    with pytest.raises(
+        AnnotationError, match=r"borders\[0\] = \[1, 1, 1, 8\] vanishes .* 5 x 10 px"
+    ):
+        Annotation(borders=(Rect(1, 1, 1, 8),)).resized((20, 10), (10, 5))
