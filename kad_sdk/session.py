@@ -1,0 +1,289 @@
+"""The network, run by ONNX Runtime. The only file that imports onnxruntime.
+
+A provider is used or refused, never replaced: ONNX Runtime's own two fallbacks (its Python
+wrapper's, and CPU kernels inside a GPU session) are switched off, and what the session reports is
+compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kad_sdk.errors import (
+    ArtifactCorruptError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    ProviderUnavailableError,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kad_sdk.manifest import Manifest
+
+__all__ = ["PROVIDERS", "NetworkSession", "default_threads"]
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_FATAL_ONLY = 4  # ONNX Runtime's log severity: failures come as exceptions, which say the same
+
+
+def default_threads() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class NetworkSession:
+    """A network ready to run; immutable, and safe to share between threads.
+
+    Parameters
+    ----------
+    network
+        The ONNX graph, as bytes or as a file.
+    provider
+        ``"cpu"``, ``"cuda"`` or ``"tensorrt"``.
+    threads
+        Threads of one call on the CPU; None: all that the process may use.
+    device_id
+        Which GPU.
+    max_batch
+        Largest batch that TensorRT's engine is built for; other providers take any.
+    cache_folder
+        Where TensorRT keeps built engines; None: ``$XDG_CACHE_HOME/kad/tensorrt``.
+
+    Attributes
+    ----------
+    provider, device, precision
+        What is really used, for example ``"cuda"``, ``"cuda:0"``, ``"fp32"``.
+    input_name, output_names
+        Names in the graph.
+
+    Raises
+    ------
+    MissingDependencyError
+        onnxruntime is not installed.
+    ProviderUnavailableError
+        The provider cannot be used here; the text says what is missing.
+    ArtifactCorruptError
+        The graph cannot be read.
+    """
+
+    def __init__(
+        self,
+        network: bytes | str | os.PathLike[str],
+        *,
+        provider: str = "cpu",
+        threads: int | None = None,
+        device_id: int = 0,
+        max_batch: int = 64,
+        cache_folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if provider not in PROVIDERS:
+            raise InvalidArgumentError(
+                f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}"
+            )
+        runtime = _import_runtime()
+        data = network if isinstance(network, bytes) else Path(network).read_bytes()
+        self.provider = provider
+        self.threads = default_threads() if threads is None else threads
+        if self.threads < 1:
+            raise InvalidArgumentError(f"threads: expected at least 1, got {threads}")
+        self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
+        self.precision = "fp32" if provider != "tensorrt" else "fp32 (TF32 where TensorRT allows)"
+        self._preload_text = _require_provider(runtime, provider)
+        options: dict[str, str] = {}
+        if provider == "cuda":
+            options = _cuda_options(device_id)
+        elif provider == "tensorrt":
+            graph = _create(runtime, data, "cpu", {}, threads=1)
+            folder = Path(cache_folder) if cache_folder else _default_cache()
+            options = _tensorrt_options(graph.get_inputs()[0], data, device_id, max_batch, folder)
+        try:
+            self._session = _create(runtime, data, provider, options, threads=self.threads)
+        except _runtime_errors(runtime) as error:
+            raise self._creation_error(error) from error
+        self._compare_providers()
+        self.input_name = self._session.get_inputs()[0].name
+        self.output_names = tuple(output.name for output in self._session.get_outputs())
+
+    def _creation_error(self, error: Exception) -> ArtifactCorruptError | ProviderUnavailableError:
+        if self.provider == "cpu":
+            return ArtifactCorruptError(f"the network cannot be read by ONNX Runtime: {error}")
+        return ProviderUnavailableError(
+            f"provider {self.provider!r} cannot run the network here. ONNX Runtime says: {error}"
+            f"{self._preload_text}\nCheck the driver with nvidia-smi and the libraries of "
+            "kad-sdk[gpu], or score with provider 'cpu'."
+        )
+
+    def _compare_providers(self) -> None:
+        used = self._session.get_providers()
+        if used[0] != PROVIDERS[self.provider]:
+            raise ProviderUnavailableError(
+                f"provider: asked for {PROVIDERS[self.provider]}, ONNX Runtime gave "
+                f"{', '.join(used)}.{self._preload_text}\nInstall the libraries of kad-sdk[gpu], "
+                "or score with provider 'cpu'."
+            )
+
+    def check(self, manifest: Manifest) -> None:
+        """Compare the graph's input and outputs with the manifest.
+
+        Raises
+        ------
+        ArtifactCorruptError
+            They differ in name, type or shape.
+        """
+        tile = manifest.preprocessing.tile
+        given = [
+            (node.name, node.type, list(node.shape[1:]))
+            for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        ]
+        wanted = [(manifest.network.input, "tensor(float)", [3, tile, tile])]
+        wanted += [
+            (output.name, "tensor(float)", [output.channels, output.height, output.width])
+            for output in manifest.network.outputs
+        ]
+        if given != wanted:
+            raise ArtifactCorruptError(
+                f"{manifest.network.file}: expected input and outputs {wanted} by the manifest, "
+                f"got {given}"
+            )
+        if isinstance(self._session.get_inputs()[0].shape[0], int):
+            raise ArtifactCorruptError(f"{manifest.network.file}: expected a dynamic batch size")
+
+    def run(self, tiles: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Compute the base maps of a batch.
+
+        Parameters
+        ----------
+        tiles
+            (B, 3, t, t) float32, normalised.
+
+        Returns
+        -------
+        list of ndarray
+            One (B, C, h, w) float32 for each output.
+
+        Raises
+        ------
+        ProviderUnavailableError
+            The device failed or ran out of memory.
+        """
+        runtime = _import_runtime()
+        try:
+            return list(self._session.run(list(self.output_names), {self.input_name: tiles}))
+        except _runtime_errors(runtime) as error:
+            raise ProviderUnavailableError(
+                f"the network failed on {self.device} with a batch of {len(tiles)}: {error}\nIf "
+                "memory ran out, use a smaller batch."
+            ) from error
+
+
+def _import_runtime() -> Any:
+    try:
+        import onnxruntime  # noqa: PLC0415 - `import kad_sdk` must not bring it in
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"onnxruntime is needed to run the network and cannot be imported ({error}). Install "
+            "kad-sdk[cpu], or kad-sdk[gpu] for NVIDIA GPUs; the two exclude each other."
+        ) from error
+    return onnxruntime
+
+
+def _runtime_errors(runtime: Any) -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions have no common base of their own."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    names = [
+        *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel", "EPFail"),
+        *("RuntimeException", "NotImplemented", "EngineError"),
+    ]
+    own = [getattr(state, name) for name in names if hasattr(state, name)]
+    return (*own, RuntimeError, ValueError)
+
+
+def _create(runtime: Any, data: bytes, provider: str, options: dict[str, str], threads: int) -> Any:
+    settings = runtime.SessionOptions()
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = _FATAL_ONLY
+    # Threads that spin after their work would take the cores from the search, which runs next.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider != "cpu":
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session = runtime.InferenceSession(
+        data,
+        sess_options=settings,
+        providers=[PROVIDERS[provider]],
+        provider_options=[options],
+        enable_fallback=0,
+    )
+    session.disable_fallback()
+    return session
+
+
+_preload_lock = threading.Lock()
+
+
+def _require_provider(runtime: Any, provider: str) -> str:
+    """Refuse a provider that this wheel lacks; load the GPU wheels' CUDA libraries.
+
+    Returns what loading them reported, to be quoted when the session cannot be made.
+    """
+    available = runtime.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        raise ProviderUnavailableError(
+            f"provider {provider!r}: the installed ONNX Runtime {runtime.__version__} has no "
+            f"{PROVIDERS[provider]} (it has {', '.join(available)}). Uninstall onnxruntime and "
+            "install kad-sdk[gpu]; the two wheels exclude each other."
+        )
+    if provider == "cpu" or not hasattr(runtime, "preload_dlls"):
+        return ""
+    text = io.StringIO()
+    with _preload_lock, contextlib.redirect_stdout(text):
+        runtime.preload_dlls()
+    return f"\nLoading its libraries: {text.getvalue().strip()}" if text.getvalue() else ""
+
+
+def _cuda_options(device_id: int) -> dict[str, str]:
+    return {
+        "device_id": str(device_id),
+        "use_tf32": "0",  # the bank and the thresholds are fp32
+        "arena_extend_strategy": "kSameAsRequested",
+        # One fixed algorithm: a measured choice could differ between batches and between runs.
+        "cudnn_conv_algo_search": "DEFAULT",
+    }
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kad" / "tensorrt"
+
+
+def _tensorrt_options(
+    graph_input: Any, data: bytes, device_id: int, max_batch: int, cache: Path
+) -> dict[str, str]:
+    """Engines and timings are kept in a folder of the graph's hash: graphs never share one."""
+    folder = cache / hashlib.sha256(data).hexdigest()[:32]
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = "x".join(str(size) for size in graph_input.shape[1:])
+    return {
+        "device_id": str(device_id),
+        "trt_fp16_enable": "0",
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+        "trt_profile_min_shapes": f"{graph_input.name}:1x{shape}",
+        "trt_profile_opt_shapes": f"{graph_input.name}:{max_batch}x{shape}",
+        "trt_profile_max_shapes": f"{graph_input.name}:{max_batch}x{shape}",
+    }
