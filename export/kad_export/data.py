@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from kad_sdk._native import plan_tiles
 from kad_sdk.scoring import prepare_image
 
+from kad_sdk._native import plan_tiles
 from kad_sdk.annotations import Annotation
 from kad_sdk.errors import DatasetError
 from kad_sdk.images import full_scale, read_image
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NORMALISATIONS",
     "Preprocessing",
+    "bright_tiles",
     "load_board",
     "load_training_board",
     "tile_statistics",
@@ -128,10 +129,15 @@ def training_tiles(
     """
     height, width = image.shape[:2]
     xy = plan_tiles(height, width, tile=tile, stride=stride, labels=labels, cover_edges=False)
+    return xy[bright_tiles(image, xy, tile)]  # (n, 2)
+
+
+def bright_tiles(image: np.ndarray, xy: np.ndarray, tile: int) -> np.ndarray:
+    """Tell which tiles at `xy` (n, 2) have a mean grey level above 31 of 255; (n,) bool."""
     grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     darkest = MIN_MEAN_GREY * full_scale(image)
-    bright = [cv2.mean(grey[y : y + tile, x : x + tile])[0] > darkest for x, y in xy]
-    return xy[np.array(bright, dtype=np.bool_)]  # (n, 2)
+    means = (cv2.mean(grey[y : y + tile, x : x + tile])[0] for x, y in xy)
+    return np.array([mean > darkest for mean in means], dtype=np.bool_)
 
 
 def tile_statistics(
