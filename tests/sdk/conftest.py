@@ -1,0 +1,244 @@
+"""A tiny artifact made without PyTorch: a fixed ONNX graph, a bank of its features, NumPy scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from kad_sdk.artifact import write_artifact
+from kad_sdk.manifest import (
+    Bank,
+    Coreset,
+    Golden,
+    Manifest,
+    MapSettings,
+    Network,
+    NetworkOutput,
+    PatchCore,
+    Preprocessing,
+    Thresholds,
+    Tolerance,
+    Training,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TILE, STRIDE = 32, 16
+CHANNELS, SIDES = (5, 6), (8, 4)  # of the two base maps
+ROWS = 40
+
+
+def _graph(seed: int) -> bytes:
+    """Two layers: 3x3 convolution, ReLU, average pooling over TILE / side px."""
+    generator = np.random.default_rng(seed)
+    nodes, constants, outputs = [], [], []
+    for i, (channels, side) in enumerate(zip(CHANNELS, SIDES, strict=True)):
+        weight = generator.standard_normal((channels, 3, 3, 3)).astype(np.float32) / 3
+        constants.append(numpy_helper.from_array(weight, f"w{i}"))
+        pool = TILE // side
+        nodes += [
+            helper.make_node("Conv", ["tiles", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
+            helper.make_node(
+                "AveragePool",
+                [f"r{i}"],
+                [f"base_map_{i}"],
+                kernel_shape=[pool, pool],
+                strides=[pool, pool],
+            ),
+        ]
+        shape = ["batch", channels, side, side]
+        outputs.append(helper.make_tensor_value_info(f"base_map_{i}", TensorProto.FLOAT, shape))
+    tiles = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, ["batch", 3, TILE, TILE])
+    graph = helper.make_graph(nodes, "tiny", [tiles], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _enlarge(n_in: int, n_out: int) -> NDArray[np.float64]:
+    """Bilinear interpolation with half-pixel centres as a matrix (n_out, n_in)."""
+    matrix = np.zeros((n_out, n_in))
+    for i in range(n_out):
+        x = min(max((i + 0.5) * n_in / n_out - 0.5, 0), n_in - 1)
+        low = math.floor(x)
+        matrix[i, low] += 1 - (x - low)
+        matrix[i, min(low + 1, n_in - 1)] += x - low
+    return matrix
+
+
+def _features(maps: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Patch features (B, P, D) of base maps."""
+    side = SIDES[0]
+    same = []
+    for array in maps:
+        matrix = _enlarge(array.shape[2], side)
+        same.append(np.einsum("ih,bchw,jw->bijc", matrix, array, matrix))
+    features = np.concatenate(same, axis=-1).astype(np.float32)
+    return features.reshape(len(features), side * side, -1)
+
+
+def _distances(queries: NDArray[np.float32], bank: NDArray[np.float32]) -> NDArray[np.float64]:
+    difference = queries[:, None, :].astype(np.float64) - bank[None]
+    return np.sqrt((difference**2).sum(-1))
+
+
+def _tile_score(
+    features: NDArray[np.float32], bank: NDArray[np.float32], neighbors: NDArray[np.int64], n: int
+) -> tuple[NDArray[np.float32], float]:
+    """Patch distances (P,) and the score re-weighted as in the thesis."""
+    distances = _distances(features, bank)
+    nearest = distances.min(axis=1)
+    patch = int(nearest.argmax())
+    around = bank[neighbors[distances[patch].argmin(), :n]]
+    root = math.sqrt(bank.shape[1])
+    others = _distances(features[patch : patch + 1], around)[0]
+    weight = 1 - math.exp(nearest[patch] / root) / np.exp(others / root).sum()
+    return nearest.astype(np.float32), float(nearest[patch] * weight)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What :func:`write_artifact` takes, and the NumPy implementation it was made with."""
+
+    manifest: Manifest
+    network: bytes
+    bank: dict[str, NDArray[Any]]
+    golden: dict[str, NDArray[Any]]
+
+    def write(self, path: Path, **options: Any) -> Path:
+        return write_artifact(
+            path,
+            options.pop("manifest", self.manifest),
+            network=options.pop("network", self.network),
+            bank=options.pop("bank", self.bank),
+            golden=options.pop("golden", self.golden),
+            **options,
+        )
+
+    def score(self, tiles: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Distances (B, P) and scores (B,) of RGB tiles, in NumPy but for the network itself."""
+        features = _features(_run(self.network, normalise(tiles)))
+        found = [_tile_score(f, self.bank["bank"], self.bank["neighbors"], 3) for f in features]
+        return np.stack([d for d, _ in found]), np.array([s for _, s in found], np.float32)
+
+
+MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.3, 0.2)
+
+
+def normalise(tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    scaled = (tiles.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _run(network: bytes, tiles: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    return session.run(None, {"tiles": tiles})
+
+
+def _make_board(seed: int, height: int, width: int, *, defect: bool) -> NDArray[np.uint8]:
+    """A bright board with faint noise; the defect is a dark square of 12 px at (70, 40)."""
+    generator = np.random.default_rng(seed)
+    board = 200 + generator.integers(-8, 9, (height, width, 3))
+    if defect:
+        board[40:52, 70:82] = 20
+    return board.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def make_board():
+    return _make_board
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Tiny:
+    network = _graph(seed=7)
+    generator = np.random.default_rng(11)
+    crops = np.stack([_make_board(100 + i, TILE, TILE, defect=False) for i in range(8)])
+    maps = _run(network, normalise(crops))
+    pool = _features(maps).reshape(-1, sum(CHANNELS))
+    bank = pool[np.sort(generator.choice(len(pool), ROWS, replace=False))]
+    between = _distances(bank, bank)
+    np.fill_diagonal(between, np.inf)
+    neighbors = np.argsort(between, axis=1, kind="stable")[:, :8].astype(np.int64)
+    tensors = {
+        "bank": bank,
+        "neighbors": neighbors,
+        "source_image": generator.integers(0, 2, ROWS).astype(np.int32),
+        "source_xy": generator.integers(0, 100, (ROWS, 2)).astype(np.int32),
+    }
+    golden_tiles = np.concatenate(
+        [crops[:2], _make_board(5, 60, 100, defect=True)[24 : 24 + TILE, 60 : 60 + TILE][None]]
+    )
+    tau = 0.3
+    partial = Tiny(_manifest(tau), network, tensors, {})
+    dist, score = partial.score(golden_tiles)
+    golden = {
+        "tiles": golden_tiles,
+        "dist": dist,
+        "score": score,
+        "anomalous": (score >= tau).astype(np.uint8),
+        **{f"base_map_{i}": m for i, m in enumerate(_run(network, normalise(golden_tiles)))},
+    }
+    assert golden["anomalous"].tolist() == [0, 0, 1], score
+    return Tiny(_manifest(tau), network, tensors, golden)
+
+
+def _manifest(tau: float) -> Manifest:
+    outputs = tuple(
+        NetworkOutput(f"base_map_{i}", channels, side, side)
+        for i, (channels, side) in enumerate(zip(CHANNELS, SIDES, strict=True))
+    )
+    return Manifest(
+        created_by={"kad-sdk": "0.1.0"},
+        network=Network(
+            file="network.onnx",
+            backbone="tiny",
+            layers=("layer2", "layer3"),
+            weights=Weights("random", "random:7", None),
+            opset=18,
+            precision="fp32",
+            input="tiles",
+            outputs=outputs,
+        ),
+        preprocessing=Preprocessing(
+            tile=TILE,
+            stride=STRIDE,
+            train_stride=TILE,
+            resize=None,
+            mean=MEAN,
+            std=STD,
+            normalisation="dataset",
+            denoise=None,
+        ),
+        patchcore=PatchCore("bilinear", "same-bilinear", (8, 8), "thesis", 3),
+        map=MapSettings(sigma=2.0, radius=8),
+        bank=Bank(
+            file="bank.safetensors",
+            rows=ROWS,
+            dims=sum(CHANNELS),
+            images=("a.png", "b.png"),
+            coreset=Coreset("random", 0.08, None, None, None, 512, 11, 0.5),
+        ),
+        thresholds=Thresholds(tau, 0.3, 0.1, "fixed", 8, 4),
+        golden=Golden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
+        training=Training("folder", 2, 8, "0" * 64),
+        verification={"scores": {"max_abs": 0.0}},
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Path of a valid artifact; not to be changed: copy it first."""
+    return tiny.write(tmp_path_factory.mktemp("artifact") / "tiny.kad")

@@ -1,0 +1,242 @@
+"""The artifact's reader refuses every kind of damage by name; the writer is atomic."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kad_sdk.artifact import Artifact
+from kad_sdk.errors import (
+    ArtifactCorruptError,
+    ArtifactError,
+    ArtifactVersionError,
+    OutputError,
+)
+
+FILES = ("network.onnx", "bank.safetensors", "golden.safetensors")
+
+
+@pytest.fixture
+def copy(tiny_artifact, tmp_path):
+    return Path(shutil.copytree(tiny_artifact, tmp_path / "copy.kad"))
+
+
+def edit_manifest(artifact, change):
+    file = artifact / "manifest.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def test_round_trip(tiny, tiny_artifact):
+    artifact = Artifact.open(tiny_artifact)
+    assert dataclasses.replace(artifact.manifest, files={}) == tiny.manifest
+    assert artifact.network == tiny.network
+    for name, tensor in tiny.bank.items():
+        np.testing.assert_array_equal(getattr(artifact, name), tensor)
+        assert not getattr(artifact, name).flags.writeable
+    golden = artifact.golden()
+    np.testing.assert_array_equal(golden.tiles, tiny.golden["tiles"])
+    np.testing.assert_array_equal(golden.base_maps[1], tiny.golden["base_map_1"])
+    assert golden.anomalous.dtype == bool
+
+
+def test_same_inputs_give_the_same_bytes(tiny, tiny_artifact, tmp_path):
+    other = tiny.write(tmp_path / "other.kad", bank=dict(reversed(tiny.bank.items())))
+    for name in (*FILES, "manifest.json"):
+        assert (other / name).read_bytes() == (tiny_artifact / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("position", [0, 9, -1])
+def test_flipped_byte(copy, name, position):
+    data = bytearray((copy / name).read_bytes())
+    data[position] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(ArtifactCorruptError, match=f"{name}: expected SHA-256"):
+        Artifact.open(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_truncated(copy, name):
+    (copy / name).write_bytes((copy / name).read_bytes()[:-1])
+    with pytest.raises(ArtifactCorruptError, match=rf"{name}: expected \d+ bytes, got \d+"):
+        Artifact.open(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_missing(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(ArtifactCorruptError, match=f"{name}: is listed in the manifest but is mis"):
+        Artifact.open(copy)
+
+
+def test_missing_manifest(copy):
+    (copy / "manifest.json").unlink()
+    with pytest.raises(ArtifactCorruptError, match=r"manifest.json: cannot be read"):
+        Artifact.open(copy)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(ArtifactError, match="there is none"):
+        Artifact.open(tmp_path / "none.kad")
+
+
+def test_extra_file(copy):
+    (copy / "notes.txt").write_text("hello")
+    with pytest.raises(ArtifactCorruptError, match=r"notes.txt: is not listed"):
+        Artifact.open(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.bin", "..", "/etc/passwd", "a/b", "", ".hidden", "a\0b"]
+)
+def test_names_that_leave_the_folder(copy, name):
+    entry = {"size": 1, "sha256": "0" * 64}
+    edit_manifest(copy, lambda content: content["files"].update({name: entry}))
+    with pytest.raises(ArtifactCorruptError, match="expected a plain file name"):
+        Artifact.open(copy)
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_symbolic_link(copy, tiny_artifact, name):
+    (copy / name).unlink()
+    (copy / name).symlink_to(tiny_artifact / name)
+    with pytest.raises(ArtifactCorruptError, match=f"{name}: expected a regular file"):
+        Artifact.open(copy)
+
+
+def test_folder_in_place_of_a_file(copy):
+    (copy / "network.onnx").unlink()
+    (copy / "network.onnx").mkdir()
+    with pytest.raises(ArtifactCorruptError, match="network.onnx: expected a regular file"):
+        Artifact.open(copy)
+
+
+def test_newer_major_version(copy):
+    edit_manifest(copy, lambda content: content.update(format_version="2.0"))
+    with pytest.raises(ArtifactVersionError, match="upgrade kad-sdk"):
+        Artifact.open(copy)
+
+
+def test_nan_in_the_bank(tiny, tmp_path):
+    bank = {**tiny.bank, "bank": tiny.bank["bank"].copy()}
+    bank["bank"][17, 3] = np.nan
+    with pytest.raises(ArtifactCorruptError, match="'bank': row 17 holds NaN"):
+        tiny.write(tmp_path / "x.kad", bank=bank)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_in_the_bank_of_an_artifact_made_elsewhere(tiny, tmp_path, monkeypatch):
+    bank = {**tiny.bank, "bank": tiny.bank["bank"].copy()}
+    bank["bank"][0, 0] = np.inf
+    with monkeypatch.context() as patch:
+        patch.setattr("kad_sdk.artifact._check_values", lambda *_: None)
+        path = tiny.write(tmp_path / "x.kad", bank=bank)
+    with pytest.raises(ArtifactCorruptError, match="'bank': row 0 holds NaN or Inf"):
+        Artifact.open(path)
+
+
+@pytest.mark.parametrize("key", ["neighbors", "source_image"])
+@pytest.mark.parametrize("value", [-1, 40])
+def test_index_out_of_range(tiny, tmp_path, key, value):
+    bank = {**tiny.bank, key: tiny.bank[key].copy()}
+    bank[key].flat[5] = value
+    with pytest.raises(ArtifactCorruptError, match=f"'{key}': expected values in 0"):
+        tiny.write(tmp_path / "x.kad", bank=bank)
+
+
+def test_tensors_against_the_manifest(tiny, tmp_path):
+    with pytest.raises(ArtifactCorruptError, match=r"'bank': expected float32 \(40, 11\)"):
+        tiny.write(tmp_path / "x.kad", bank={**tiny.bank, "bank": tiny.bank["bank"][:39]})
+    with pytest.raises(ArtifactCorruptError, match="expected the tensors"):
+        tiny.write(tmp_path / "x.kad", golden={"tiles": tiny.golden["tiles"]})
+
+
+def test_existing_target_is_kept_or_replaced(tiny, tiny_artifact, tmp_path):
+    target = tiny.write(tmp_path / "x.kad")
+    with pytest.raises(OutputError, match="exists already"):
+        tiny.write(target)
+    changed = dataclasses.replace(tiny.manifest, created_by={"kad-sdk": "9.9"})
+    tiny.write(target, manifest=changed, replace=True)
+    assert Artifact.open(target).manifest.created_by == {"kad-sdk": "9.9"}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.kad"]
+
+
+def test_a_folder_that_is_no_artifact_is_never_replaced(tiny, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").write_text("dear")
+    with pytest.raises(OutputError, match="is not an artifact"):
+        tiny.write(tmp_path / "photos", replace=True)
+    assert (tmp_path / "photos" / "one.jpg").read_text() == "dear"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_is_left_when_writing_fails(tiny, tmp_path, monkeypatch, error):
+    from kad_sdk import artifact
+
+    write = artifact.write_synced
+
+    def fail(path, *parts):
+        write(path, *parts)
+        if path.name == "golden.safetensors":
+            raise error
+
+    monkeypatch.setattr(artifact, "write_synced", fail)
+    expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected, match="No space left" if isinstance(error, OSError) else None):
+        tiny.write(tmp_path / "x.kad")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_replacement_keeps_the_old_artifact(tiny, tmp_path, monkeypatch):
+    target = tiny.write(tmp_path / "x.kad")
+    rename = Path.rename
+
+    def fail(self, to):
+        if self.suffix == ".tmp":
+            raise OSError(5, "Input/output error")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        tiny.write(target, replace=True)
+    monkeypatch.undo()
+    assert Artifact.open(target).manifest.bank.rows == 40
+    assert [p.name for p in tmp_path.iterdir()] == ["x.kad"]
+
+
+def test_disk_full_for_real(tiny_artifact, tmp_path):
+    """A limit on the size of files, as a full disk or a quota would give."""
+    program = (
+        "import resource, signal, sys, dataclasses\n"
+        "from kad_sdk.artifact import Artifact, write_artifact\n"
+        "from kad_sdk.errors import OutputError\n"
+        "a = Artifact.open(sys.argv[1])\n"
+        "bank = {k: getattr(a, k) for k in ('bank', 'neighbors', 'source_image', 'source_xy')}\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try:\n"
+        "    write_artifact(sys.argv[2], a.manifest, network=a.network, bank=bank,\n"
+        "                   golden=dict(a._golden))\n"
+        "except OutputError as error:\n"
+        "    print(error)\n"
+    )
+    target = tmp_path / "full" / "x.kad"
+    target.parent.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_artifact), str(target)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert f"cannot write {target}: File too large" in done.stdout
+    assert "free some space or quota" in done.stdout
+    assert list(target.parent.iterdir()) == []
