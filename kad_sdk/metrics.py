@@ -33,6 +33,7 @@ __all__ = [
     "PixelMetrics",
     "classify",
     "precision_recall_curve",
+    "require",
     "roc_curve",
 ]
 
@@ -123,6 +124,11 @@ def precision_recall_curve(labels: ArrayLike, scores: ArrayLike) -> Curve:
     truth, values = _checked(labels, scores)
     precision, recall, _ = _sklearn_metrics().precision_recall_curve(truth, values)
     return Curve(recall, precision)
+
+
+def require() -> None:
+    """Raise MissingDependencyError where scikit-learn is not installed."""
+    _sklearn_metrics()
 
 
 def _sklearn_metrics() -> Any:

@@ -1,0 +1,211 @@
+"""Score a data set's test images and say how well the verdicts fit its ground truth.
+
+``metrics.json`` holds the figures of three levels. The top-level keys are the thesis' tables 6.1 to
+6.4: figures of the *tiles*, each labelled by its crop of the ground truth; ``levels`` says so key
+by key. The same figures of whole *images* stand in the block ``image``, what is known of the
+*pixels* in ``pixel``. A figure that the data cannot give is null, and ``reasons`` says why.
+
+Images are scored one at a time, whatever the size of the data set.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kad_sdk import metrics, plots
+from kad_sdk.errors import DatasetError
+from kad_sdk.storage import write_atomic, writing
+from kad_sdk.tally import Row, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from os import PathLike
+
+    from kad_sdk.dataset import Dataset
+    from kad_sdk.detector import Detector
+
+__all__ = ["evaluate", "format_table"]
+
+_COLUMNS = (  # of scores.csv
+    *("name", "kind", "label", "score", "normalised_score", "anomalous", "regions", "tiles"),
+    *("defect_tiles", "height", "width", "score_total_ms"),
+)
+
+
+def evaluate(
+    detector: Detector,
+    dataset: Dataset,
+    out: str | PathLike[str],
+    *,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a detector on a data set's test images.
+
+    Writes into `out`: ``metrics.json``, ``scores.csv`` (one row an image), ``roc.png``,
+    ``scores.png`` and ``examples.png``. An image without a known label is scored and listed, and
+    left out of every figure; one that is known to be defective but has no mask counts at image
+    level only.
+
+    Parameters
+    ----------
+    detector
+        An open detector.
+    dataset
+        What :func:`kad_sdk.scan_dataset` found.
+    out
+        Folder; made when it is not there.
+    progress
+        Called with 1 after each image.
+
+    Returns
+    -------
+    dict
+        What is in ``metrics.json``.
+
+    Raises
+    ------
+    DatasetError
+        There are no test images, or a mask does not fit its image.
+    MissingDependencyError
+        scikit-learn or matplotlib is not installed; found before anything is scored.
+    OutputError
+        A file cannot be written.
+    KadError
+        An image cannot be read or scored; the text names it.
+    """
+    if not dataset.test:
+        raise DatasetError(
+            f"{dataset.root}: no test images; put boards with and without defects into test/"
+        )
+    metrics.require()
+    plots.require()
+    folder = Path(out)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    tally = Tally(detector.artifact.manifest)
+    for sample in dataset.test:
+        tally.add(sample, detector)
+        if progress is not None:
+            progress(1)
+    figures = tally.figures()
+    figures["artifact"] = _artifact_facts(detector)
+    figures["data"] = _data_facts(dataset, tally.fingerprint.hexdigest())
+    _write(folder, tally, figures)
+    return figures
+
+
+def _write(folder: Path, tally: Tally, figures: dict[str, Any]) -> None:
+    """Write all files; metrics.json comes last, so that it stands for a complete folder."""
+    thresholds = tally.manifest.thresholds
+    levels = [tally.tiles(), tally.images()]
+    files = {
+        "scores.csv": _csv(tally.rows),
+        "roc.png": plots.curves_png(levels, thresholds.tile),
+        "scores.png": plots.scores_png(levels, thresholds.tile),
+        "examples.png": plots.examples_png(tally.gallery.chosen(), thresholds.map),
+        "metrics.json": (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode(),
+    }
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+
+
+def _csv(rows: list[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        defects = "" if row.tile_truth is None else int(row.tile_truth.sum())
+        label = "" if row.sample.label is None else row.sample.label
+        facts = [row.sample.name, row.sample.kind, label, repr(row.score)]
+        facts += [repr(row.normalised_score), int(row.anomalous), row.n_regions]
+        facts += [row.tile_scores.size, defects, *row.size]
+        writer.writerow([*facts, f"{row.timings_ms['score_total']:.2f}"])
+    return text.getvalue().encode()
+
+
+def _artifact_facts(detector: Detector) -> dict[str, Any]:
+    manifest = detector.artifact.manifest
+    return {
+        "name": detector.artifact.path.name,
+        "method": manifest.method,
+        "format_version": manifest.format_version,
+        "backbone": manifest.network.backbone,
+        "layers": list(manifest.network.layers),
+        "weights": manifest.network.weights.name,
+        "precision": manifest.network.precision,
+        "pooling": manifest.patchcore.pooling,
+        "reweighting": manifest.patchcore.reweighting,
+        "tile": manifest.preprocessing.tile,
+        "stride": manifest.preprocessing.stride,
+        "resize": manifest.preprocessing.resize,
+        "bank_rows": manifest.bank.rows,
+        "bank_dims": manifest.bank.dims,
+        "threshold_method": manifest.thresholds.method,
+        "map_threshold": manifest.thresholds.map,
+        "training_fingerprint": manifest.training.fingerprint,
+        "created_by": dict(manifest.created_by),
+    }
+
+
+def _data_facts(dataset: Dataset, fingerprint: str) -> dict[str, Any]:
+    return {
+        "name": dataset.root.resolve().name,
+        "layout": dataset.layout,
+        "test_images": len(dataset.test),
+        "fingerprint": fingerprint,
+    }
+
+
+def format_table(figures: dict[str, Any]) -> str:
+    """Lay out what :func:`evaluate` returned as text: figures by level, by kind, and reasons."""
+    counts, image, reasons = figures["counts"], figures["image"], figures["reasons"]
+    rows = [
+        ("", "tiles", "images", "pixels"),
+        ("ROC-AUC", *(_show(figures[f"{level}_roc_auc"]) for level in ("tile", "image", "pixel"))),
+        ("AUPRO (FPR <= 0.3)", "", "", _show(figures["aupro"])),
+        *(
+            (label, _show(figures[key]), _show(image[key]), "")
+            for label, key in (
+                ("average precision", "average_precision"),
+                ("best F1", "best_f1"),
+                ("accuracy", "accuracy"),
+                ("precision", "precision"),
+                ("recall", "recall"),
+            )
+        ),
+        *_matrix_rows(figures["confusion_matrix"], image["confusion_matrix"]),
+        ("normal", f"{counts['normal_tiles']:,}", f"{counts['normal_images']:,}", ""),
+        ("anomalous", f"{counts['anomalous_tiles']:,}", f"{counts['anomalous_images']:,}", ""),
+    ]
+    lines = [f"{a:<20}{b:>10}{c:>10}{d:>10}".rstrip() for a, b, c, d in rows]
+    lines += [f"flagged at score >= {figures['threshold']:.6g}", "", *_kind_lines(figures["kinds"])]
+    if counts["unlabelled_images"]:
+        lines.append(f"left out: {counts['unlabelled_images']} images without a known label")
+    lines += [f"no {name}: {reason}" for name, reason in reasons.items()]
+    return "\n".join(lines)
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _matrix_rows(tile: Any, image: Any) -> list[tuple[str, str, str, str]]:
+    def cell(matrix: Any, i: int, j: int) -> str:
+        return "-" if matrix is None else f"{matrix[i][j]:,}"
+
+    places = (("found", 1, 1), ("missed", 1, 0), ("false alarms", 0, 1))
+    return [(label, cell(tile, i, j), cell(image, i, j), "") for label, i, j in places]
+
+
+def _kind_lines(kinds: dict[str, dict[str, Any]]) -> list[str]:
+    lines = [f"{'kind':<20}{'images':>10}{'flagged':>10}{'AUROC':>10}{'tile recall':>13}"]
+    for kind, facts in kinds.items():
+        line = f"{kind:<20}{facts['images']:>10,}{facts['flagged']:>10,}"
+        if "image_recall" in facts:
+            line += f"{_show(facts['image_roc_auc']):>10}{_show(facts['tile_recall']):>13}"
+        lines.append(line)
+    return lines

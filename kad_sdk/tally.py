@@ -1,0 +1,294 @@
+"""What is kept of each scored image, and the figures that come of it.
+
+Of an image only its scores, its part in the pixel histograms and, for a few, a small picture are
+kept, so a data set of any size fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from kad_sdk import metrics, plots
+from kad_sdk.dataset import read_mask, tile_labels
+from kad_sdk.errors import KadError
+from kad_sdk.images import read_image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kad_sdk.dataset import Sample
+    from kad_sdk.detector import Detector
+    from kad_sdk.manifest import Manifest
+    from kad_sdk.result import Result
+
+__all__ = ["Gallery", "Row", "Tally"]
+
+_LEVELS = {
+    "tile_roc_auc": "tile",
+    "image_roc_auc": "image",
+    "pixel_roc_auc": "pixel",
+    "aupro": "pixel",
+    "average_precision": "tile",
+    "best_f1": "tile",
+    "best_f1_threshold": "tile",
+    "accuracy": "tile",
+    "precision": "tile",
+    "recall": "tile",
+    "confusion_matrix": "tile",
+    "threshold": "tile",
+}
+_NOTES = {
+    "confusion_matrix": "[[true negatives, false positives], [false negatives, true positives]]",
+    "threshold": "an item is flagged when its score is at least this",
+    "best_f1": "largest F1 over all thresholds, chosen on these very data: an upper bound",
+    "aupro": "per-region overlap up to a false positive rate of 0.3, over 0.3; "
+    "regions are 8-connected",
+}
+_EXAMPLES = 6  # rows of the picture
+
+
+class Gallery:
+    """Small pictures of the lowest and the highest score of each kind."""
+
+    def __init__(self) -> None:
+        self._lowest: dict[str, plots.Example] = {}
+        self._highest: dict[str, plots.Example] = {}
+
+    def offer(
+        self, sample: Sample, image: NDArray[Any], mask: NDArray[np.bool_] | None, result: Result
+    ) -> None:
+        """Keep an image's small picture while its score is the lowest or highest of its kind."""
+        low, high = self._lowest.get(sample.kind), self._highest.get(sample.kind)
+        if low is not None and high is not None and low.score <= result.score <= high.score:
+            return
+        small, truth, heat, scale = plots.thumbnail(image, mask, result.map)
+        example = plots.Example(
+            name=sample.path.name,
+            kind=sample.kind,
+            score=float(result.score),
+            anomalous=bool(result.anomalous),
+            image=small,
+            mask=truth,
+            map=heat,
+            boxes=[
+                (scale * r.x, scale * r.y, scale * r.width, scale * r.height)
+                for r in result.regions
+            ],
+        )
+        if low is None or result.score < low.score:
+            self._lowest[sample.kind] = example
+        if high is None or result.score > high.score:
+            self._highest[sample.kind] = example
+
+    def chosen(self) -> list[plots.Example]:
+        """Choose the highest of each kind, then the lowest while there is room; sort by kind."""
+        kinds = sorted(self._highest, key=lambda kind: (kind != "good", kind))
+        best = [self._highest[kind] for kind in kinds]
+        rest = [self._lowest[kind] for kind in kinds]
+        rest = [low for low, high in zip(rest, best, strict=True) if low is not high]
+        examples = [*best, *rest][:_EXAMPLES]
+        return sorted(examples, key=lambda e: (kinds.index(e.kind), -e.score))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is kept of an image."""
+
+    sample: Sample
+    size: tuple[int, int]
+    score: float
+    normalised_score: float
+    anomalous: bool
+    n_regions: int
+    tile_scores: NDArray[np.float64]  # (n,)
+    tile_truth: NDArray[np.uint8] | None  # (n,), None where there is no mask
+    timings_ms: dict[str, float]
+
+
+@dataclass
+class Tally:
+    """Everything that grows while the images pass by."""
+
+    manifest: Manifest
+    rows: list[Row] = field(default_factory=list)
+    pixels: metrics.PixelMetrics = field(default_factory=metrics.PixelMetrics)
+    fingerprint: Any = field(default_factory=hashlib.sha256)
+    gallery: Gallery = field(default_factory=Gallery)
+
+    def add(self, sample: Sample, detector: Detector) -> None:
+        """Score an image and take in what its figures need."""
+        start = time.perf_counter()
+        image = read_image(sample.path)
+        read = time.perf_counter()
+        try:
+            result = detector.score(image, annotation=sample.annotation)
+        except KadError as error:
+            raise type(error)(f"{sample.name}: {error}") from error
+        done = time.perf_counter()
+        known = sample.label is not None and (sample.label == 0 or sample.mask_path is not None)
+        mask = read_mask(sample, *image.shape[:2]) if known else None
+        if mask is not None:
+            self.pixels.add(result.map, mask)
+        self.gallery.offer(sample, image, mask, result)
+        self._fingerprint(sample)
+        self.rows.append(
+            Row(
+                sample=sample,
+                size=(image.shape[0], image.shape[1]),
+                score=float(result.score),
+                normalised_score=float(result.normalised_score),
+                anomalous=bool(result.anomalous),
+                n_regions=len(result.regions),
+                tile_scores=np.array([tile.score for tile in result.tiles], dtype=np.float64),
+                tile_truth=None if mask is None else self._tile_truth(result, mask),
+                timings_ms={
+                    "read": 1e3 * (read - start),
+                    **result.timings_ms,
+                    "score_total": 1e3 * (done - read),
+                },
+            )
+        )
+
+    def _tile_truth(self, result: Result, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Label the tiles, in the frame that they were cut from."""
+        preprocessing = self.manifest.preprocessing
+        if preprocessing.resize is not None:
+            height, width = preprocessing.resize
+            share = cv2.resize(
+                mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
+            )
+            mask = np.asarray(share > 0)
+        xy = np.array([(tile.x, tile.y) for tile in result.tiles], dtype=np.int64)
+        return tile_labels(mask, xy, preprocessing.tile)
+
+    def _fingerprint(self, sample: Sample) -> None:
+        """Take in the names and contents of the image and its mask."""
+        for path in (sample.path, sample.mask_path):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path else "none"
+            self.fingerprint.update(f"{sample.name}\0{digest}\n".encode())
+
+    def tiles(self) -> plots.Level:
+        """Labels and scores of all tiles with a ground truth."""
+        known = [row for row in self.rows if row.tile_truth is not None]
+        labels = [row.tile_truth for row in known if row.tile_truth is not None]
+        scores = [row.tile_scores for row in known]
+        return plots.Level("tiles", _joined(labels), _joined(scores))
+
+    def images(self) -> plots.Level:
+        """Labels and scores of all images with a known label."""
+        known = [row for row in self.rows if row.sample.label is not None]
+        labels = np.array([row.sample.label for row in known], dtype=np.int64)
+        return plots.Level("images", labels, np.array([row.score for row in known]))
+
+    def figures(self) -> dict[str, Any]:
+        """Compute all figures, with the reason for each that is missing."""
+        tau = self.manifest.thresholds.tile
+        tile, image = self.tiles(), self.images()
+        of_tiles = vars(metrics.classify(tile.labels, tile.scores, threshold=tau, items="tiles"))
+        of_images = vars(
+            metrics.classify(image.labels, image.scores, threshold=tau, items="images")
+        )
+        roc, aupro = self.pixels.roc_auc(), self.pixels.aupro()
+        found = {
+            **of_tiles,
+            "tile_roc_auc": of_tiles["roc_auc"],
+            "image_roc_auc": of_images["roc_auc"],
+            "pixel_roc_auc": roc.value,
+            "aupro": aupro.value,
+        }
+        reasons = {
+            **{"tile_roc_auc" if k == "roc_auc" else k: v for k, v in of_tiles["reasons"].items()},
+            "image_roc_auc": of_images["reasons"].get("roc_auc", ""),
+            "pixel_roc_auc": roc.reason,
+            "aupro": aupro.reason,
+        }
+        return {
+            **{name: found[name] for name in _LEVELS},
+            "levels": dict(_LEVELS),
+            "notes": dict(_NOTES),
+            "reasons": {name: reason for name, reason in reasons.items() if reason},
+            "image": of_images,
+            "pixel": self._pixel_facts(roc, aupro),
+            "kinds": self._kinds(),
+            "counts": self._counts(),
+            "timings_ms": self._timings(),
+        }
+
+    def _pixel_facts(self, roc: metrics.Area, aupro: metrics.Area) -> dict[str, Any]:
+        return {
+            "roc_auc_error_bound": roc.error_bound,
+            "aupro_error_bound": aupro.error_bound,
+            "aupro_fpr_limit": metrics.AUPRO_FPR_LIMIT,
+            "normal_px": self.pixels.n_normal_px,
+            "defect_px": self.pixels.n_defect_px,
+            "masked_px": self.pixels.n_masked_px,
+            "regions": self.pixels.n_regions,
+            "masked_regions": self.pixels.n_masked_regions,
+        }
+
+    def _kinds(self) -> dict[str, dict[str, Any]]:
+        """Figures of each kind; an image AUROC is that of the kind's images against the good."""
+        groups: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            if row.sample.label is not None:
+                groups[row.sample.kind].append(row)
+        good = [row.score for row in self.rows if row.sample.label == 0]
+        return {kind: self._kind(rows, good) for kind, rows in sorted(groups.items())}
+
+    def _kind(self, rows: list[Row], good: list[float]) -> dict[str, Any]:
+        n, flagged = len(rows), sum(row.anomalous for row in rows)
+        if rows[0].sample.label == 0:
+            return {"images": n, "flagged": flagged, "false_alarm_rate": flagged / n}
+        labels = [0] * len(good) + [1] * n
+        tau = self.manifest.thresholds.tile
+        scores = [*good, *(row.score for row in rows)]
+        masked = [
+            (row.tile_truth == 1, row.tile_scores) for row in rows if row.tile_truth is not None
+        ]
+        defective = _joined([scores[truth] for truth, scores in masked])
+        return {
+            "images": n,
+            "flagged": flagged,
+            "image_recall": flagged / n,
+            "image_roc_auc": metrics.classify(labels, scores, threshold=tau).roc_auc,
+            "defect_tiles": defective.size,
+            "tile_recall": float(np.mean(defective >= tau)) if defective.size else None,
+        }
+
+    def _counts(self) -> dict[str, int]:
+        labels = [row.sample.label for row in self.rows]
+        tile = self.tiles()
+        return {
+            "images": len(labels),
+            "normal_images": labels.count(0),
+            "anomalous_images": labels.count(1),
+            "unlabelled_images": labels.count(None),
+            "anomalous_images_without_mask": sum(
+                row.sample.label == 1 and row.tile_truth is None for row in self.rows
+            ),
+            "tiles": int(tile.labels.size),
+            "normal_tiles": int(np.sum(tile.labels == 0)),
+            "anomalous_tiles": int(np.sum(tile.labels == 1)),
+        }
+
+    def _timings(self) -> dict[str, Any]:
+        """Time of the mean image, by stage, and of all images."""
+        stages = dict.fromkeys(stage for row in self.rows for stage in row.timings_ms)
+        return {
+            stage: {
+                "mean": sum(row.timings_ms.get(stage, 0.0) for row in self.rows) / len(self.rows),
+                "total": sum(row.timings_ms.get(stage, 0.0) for row in self.rows),
+            }
+            for stage in stages
+        }
+
+
+def _joined(parts: list[Any]) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0)

@@ -1,0 +1,316 @@
+"""Evaluation of a detector whose scores are known: what is counted, where, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from kad_sdk.annotations import Annotation, Rect
+from kad_sdk.dataset import Dataset, Sample, scan_dataset
+from kad_sdk.errors import DatasetError, ImageTooSmallError, MissingDependencyError, OutputError
+from kad_sdk.evaluate import evaluate, format_table
+
+TILE = 16
+KEYS = {
+    *("tile_roc_auc", "image_roc_auc", "pixel_roc_auc", "aupro", "average_precision", "best_f1"),
+    *("accuracy", "precision", "recall", "confusion_matrix", "threshold"),
+}
+FILES = {"metrics.json", "scores.csv", "roc.png", "scores.png", "examples.png"}
+
+
+@dataclass
+class BrightnessDetector:
+    """Scores a tile by its brightest pixel; the map is the image. Tiles do not overlap."""
+
+    threshold: float = 150.0
+    resize: tuple[int, int] | None = None
+
+    @property
+    def artifact(self) -> SimpleNamespace:
+        manifest = SimpleNamespace(
+            method="patchcore",
+            format_version="1.0",
+            created_by={"kad-sdk": "0.1.0"},
+            network=SimpleNamespace(
+                backbone="none",
+                layers=("layer2",),
+                weights=SimpleNamespace(name="w"),
+                precision="fp32",
+            ),
+            patchcore=SimpleNamespace(pooling="same-bilinear", reweighting="none"),
+            preprocessing=SimpleNamespace(tile=TILE, stride=TILE, resize=self.resize),
+            bank=SimpleNamespace(rows=1, dims=1),
+            thresholds=SimpleNamespace(tile=self.threshold, map=self.threshold, method="given"),
+            training=SimpleNamespace(fingerprint="0" * 64),
+        )
+        return SimpleNamespace(path=Path("white.kad"), manifest=manifest)
+
+    def score(self, image: np.ndarray, annotation: Annotation | None = None) -> SimpleNamespace:
+        grey = image if image.ndim == 2 else image.max(axis=2)
+        height, width = grey.shape
+        heat = grey.astype(np.float32)
+        frame = grey if self.resize is None else cv2.resize(grey, self.resize[::-1])
+        if min(frame.shape) < TILE:
+            raise ImageTooSmallError(f"the image is {width} x {height} px")
+        area = Rect(0, 0, width, height) if annotation is None else annotation.borders[0]
+        outside = np.ones(grey.shape, bool)
+        outside[area.y : area.y + area.height, area.x : area.x + area.width] = False
+        heat[outside] = np.nan
+        tiles = [
+            SimpleNamespace(x=x, y=y, score=float(frame[y : y + TILE, x : x + TILE].max()))
+            for y in range(0, frame.shape[0] - TILE + 1, TILE)
+            for x in range(0, frame.shape[1] - TILE + 1, TILE)
+            if self.resize or (x >= area.x and y >= area.y)
+        ]
+        score = max(tile.score for tile in tiles)
+        regions = [SimpleNamespace(x=1, y=1, width=3, height=3)] if score >= self.threshold else []
+        return SimpleNamespace(
+            score=score,
+            normalised_score=score / 255,
+            anomalous=score >= self.threshold,
+            tiles=tiles,
+            map=heat,
+            regions=regions,
+            timings_ms={"network": 1.0, "search": 3.0},
+        )
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def board(*spots: tuple[int, int, int], size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    """A dark board with single pixels (y, x) of a given brightness."""
+    image = np.full(size, 40, np.uint8)
+    for y, x, value in spots:
+        image[y, x] = value
+    return image
+
+
+def truth(*spots: tuple[int, int], size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    return board(*((y, x, 255) for y, x in spots), size=size) // 255 * 255
+
+
+@pytest.fixture
+def boards(tmp_path: Path) -> Path:
+    """12 tiles a board. a: found; b: missed; c: good; d: good, a false alarm; e: no label."""
+    root = tmp_path / "white"
+    write(root / "train" / "t.png", board())
+    for name, image, mask in [
+        ("a", board((3, 5, 200), (40, 60, 180)), truth((3, 5), (40, 60))),
+        ("b", board((20, 20, 120)), truth((20, 20))),
+        ("c", board((1, 1, 100)), truth()),
+        ("d", board((1, 1, 160)), truth()),
+        ("e", board((1, 1, 250)), None),
+    ]:
+        write(root / "test" / f"{name}.png", image)
+        if mask is not None:
+            write(root / "test" / f"{name}_groundtruth.png", mask)
+    return root
+
+
+def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    steps: list[int] = []
+    figures = evaluate(BrightnessDetector(), scan_dataset(boards), out, progress=steps.append)
+    assert steps == [1] * 5
+    assert {path.name for path in out.iterdir()} == FILES
+    assert json.loads((out / "metrics.json").read_text()) == figures
+    assert set(figures) >= KEYS
+    assert figures["reasons"] == {}
+    # Tiles: 48 with a label, of which 3 are defective (200, 180, 120) and 45 normal (160, 100, 40).
+    assert figures["confusion_matrix"] == [[44, 1], [1, 2]]
+    assert figures["accuracy"] == pytest.approx(46 / 48)
+    assert figures["precision"] == pytest.approx(2 / 3)
+    assert figures["recall"] == pytest.approx(2 / 3)
+    assert figures["tile_roc_auc"] == pytest.approx((45 + 45 + 44) / (3 * 45))
+    assert figures["average_precision"] == pytest.approx((1 + 1 + 3 / 4) / 3)
+    assert figures["best_f1"] == pytest.approx(6 / 7)
+    assert figures["best_f1_threshold"] == 120
+    assert figures["threshold"] == 150
+    # Images: scores 200, 120 | 100, 160.
+    assert figures["image"]["confusion_matrix"] == [[1, 1], [1, 1]]
+    assert figures["image_roc_auc"] == figures["image"]["roc_auc"] == pytest.approx(3 / 4)
+    # Pixels: 3 defects, 1 px each; one normal pixel in 4 boards lies above one of them.
+    normal = 4 * 48 * 64 - 3
+    assert figures["pixel_roc_auc"] == pytest.approx(1 - 1 / (3 * normal), abs=1e-9)
+    assert figures["pixel"]["regions"] == 3
+    assert figures["pixel"]["normal_px"] == normal
+    assert figures["aupro"] == pytest.approx(1 - 1 / (3 * normal * 0.3), abs=1e-9)
+    assert figures["counts"] == {
+        "images": 5,
+        "normal_images": 2,
+        "anomalous_images": 2,
+        "unlabelled_images": 1,
+        "anomalous_images_without_mask": 0,
+        "tiles": 48,
+        "normal_tiles": 45,
+        "anomalous_tiles": 3,
+    }
+    assert figures["kinds"] == {
+        "defect": {
+            "images": 2,
+            "flagged": 1,
+            "image_recall": 0.5,
+            "image_roc_auc": 0.75,
+            "defect_tiles": 3,
+            "tile_recall": pytest.approx(2 / 3),
+        },
+        "good": {"images": 2, "flagged": 1, "false_alarm_rate": 0.5},
+    }
+    assert figures["timings_ms"]["search"] == {"mean": 3.0, "total": 15.0}
+    assert figures["artifact"]["name"] == "white.kad"
+    assert figures["data"]["name"] == "white"
+
+
+def test_every_figure_says_its_level_and_every_null_its_reason(
+    boards: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):  # only normal and unlabelled boards are left
+        (boards / "test" / f"{name}.png").unlink()
+        (boards / "test" / f"{name}_groundtruth.png").unlink()
+    figures = evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
+    assert set(figures["levels"]) >= KEYS
+    missing = {key for key in figures["levels"] if figures[key] is None}
+    assert missing == set(figures["reasons"])
+    assert missing >= {"tile_roc_auc", "image_roc_auc", "pixel_roc_auc", "aupro", "recall"}
+    assert figures["confusion_matrix"] == [[23, 1], [0, 0]]
+    table = format_table(figures)
+    assert "no recall: all 24 tiles are normal" in table
+    assert "left out: 1 images without a known label" in table
+
+
+def test_scores_csv_has_a_row_for_each_image(boards: Path, tmp_path: Path) -> None:
+    evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
+    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [f"test/{name}.png" for name in "abcde"]
+    assert (rows["test/a.png"]["label"], rows["test/e.png"]["label"]) == ("1", "")
+    assert (rows["test/a.png"]["defect_tiles"], rows["test/e.png"]["defect_tiles"]) == ("2", "")
+    assert rows["test/d.png"]["anomalous"] == "1"
+    assert float(rows["test/b.png"]["score"]) == 120
+
+
+def test_masked_pixels_and_tiles_do_not_count(boards: Path, tmp_path: Path) -> None:
+    # Only the right half is active: the defect at (3, 5) and the spots at (1, 1) lie outside.
+    entry = {"borders": [[32, 0, 32, 48]], "labels": []}
+    names = [f"{name}.png" for name in "abcde"]
+    (boards / "test" / "annotations.json").write_text(json.dumps(dict.fromkeys(names, entry)))
+    figures = evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
+    assert figures["counts"]["tiles"] == 4 * 6
+    assert figures["counts"]["anomalous_tiles"] == 1
+    assert figures["pixel"]["masked_px"] == 4 * 48 * 32
+    assert figures["pixel"]["regions"] == 1
+    assert figures["pixel"]["masked_regions"] == 2
+    assert figures["pixel_roc_auc"] == 1
+
+
+def test_mvtec_layout_mixed_sizes_and_kinds(tmp_path: Path) -> None:
+    root = tmp_path / "magnetic"
+    write(root / "train" / "good" / "0.png", board())
+    write(root / "test" / "good" / "0.png", board((1, 1, 100)))
+    write(root / "test" / "good" / "1.png", board(size=(20, 33)))
+    for kind, value, size in [
+        ("crack", 200, (30, 90)),
+        ("fray", 90, (64, 16)),
+        ("dent", 255, (32, 32)),
+    ]:
+        write(root / "test" / kind / "0.png", board((9, 9, value), size=size))
+        if kind != "dent":
+            write(root / "ground_truth" / kind / "0_mask.png", truth((9, 9), size=size))
+    figures = evaluate(BrightnessDetector(), scan_dataset(root), tmp_path / "out")
+    assert figures["kinds"]["crack"]["image_roc_auc"] == 1
+    assert figures["kinds"]["fray"]["image_roc_auc"] == 0.5
+    assert figures["kinds"]["fray"]["tile_recall"] == 0
+    # A defective image without a mask counts at image level alone.
+    assert figures["kinds"]["dent"] == {
+        "images": 1,
+        "flagged": 1,
+        "image_recall": 1.0,
+        "image_roc_auc": 1.0,
+        "defect_tiles": 0,
+        "tile_recall": None,
+    }
+    assert figures["counts"]["anomalous_images_without_mask"] == 1
+    assert figures["counts"]["anomalous_tiles"] == 2
+    assert "dent" in format_table(figures)
+
+
+def test_tiles_of_a_resized_image_are_labelled_in_the_resized_frame(
+    boards: Path, tmp_path: Path
+) -> None:
+    # 48 x 64 -> 16 x 16: one tile a board; a defect of one pixel survives the reduction.
+    detector = BrightnessDetector(resize=(16, 16), threshold=60)
+    figures = evaluate(detector, scan_dataset(boards), tmp_path / "out")
+    assert figures["counts"]["tiles"] == 4
+    assert figures["counts"]["anomalous_tiles"] == 2
+    assert figures["pixel"]["normal_px"] == 4 * 48 * 64 - 3  # pixels in the image's own frame
+
+
+def test_fingerprint_tells_contents_apart(boards: Path, tmp_path: Path) -> None:
+    def fingerprint() -> str:
+        figures = evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
+        return str(figures["data"]["fingerprint"])
+
+    before = fingerprint()
+    assert fingerprint() == before
+    write(boards / "test" / "a_groundtruth.png", truth((3, 5)))
+    assert fingerprint() != before
+
+
+def test_no_test_images_is_a_named_error(boards: Path, tmp_path: Path) -> None:
+    dataset = scan_dataset(boards)
+    with pytest.raises(DatasetError, match="no test images"):
+        evaluate(BrightnessDetector(), Dataset(boards, "boards", dataset.train, ()), tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_error_of_scoring_names_the_image(boards: Path, tmp_path: Path) -> None:
+    write(boards / "test" / "small.png", board(size=(9, 9)))
+    with pytest.raises(ImageTooSmallError, match=r"test/small\.png: the image is 9 x 9 px"):
+        evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("module", ["sklearn.metrics", "matplotlib.figure"])
+def test_missing_packages_are_found_before_scoring(
+    boards: Path, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=r"kad-sdk\[evaluate\]"):
+        evaluate(SimpleNamespace(), scan_dataset(boards), tmp_path / "out")
+
+
+def test_output_that_cannot_be_a_folder_is_a_named_error(boards: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="out"):
+        evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
+
+
+def test_gallery_shows_extremes_of_every_kind(tmp_path: Path) -> None:
+    from kad_sdk.tally import Gallery
+
+    gallery = Gallery()
+    detector = BrightnessDetector()
+    for kind, values in {"scar": (200, 90, 120), "good": (50, 41, 60), "dirt": (99,)}.items():
+        for value in values:
+            sample = Sample(Path(f"{value}.png"), f"{value}.png", "test", kind, 0, None, None)
+            image = board((2, 2, value))
+            gallery.offer(sample, image, None, detector.score(image))
+    names = [(example.kind, example.name) for example in gallery.chosen()]
+    assert names == [
+        ("good", "60.png"),
+        ("good", "41.png"),
+        ("dirt", "99.png"),
+        ("scar", "200.png"),
+        ("scar", "90.png"),
+    ]
