@@ -15,16 +15,20 @@ struct Block {
   Vector part[kVectors];
 };
 
-inline void load(const float* from, Block* block) {
-  __builtin_memcpy(block, from, sizeof(Block));
+inline Vector load(const float* from) {
+  Vector vector;
+  __builtin_memcpy(&vector, from, sizeof(vector));
+  return vector;
 }
 
-inline void store(const Block& block, float* to) { __builtin_memcpy(to, &block, sizeof(Block)); }
+inline void store(const Block& block, float* to) {
+  for (int i = 0; i < kVectors; ++i) {
+    __builtin_memcpy(to + i * KAD_LANES, &block.part[i], sizeof(Vector));
+  }
+}
 
 inline void add_scaled(const float* from, float weight, Block* sum) {
-  Block values;
-  load(from, &values);
-  for (int i = 0; i < kVectors; ++i) sum->part[i] += values.part[i] * weight;
+  for (int i = 0; i < kVectors; ++i) sum->part[i] += load(from + i * KAD_LANES) * weight;
 }
 
 void enlarge_row(const float* dist, const int32_t* first, const int32_t* count,
@@ -50,11 +54,9 @@ void add_row(const float* rows, int64_t stride, const float* weights, int32_t co
   int32_t x = 0;
   for (; x + kBlock <= n; x += kBlock) {
     Block values;
-    Block total;
     combine(rows + x, stride, weights, count, &values);
-    load(sum + x, &total);
-    for (int i = 0; i < kVectors; ++i) total.part[i] += values.part[i];
-    store(total, sum + x);
+    for (int i = 0; i < kVectors; ++i) values.part[i] += load(sum + x + i * KAD_LANES);
+    store(values, sum + x);
   }
   if (x == n) return;
   Block values;

@@ -1,0 +1,24 @@
+"""The compiled core, called through its C ABI: the only folder that knows ctypes.
+
+Arrays are NumPy arrays; every call releases the GIL. Structs, constants and rules are those of
+``kad/kad.h``. The library is ``libkad.so`` in the package's folder, or the file that the
+environment variable ``KAD_LIBRARY`` names; it is opened at the first call.
+"""
+
+from kad_sdk._native.abi import cpu_level, force_cpu_level, version
+from kad_sdk._native.board import NativeBoard, RegionRecord
+from kad_sdk._native.images import plan_tiles, preprocess, resize_image
+from kad_sdk._native.search import NativeIndex, patch_features
+
+__all__ = [
+    "NativeBoard",
+    "NativeIndex",
+    "RegionRecord",
+    "cpu_level",
+    "force_cpu_level",
+    "patch_features",
+    "plan_tiles",
+    "preprocess",
+    "resize_image",
+    "version",
+]

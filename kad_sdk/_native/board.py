@@ -1,0 +1,162 @@
+"""The board: tile maps to a board map, and its defect regions."""
+
+from __future__ import annotations
+
+import weakref
+from ctypes import byref, c_int64, c_void_p, sizeof
+from typing import NamedTuple
+
+import numpy as np
+
+from kad_sdk._native.abi import BUFFER_TOO_SMALL, BoardOptions, Region, call, library
+from kad_sdk._native.arguments import (
+    Floats,
+    Ints,
+    Longs,
+    array_argument,
+    int_argument,
+    threads_argument,
+)
+from kad_sdk.errors import InvalidArgumentError
+
+
+class RegionRecord(NamedTuple):
+    """A defect region: its box, its peak, and the patch that explains the peak."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    peak_x: int
+    peak_y: int
+    peak: float
+    distance: float
+    area_px: int
+    tile: int
+    patch: int
+    bank_row: int
+
+
+class NativeBoard:
+    """An empty board that accumulates tile maps.
+
+    A tile map is the grid of patch distances, bilinearly enlarged to the tile (half-pixel centres)
+    and smoothed with a Gaussian (reflect-101 at the tile's edge).
+
+    Parameters
+    ----------
+    height, width, tile : int
+        Image size and tile side, px.
+    grid : (height, width)
+        The grid of patches of a tile, P = height * width.
+    sigma : float
+        Standard deviation of the Gaussian, px.
+    radius : int
+        Where the Gaussian is cut off, px; 0: no smoothing.
+    """
+
+    def __init__(
+        self,
+        height: int,
+        width: int,
+        *,
+        tile: int,
+        grid: tuple[int, int],
+        sigma: float,
+        radius: int,
+    ) -> None:
+        options = BoardOptions(
+            image_height=int_argument("height", height),
+            image_width=int_argument("width", width),
+            tile=int_argument("tile", tile),
+            grid_height=int_argument("grid height", grid[0]),
+            grid_width=int_argument("grid width", grid[1]),
+            smoothing_radius=int_argument("radius", radius),
+            smoothing_sigma=sigma,
+        )
+        handle = c_void_p()
+        call("kad_board_create", byref(options), byref(handle))
+        self._shape = (height, width)
+        self._patches = grid[0] * grid[1]
+        self._handle = handle
+        self._finalizer = weakref.finalize(self, library().kad_board_close, handle)
+
+    def close(self) -> None:
+        """Free the board; it cannot be used after."""
+        self._finalizer()
+
+    def _open_handle(self) -> c_void_p:
+        if not self._finalizer.alive:
+            raise InvalidArgumentError("the board is closed")
+        return self._handle
+
+    def add(self, xy: Ints, dist: Floats, index: Longs | None = None, *, threads: int = 1) -> None:
+        """Add tiles.
+
+        Parameters
+        ----------
+        xy : (n, 2) int32
+            Top-left corners, px.
+        dist : (n, P) float32
+            Patch distances.
+        index : (n, P) int64, optional
+            The nearest bank row of each patch, for the regions' `bank_row`.
+
+        Raises
+        ------
+        NotFiniteError
+            A distance is NaN or Inf; no tile was added.
+        """
+        xy = array_argument("xy", xy, np.int32, (None, 2))
+        dist = array_argument("dist", dist, np.float32, (len(xy), self._patches))
+        if index is not None:
+            index = array_argument("index", index, np.int64, (len(xy), self._patches))
+        call(
+            "kad_board_add",
+            *(self._open_handle(), xy.ctypes.data, len(xy), dist.ctypes.data),
+            *(None if index is None else index.ctypes.data, threads_argument(threads)),
+        )
+
+    def map(self, *, threads: int = 1) -> Floats:
+        """Average the tile maps where they overlap.
+
+        Returns
+        -------
+        (H, W) float32
+            NaN where no tile lies.
+        """
+        out = np.empty(self._shape, dtype=np.float32)
+        call("kad_board_map", self._open_handle(), threads_argument(threads), out.ctypes.data)
+        return out
+
+    def regions(
+        self, board_map: Floats, *, threshold: float, min_area_px: int = 1
+    ) -> list[RegionRecord]:
+        """Find the 8-connected components of map >= threshold, by falling peak.
+
+        Parameters
+        ----------
+        board_map : (H, W) float32
+            What `map` gave.
+        threshold : float
+        min_area_px : int
+            Smaller regions are left out.
+        """
+        board_map = array_argument("board_map", board_map, np.float32, self._shape)
+        min_area_px = int_argument("min_area_px", min_area_px, 64)
+        capacity = 64
+        while True:
+            found, count = (Region * capacity)(), c_int64()
+            status = call(
+                "kad_board_regions",
+                *(self._open_handle(), board_map.ctypes.data, threshold, min_area_px),
+                *(sizeof(Region), found, capacity, byref(count)),
+                accept=(BUFFER_TOO_SMALL,),
+            )
+            if status != BUFFER_TOO_SMALL:
+                return [_record(region) for region in found[: count.value]]
+            capacity = count.value
+
+
+def _record(region: Region) -> RegionRecord:
+    return RegionRecord(*(getattr(region, name) for name in RegionRecord._fields))

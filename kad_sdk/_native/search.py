@@ -1,0 +1,223 @@
+"""Search: patch features, the index of a memory bank, PatchCore scores."""
+
+from __future__ import annotations
+
+import weakref
+from ctypes import byref, c_int32, c_void_p
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kad_sdk._native.abi import BaseMaps, ScoreOptions, call, library
+from kad_sdk._native.arguments import (
+    Floats,
+    Longs,
+    array_argument,
+    choice,
+    int_argument,
+    threads_argument,
+)
+from kad_sdk.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_RESAMPLINGS = {"bilinear": 0, "adaptive-average": 1}
+_REWEIGHTINGS = {"none": 0, "thesis": 1, "paper": 2}
+
+
+class _Maps:
+    """Base maps as the C struct, with everything it points to kept alive."""
+
+    def __init__(self, maps: Sequence[Floats], grid: tuple[int, int], resampling: str) -> None:
+        if not maps:
+            raise InvalidArgumentError("maps must hold the maps of at least one layer, got none")
+        n_tiles = len(maps[0]) if isinstance(maps[0], np.ndarray) and maps[0].ndim else None
+        self.arrays = [
+            array_argument(f"maps[{i}]", m, np.float32, (n_tiles, None, None, None))
+            for i, m in enumerate(maps)
+        ]
+        self.n_tiles = self.arrays[0].shape[0]
+        self.dims = sum(m.shape[1] for m in self.arrays)
+        height, width = grid
+        self.patches = max(
+            int_argument("grid height", height) * int_argument("grid width", width), 0
+        )
+        n = len(self.arrays)
+        sides = [(c_int32 * n)(*(m.shape[axis] for m in self.arrays)) for axis in (1, 2, 3)]
+        self.struct = BaseMaps(
+            resampling=choice("resampling", resampling, _RESAMPLINGS),
+            grid_height=height,
+            grid_width=width,
+            n_tiles=self.n_tiles,
+            n_layers=n,
+            data=(c_void_p * n)(*(m.ctypes.data for m in self.arrays)),
+            channels=sides[0],
+            heights=sides[1],
+            widths=sides[2],
+        )
+
+
+def patch_features(
+    maps: Sequence[Floats], *, grid: tuple[int, int], resampling: str, threads: int = 1
+) -> Floats:
+    """Patch features: base maps brought to one grid and concatenated.
+
+    Parameters
+    ----------
+    maps : sequence of (B, C, h, w) float32
+        One base map for each layer.
+    grid : (height, width)
+        The grid of patches, P = height * width.
+    resampling : "bilinear" or "adaptive-average"
+
+    Returns
+    -------
+    (B, P, D) float32
+        D is the sum of the layers' channels.
+    """
+    base = _Maps(maps, grid, resampling)
+    out = np.empty((base.n_tiles, base.patches, base.dims), dtype=np.float32)
+    call("kad_patch_features", byref(base.struct), threads_argument(threads), out.ctypes.data)
+    return out
+
+
+class NativeIndex:
+    """Exact nearest-neighbour search in a memory bank.
+
+    Parameters
+    ----------
+    bank : (M, D) float32
+        Borrowed: it must not be changed while the index lives.
+    threads : int
+        Threads that build the index.
+
+    Raises
+    ------
+    NotFiniteError
+        The bank holds NaN or Inf.
+    """
+
+    def __init__(self, bank: Floats, *, threads: int = 1) -> None:
+        self._bank = array_argument("bank", bank, np.float32, (None, None))
+        self.rows, self.dims = self._bank.shape
+        handle = c_void_p()
+        size = (self.rows, self.dims, threads_argument(threads))
+        call("kad_index_create", self._bank.ctypes.data, *size, byref(handle))
+        self._handle = handle
+        self._finalizer = weakref.finalize(self, library().kad_index_close, handle)
+
+    def close(self) -> None:
+        """Free the index; it cannot be used after."""
+        self._finalizer()
+
+    def _open_handle(self) -> c_void_p:
+        if not self._finalizer.alive:
+            raise InvalidArgumentError("the index is closed")
+        return self._handle
+
+    def query(self, queries: Floats, k: int, *, threads: int = 1) -> tuple[Floats, Longs]:
+        """Find the k nearest bank rows of each query, nearest first, ties to the lowest row.
+
+        Parameters
+        ----------
+        queries : (n, D) float32
+        k : int
+            1 to min(16, M).
+
+        Returns
+        -------
+        dist : (n, k) float32
+            Euclidean distances.
+        index : (n, k) int64
+            Bank rows.
+        """
+        queries = array_argument("queries", queries, np.float32, (None, self.dims))
+        n = len(queries)
+        dist, index = _neighbours((n,), k)
+        call(
+            "kad_index_query",
+            *(self._open_handle(), queries.ctypes.data, n, k, threads_argument(threads)),
+            *(dist.ctypes.data, index.ctypes.data),
+        )
+        return dist, index
+
+    def query_maps(
+        self,
+        maps: Sequence[Floats],
+        k: int,
+        *,
+        grid: tuple[int, int],
+        resampling: str,
+        threads: int = 1,
+    ) -> tuple[Floats, Longs]:
+        """Query with the patch features of base maps; see `patch_features` and `query`.
+
+        Returns
+        -------
+        dist : (B, P, k) float32
+        index : (B, P, k) int64
+        """
+        base = _Maps(maps, grid, resampling)
+        dist, index = _neighbours((base.n_tiles, base.patches), k)
+        call(
+            "kad_index_query_maps",
+            *(self._open_handle(), byref(base.struct), k, threads_argument(threads)),
+            *(dist.ctypes.data, index.ctypes.data),
+        )
+        return dist, index
+
+    def score_tiles(
+        self,
+        maps: Sequence[Floats],
+        *,
+        grid: tuple[int, int],
+        resampling: str,
+        reweighting: str,
+        neighbors: Longs | None,
+        n_neighbors: int,
+        threads: int = 1,
+    ) -> tuple[Floats, Longs, Floats]:
+        """Patch distances and tile scores (thesis, equations 4.7 to 4.9).
+
+        Parameters
+        ----------
+        maps : sequence of (B, C, h, w) float32
+        reweighting : "none", "thesis" or "paper"
+        neighbors : (M, K) int64, or None without re-weighting
+            Each bank row's nearest other rows, nearest first.
+        n_neighbors : int
+            How many of them to use.
+
+        Returns
+        -------
+        dist : (B, P) float32
+            Distance of each patch to its nearest bank row.
+        index : (B, P) int64
+            That row.
+        score : (B,) float32
+        """
+        base = _Maps(maps, grid, resampling)
+        options = ScoreOptions(
+            reweighting=choice("reweighting", reweighting, _REWEIGHTINGS),
+            n_neighbors=int_argument("n_neighbors", n_neighbors, 64),
+        )
+        if neighbors is not None:
+            neighbors = array_argument("neighbors", neighbors, np.int64, (self.rows, None))
+            options.neighbors = neighbors.ctypes.data
+            options.neighbor_columns = neighbors.shape[1]
+        dist = np.empty((base.n_tiles, base.patches), dtype=np.float32)
+        index = np.empty((base.n_tiles, base.patches), dtype=np.int64)
+        score = np.empty(base.n_tiles, dtype=np.float32)
+        call(
+            "kad_score_tiles",
+            *(self._open_handle(), byref(base.struct), byref(options), threads_argument(threads)),
+            *(dist.ctypes.data, index.ctypes.data, score.ctypes.data),
+        )
+        return dist, index, score
+
+
+def _neighbours(shape: tuple[int, ...], k: int) -> tuple[Floats, Longs]:
+    if not 1 <= int_argument("k", k) <= 16:
+        raise InvalidArgumentError(f"k must be 1 to 16, got {k}")
+    return np.empty((*shape, k), dtype=np.float32), np.empty((*shape, k), dtype=np.int64)
