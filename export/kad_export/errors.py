@@ -6,10 +6,14 @@ from kad_sdk.errors import KadError
 
 __all__ = [
     "BackboneError",
+    "BatchDependenceError",
     "CalibrationError",
+    "DecisionFlipError",
     "ExportError",
     "MemoryBudgetError",
+    "OutputMismatchError",
     "ParityError",
+    "ScoreMismatchError",
     "WeightsError",
 ]
 
@@ -36,3 +40,19 @@ class CalibrationError(ExportError):
 
 class ParityError(ExportError):
     """The exported graph or the runtime disagrees with the PyTorch module."""
+
+
+class OutputMismatchError(ParityError):
+    """A base map of the ONNX graph differs from the PyTorch module's."""
+
+
+class ScoreMismatchError(ParityError):
+    """A patch distance or a tile score differs from PyTorch's."""
+
+
+class DecisionFlipError(ParityError):
+    """A golden tile is anomalous by PyTorch and normal by the runtime, or the other way round."""
+
+
+class BatchDependenceError(ParityError):
+    """A tile's score depends on the tiles that share its batch."""
