@@ -1,0 +1,149 @@
+"""What scoring a board gives, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Nearest", "Region", "Result", "TileScore"]
+
+
+@dataclass(frozen=True)
+class TileScore:
+    """A tile, by its top-left corner in the scored frame (``Result.frame_size``), px."""
+
+    x: int
+    y: int
+    score: float
+    normalised_score: float
+    anomalous: bool
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """A training patch: the image's name and the patch's centre in it, px.
+
+    Where the preprocessing resizes, the centre is in the resized training image.
+    """
+
+    image: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected area of the map at or above its threshold.
+
+    Attributes
+    ----------
+    x, y, width, height
+        Box in px of the image.
+    area_px
+        Pixels in the region.
+    peak
+        The map's largest value in the region.
+    peak_xy
+        Where that is, px of the image.
+    distance
+        Largest patch distance among the patches that cover the peak.
+    nearest
+        The training patch that this patch is most like: why was it rejected? It is that far away
+        even from there.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area_px: int
+    peak: float
+    peak_xy: tuple[int, int]
+    distance: float
+    nearest: Nearest
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Scores, verdict, map and regions of one board.
+
+    Attributes
+    ----------
+    score
+        The largest tile score.
+    normalised_score
+        ``1 / (1 + exp(-(score - threshold) / scale))``: 0..1, the threshold lies at 0.5.
+    anomalous
+        Whether any tile's score reaches the threshold.
+    threshold, map_threshold
+        tau of tiles and of the map.
+    tiles
+        Every tile that was scored.
+    map
+        (H, W) float32 in px of the image; NaN where nothing was scored.
+    regions
+        By falling peak.
+    timings_ms
+        Stage to ms: read (when a file was given), prepare, preprocess, network, search, map,
+        regions.
+    image_size, frame_size
+        (height, width) of the image, and of the frame that tiles were cut from; they differ only
+        where the preprocessing resizes.
+    image_name
+        The file's name, when a file was given.
+    """
+
+    score: float
+    normalised_score: float
+    anomalous: bool
+    threshold: float
+    map_threshold: float
+    tiles: tuple[TileScore, ...]
+    map: NDArray[np.float32]
+    regions: tuple[Region, ...]
+    timings_ms: dict[str, float]
+    image_size: tuple[int, int]
+    frame_size: tuple[int, int]
+    image_name: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``"anomalous"`` or ``"normal"``."""
+        return "anomalous" if self.anomalous else "normal"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all but the map, as plain values.
+
+        Keys: ``image``, ``image_size``, ``frame_size`` ([height, width]), ``verdict``, ``score``,
+        ``normalised_score``, ``threshold``, ``map_threshold``, ``tiles`` and ``regions`` (objects
+        with the fields of :class:`TileScore` and :class:`Region`), ``timings_ms``.
+        """
+        return {
+            "image": self.image_name,
+            "image_size": list(self.image_size),
+            "frame_size": list(self.frame_size),
+            "verdict": self.verdict,
+            "score": self.score,
+            "normalised_score": self.normalised_score,
+            "threshold": self.threshold,
+            "map_threshold": self.map_threshold,
+            "tiles": [dict(vars(tile)) for tile in self.tiles],
+            "regions": [
+                {
+                    **vars(region),
+                    "peak_xy": list(region.peak_xy),
+                    "nearest": dict(vars(region.nearest)),
+                }
+                for region in self.regions
+            ],
+            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+        }
+
+    def to_json(self) -> str:
+        """Write :meth:`to_dict` as strict JSON."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
