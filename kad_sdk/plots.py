@@ -147,7 +147,7 @@ def _draw_curves(roc: Any, pr: Any, level: Level, threshold: float, colour: str)
     curve = roc_curve(level.labels, level.scores)
     area = float(np.trapezoid(curve.y, curve.x))
     label = f"{level.name}, AUROC {area:.4f}"
-    roc.plot(curve.x, curve.y, color=colour, linewidth=1.6, label=label, drawstyle="default")
+    roc.plot(curve.x, curve.y, color=colour, linewidth=1.6, label=label)
     roc.plot(float(np.mean(flagged[~truth])), found, "o", color=colour, label=f"{level.name} at τ")
     curve = precision_recall_curve(level.labels, level.scores)
     pr.plot(curve.x, curve.y, color=colour, linewidth=1.6, label=level.name)
@@ -159,21 +159,26 @@ def _draw_curves(roc: Any, pr: Any, level: Level, threshold: float, colour: str)
 def scores_png(levels: Sequence[Level], threshold: float) -> bytes:
     """Draw each level's score histogram by class, with tau marked."""
     figure = _figure(10, 1.0 + 2.8 * len(levels))
-    for axes, level in zip(np.ravel(figure.subplots(len(levels), 1)), levels, strict=True):
-        axes.set(title=f"Scores of {level.name}", xlabel="score", ylabel="share of the class")
+    rows = np.ravel(figure.subplots(len(levels), 1, sharex=True))
+    edges = _edges(np.concatenate([*(level.scores for level in levels), [threshold]]))
+    for axes, level in zip(rows, levels, strict=True):
+        axes.set(title=f"Scores of {level.name}", ylabel="share of the class")
         if level.scores.size:
-            _draw_histogram(axes, level, threshold)
+            _draw_histogram(axes, level, threshold, edges)
         else:
             _note(axes, f"no {level.name} with a known label")
         _plain(axes)
+    rows[-1].set_xlabel("score")
     return _png(figure)
 
 
-def _draw_histogram(axes: Any, level: Level, threshold: float) -> None:
-    low = min(float(level.scores.min()), threshold)
-    high = max(float(level.scores.max()), threshold)
+def _edges(values: NDArray[Any]) -> NDArray[Any]:
+    low, high = float(values.min()), float(values.max())
     pad = 0.02 * (high - low) or 0.5
-    edges = np.linspace(low - pad, high + pad, 61)
+    return np.linspace(low - pad, high + pad, 51)
+
+
+def _draw_histogram(axes: Any, level: Level, threshold: float, edges: NDArray[Any]) -> None:
     for value, name, colour in ((0, "normal", _NORMAL), (1, "anomalous", _ANOMALOUS)):
         scores = level.scores[level.labels == value]
         if scores.size:
@@ -189,29 +194,34 @@ def examples_png(examples: Sequence[Example], map_threshold: float) -> bytes:
 
     All maps share one colour scale; a white line follows the map's threshold.
     """
-    tall = bool(examples) and np.median([e.image.shape[0] / e.image.shape[1] for e in examples])
-    groups = 2 if tall and tall > _TALL and len(examples) > 1 else 1
-    rows = -(-len(examples) // groups)
-    width = 9.6 if groups == 1 else 11.0
-    cell = width / (3 * groups)
-    height = cell * min(max(float(tall or 1.0), 0.6), 2.6) + 0.42
-    figure = _figure(width, max(rows, 1) * height + 0.8)
-    grid = figure.subplots(max(rows, 1), 3 * groups, squeeze=False)
+    shapes = [example.image.shape[0] / example.image.shape[1] for example in examples] or [1.0]
+    groups = 2 if len(examples) > 1 and np.median(shapes) > _TALL else 1
+    n_rows = -(-len(shapes) // groups)
+    tallest = 1.4 if groups == 1 else 3.0
+    ratios = [min(max(shapes[groups * i : groups * (i + 1)]), tallest) for i in range(n_rows)]
+    cell = 3.0 if groups == 1 else 1.8  # inches
+    figure = _figure(3 * groups * cell, cell * sum(ratios) + 0.55 * n_rows + 0.9)
+    grid = figure.subplots(n_rows, 3 * groups, squeeze=False, height_ratios=ratios)
     for axes in grid.ravel():
-        axes.set_axis_off()
-    low, high = _map_range(examples, map_threshold)
+        axes.set(xticks=[], yticks=[], anchor="N")
+        axes.spines[:].set_visible(False)
+    limits = _map_range(examples, map_threshold)
     shown = None
     for i, example in enumerate(examples):
         left = 3 * (i % groups)
-        shown = _draw_example(grid[i // groups, left : left + 3], example, low, high, map_threshold)
+        panels = grid[i // groups, left : left + 3]
+        shown = _draw_example(panels, example, limits, map_threshold)
     if shown is not None:
-        bar = figure.colorbar(
-            shown, ax=grid.ravel().tolist(), orientation="horizontal", fraction=0.03, aspect=50
-        )
-        bar.set_label(f"anomaly map (patch distance); white line: threshold {map_threshold:.4g}")
-        bar.ax.axvline(map_threshold, color="white", linewidth=1.5)
-        bar.outline.set_visible(False)
+        _draw_scale(figure, shown, grid, map_threshold)
     return _png(figure)
+
+
+def _draw_scale(figure: Any, shown: Any, grid: Any, map_threshold: float) -> None:
+    place = {"ax": grid.ravel().tolist(), "orientation": "horizontal", "location": "bottom"}
+    bar = figure.colorbar(shown, **place, fraction=0.03, aspect=60, pad=0.02)
+    bar.set_label(f"anomaly map (patch distance); white line: threshold {map_threshold:.4g}")
+    bar.ax.axvline(map_threshold, color="white", linewidth=1.5)
+    bar.outline.set_visible(False)
 
 
 def _map_range(examples: Sequence[Example], map_threshold: float) -> tuple[float, float]:
@@ -221,17 +231,18 @@ def _map_range(examples: Sequence[Example], map_threshold: float) -> tuple[float
 
 
 def _draw_example(
-    panels: Sequence[Any], example: Example, low: float, high: float, map_threshold: float
+    panels: Sequence[Any], example: Example, limits: tuple[float, float], map_threshold: float
 ) -> Any:
     plain, truth, heat = panels
+    low, high = limits
     verdict = "anomalous" if example.anomalous else "normal"
     plain.imshow(example.image)
     plain.set_title(f"{_short(example.name)}\n{example.kind}", fontsize=8, loc="left")
-    truth.set_title("ground truth", fontsize=8, loc="left")
     if example.mask is None:
-        _note(truth, "none")
+        _note(truth, "no ground truth")
     else:
         truth.imshow(_tinted(example.image, example.mask))
+        truth.set_title("ground truth", fontsize=8, loc="left")
     heat.set_title(f"score {example.score:.4g}\nverdict: {verdict}", fontsize=8, loc="left")
     shown = heat.imshow(example.map, cmap=_MAP_COLOURS, vmin=low, vmax=high)
     heat.set_facecolor("0.85")
