@@ -86,7 +86,7 @@ def evaluate(
     folder = Path(out)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    tally = Tally(detector.artifact.manifest)
+    tally = Tally(detector.threshold, detector.artifact.manifest.preprocessing.tile)
     for sample in dataset.test:
         tally.add(sample, detector)
         if progress is not None:
@@ -94,19 +94,19 @@ def evaluate(
     figures = tally.figures()
     figures["artifact"] = _artifact_facts(detector)
     figures["data"] = _data_facts(dataset, tally.fingerprint.hexdigest())
-    _write(folder, tally, figures)
+    figures["runtime"] = _runtime_facts(detector)
+    _write(folder, tally, figures, detector.map_threshold)
     return figures
 
 
-def _write(folder: Path, tally: Tally, figures: dict[str, Any]) -> None:
+def _write(folder: Path, tally: Tally, figures: dict[str, Any], map_threshold: float) -> None:
     """Write all files; metrics.json comes last, so that it stands for a complete folder."""
-    thresholds = tally.manifest.thresholds
     levels = [tally.tiles(), tally.images()]
     files = {
         "scores.csv": _csv(tally.rows),
-        "roc.png": plots.curves_png(levels, thresholds.tile),
-        "scores.png": plots.scores_png(levels, thresholds.tile),
-        "examples.png": plots.examples_png(tally.gallery.chosen(), thresholds.map),
+        "roc.png": plots.curves_png(levels, tally.threshold),
+        "scores.png": plots.scores_png(levels, tally.threshold),
+        "examples.png": plots.examples_png(tally.gallery.chosen(), map_threshold),
         "metrics.json": (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode(),
     }
     for name, data in files.items():
@@ -144,10 +144,21 @@ def _artifact_facts(detector: Detector) -> dict[str, Any]:
         "resize": manifest.preprocessing.resize,
         "bank_rows": manifest.bank.rows,
         "bank_dims": manifest.bank.dims,
+        "threshold": manifest.thresholds.tile,
         "threshold_method": manifest.thresholds.method,
-        "map_threshold": manifest.thresholds.map,
         "training_fingerprint": manifest.training.fingerprint,
         "created_by": dict(manifest.created_by),
+    }
+
+
+def _runtime_facts(detector: Detector) -> dict[str, Any]:
+    return {
+        "provider": detector.provider,
+        "device": detector.device,
+        "precision": detector.precision,
+        "threads": detector.threads,
+        "batch": detector.batch,
+        "map_threshold": detector.map_threshold,
     }
 
 

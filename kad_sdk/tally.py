@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from kad_sdk.dataset import Sample
     from kad_sdk.detector import Detector
-    from kad_sdk.manifest import Manifest
     from kad_sdk.result import Result
 
 __all__ = ["Gallery", "Row", "Tally"]
@@ -114,9 +113,18 @@ class Row:
 
 @dataclass
 class Tally:
-    """Everything that grows while the images pass by."""
+    """Everything that grows while the images pass by.
 
-    manifest: Manifest
+    Attributes
+    ----------
+    threshold : float
+        tau of tiles and images.
+    tile : int
+        Side of a tile, px.
+    """
+
+    threshold: float
+    tile: int
     rows: list[Row] = field(default_factory=list)
     pixels: metrics.PixelMetrics = field(default_factory=metrics.PixelMetrics)
     fingerprint: Any = field(default_factory=hashlib.sha256)
@@ -157,16 +165,14 @@ class Tally:
         )
 
     def _tile_truth(self, result: Result, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Label the tiles, in the frame that they were cut from."""
-        preprocessing = self.manifest.preprocessing
-        if preprocessing.resize is not None:
-            height, width = preprocessing.resize
-            share = cv2.resize(
-                mask.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA
-            )
+        """Label the tiles, in the frame that they were cut from: any defect counts there too."""
+        if mask.shape != result.frame_size:
+            height, width = result.frame_size
+            whole = mask.astype(np.float32)
+            share = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
             mask = np.asarray(share > 0)
         xy = np.array([(tile.x, tile.y) for tile in result.tiles], dtype=np.int64)
-        return tile_labels(mask, xy, preprocessing.tile)
+        return tile_labels(mask, xy, self.tile)
 
     def _fingerprint(self, sample: Sample) -> None:
         """Take in the names and contents of the image and its mask."""
@@ -189,7 +195,7 @@ class Tally:
 
     def figures(self) -> dict[str, Any]:
         """Compute all figures, with the reason for each that is missing."""
-        tau = self.manifest.thresholds.tile
+        tau = self.threshold
         tile, image = self.tiles(), self.images()
         of_tiles = vars(metrics.classify(tile.labels, tile.scores, threshold=tau, items="tiles"))
         of_images = vars(
@@ -247,12 +253,11 @@ class Tally:
         if rows[0].sample.label == 0:
             return {"images": n, "flagged": flagged, "false_alarm_rate": flagged / n}
         labels = [0] * len(good) + [1] * n
-        tau = self.manifest.thresholds.tile
+        tau = self.threshold
         scores = [*good, *(row.score for row in rows)]
-        masked = [
-            (row.tile_truth == 1, row.tile_scores) for row in rows if row.tile_truth is not None
-        ]
-        defective = _joined([scores[truth] for truth, scores in masked])
+        defective = _joined(
+            [row.tile_scores[row.tile_truth == 1] for row in rows if row.tile_truth is not None]
+        )
         return {
             "images": n,
             "flagged": flagged,

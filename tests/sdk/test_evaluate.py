@@ -32,6 +32,10 @@ class BrightnessDetector:
 
     threshold: float = 150.0
     resize: tuple[int, int] | None = None
+    map_threshold = 150.0
+    provider = device = "cpu"
+    precision = "fp32"
+    threads = batch = 1
 
     @property
     def artifact(self) -> SimpleNamespace:
@@ -48,7 +52,7 @@ class BrightnessDetector:
             patchcore=SimpleNamespace(pooling="same-bilinear", reweighting="none"),
             preprocessing=SimpleNamespace(tile=TILE, stride=TILE, resize=self.resize),
             bank=SimpleNamespace(rows=1, dims=1),
-            thresholds=SimpleNamespace(tile=self.threshold, map=self.threshold, method="given"),
+            thresholds=SimpleNamespace(tile=self.threshold, method="given"),
             training=SimpleNamespace(fingerprint="0" * 64),
         )
         return SimpleNamespace(path=Path("white.kad"), manifest=manifest)
@@ -80,6 +84,7 @@ class BrightnessDetector:
             map=heat,
             regions=regions,
             timings_ms={"network": 1.0, "search": 3.0},
+            frame_size=frame.shape,
         )
 
 
@@ -118,12 +123,21 @@ def boards(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.fixture
+def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take most of the time, and are looked at in one test and in test_plots.py."""
+    for name in ("curves_png", "scores_png", "examples_png"):
+        monkeypatch.setattr(f"kad_sdk.plots.{name}", lambda *_: b"")
+
+
 def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     steps: list[int] = []
     figures = evaluate(BrightnessDetector(), scan_dataset(boards), out, progress=steps.append)
     assert steps == [1] * 5
     assert {path.name for path in out.iterdir()} == FILES
+    for path in out.glob("*.png"):
+        assert cv2.imread(str(path)) is not None
     assert json.loads((out / "metrics.json").read_text()) == figures
     assert set(figures) >= KEYS
     assert figures["reasons"] == {}
@@ -172,6 +186,7 @@ def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> N
     assert figures["data"]["name"] == "white"
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_every_figure_says_its_level_and_every_null_its_reason(
     boards: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +204,7 @@ def test_every_figure_says_its_level_and_every_null_its_reason(
     assert "left out: 1 images without a known label" in table
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_scores_csv_has_a_row_for_each_image(boards: Path, tmp_path: Path) -> None:
     evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
@@ -200,6 +216,7 @@ def test_scores_csv_has_a_row_for_each_image(boards: Path, tmp_path: Path) -> No
     assert float(rows["test/b.png"]["score"]) == 120
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_masked_pixels_and_tiles_do_not_count(boards: Path, tmp_path: Path) -> None:
     # Only the right half is active: the defect at (3, 5) and the spots at (1, 1) lie outside.
     entry = {"borders": [[32, 0, 32, 48]], "labels": []}
@@ -214,6 +231,7 @@ def test_masked_pixels_and_tiles_do_not_count(boards: Path, tmp_path: Path) -> N
     assert figures["pixel_roc_auc"] == 1
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_mvtec_layout_mixed_sizes_and_kinds(tmp_path: Path) -> None:
     root = tmp_path / "magnetic"
     write(root / "train" / "good" / "0.png", board())
@@ -245,6 +263,7 @@ def test_mvtec_layout_mixed_sizes_and_kinds(tmp_path: Path) -> None:
     assert "dent" in format_table(figures)
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_tiles_of_a_resized_image_are_labelled_in_the_resized_frame(
     boards: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +275,7 @@ def test_tiles_of_a_resized_image_are_labelled_in_the_resized_frame(
     assert figures["pixel"]["normal_px"] == 4 * 48 * 64 - 3  # pixels in the image's own frame
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_fingerprint_tells_contents_apart(boards: Path, tmp_path: Path) -> None:
     def fingerprint() -> str:
         figures = evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
