@@ -1,0 +1,136 @@
+// Search kernels for AVX2 and FMA.
+#include "search_kernels.hpp"
+#include "search_transpose.hpp"
+
+namespace kad {
+namespace {
+
+constexpr int64_t kQueries = 4;
+constexpr int64_t kVectors = 3;  // of 8 rows
+constexpr int64_t kRows = 8 * kVectors;
+
+void combine(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    __m256 sum = _mm256_mul_ps(_mm256_set1_ps(w[0]), _mm256_loadu_ps(x[0] + i));
+    for (int64_t t = 1; t < n_sources; ++t) {
+      sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_set1_ps(w[t]), _mm256_loadu_ps(x[t] + i)));
+    }
+    _mm256_storeu_ps(out + i, sum);
+  }
+  for (; i < n; ++i) {
+    float sum = w[0] * x[0][i];
+    for (int64_t t = 1; t < n_sources; ++t) sum += w[t] * x[t][i];
+    out[i] = sum;
+  }
+}
+
+// Lanes below n are ones, the others zero.
+__m256i lanes_below(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+}
+
+__m256 squared_difference(__m256 query, __m256 row) {
+  const __m256 difference = _mm256_sub_ps(query, row);
+  return _mm256_mul_ps(difference, difference);
+}
+
+// The tree of the defined arithmetic over lanes 0-7 (low) and 8-15 (high), and the root.
+float finish_distance(__m256 low, __m256 high) {
+  const __m256 sums_8 = _mm256_add_ps(low, high);
+  const __m128 sums_4 =
+      _mm_add_ps(_mm256_castps256_ps128(sums_8), _mm256_extractf128_ps(sums_8, 1));
+  const __m128 sums_2 = _mm_add_ps(sums_4, _mm_movehl_ps(sums_4, sums_4));
+  const __m128 sum = _mm_add_ss(sums_2, _mm_shuffle_ps(sums_2, sums_2, 1));
+  return _mm_cvtss_f32(_mm_sqrt_ss(sum));
+}
+
+// n_rows distances at once, so that their chains of additions run side by side.
+template <int n_rows>
+void distances_of(const float* query, const float* const* rows, int64_t dims, float* out) {
+  __m256 low[n_rows], high[n_rows];
+  for (int r = 0; r < n_rows; ++r) low[r] = high[r] = _mm256_setzero_ps();
+  int64_t i = 0;
+  for (; i + 16 <= dims; i += 16) {
+    const __m256 query_low = _mm256_loadu_ps(query + i);
+    const __m256 query_high = _mm256_loadu_ps(query + i + 8);
+    for (int r = 0; r < n_rows; ++r) {
+      const float* row = rows[r] + i;
+      low[r] = _mm256_add_ps(low[r], squared_difference(query_low, _mm256_loadu_ps(row)));
+      high[r] = _mm256_add_ps(high[r], squared_difference(query_high, _mm256_loadu_ps(row + 8)));
+    }
+  }
+  if (i < dims) {
+    const __m256i mask_low = lanes_below(dims - i), mask_high = lanes_below(dims - i - 8);
+    const int64_t high_at = dims - i > 8 ? i + 8 : i;  // stay inside the arrays
+    const __m256 query_low = _mm256_maskload_ps(query + i, mask_low);
+    const __m256 query_high = _mm256_maskload_ps(query + high_at, mask_high);
+    for (int r = 0; r < n_rows; ++r) {
+      const __m256 row_low = _mm256_maskload_ps(rows[r] + i, mask_low);
+      const __m256 row_high = _mm256_maskload_ps(rows[r] + high_at, mask_high);
+      low[r] = _mm256_add_ps(low[r], squared_difference(query_low, row_low));
+      high[r] = _mm256_add_ps(high[r], squared_difference(query_high, row_high));
+    }
+  }
+  for (int r = 0; r < n_rows; ++r) out[r] = finish_distance(low[r], high[r]);
+}
+
+void distances(const float* query, const float* const* rows, int64_t n_rows, int64_t dims,
+               float* out) {
+  int64_t r = 0;
+  for (; r + 4 <= n_rows; r += 4) distances_of<4>(query, rows + r, dims, out + r);
+  for (; r < n_rows; ++r) distances_of<1>(query, rows + r, dims, out + r);
+}
+
+void multiply_chain(const float* queries, const float* panel, int64_t dims,
+                    __m256 products[kQueries][kVectors]) {
+  __m256 chain[kQueries][kVectors];
+  for (int64_t q = 0; q < kQueries; ++q) {
+    for (int64_t v = 0; v < kVectors; ++v) chain[q][v] = _mm256_setzero_ps();
+  }
+  for (int64_t d = 0; d < dims; ++d, queries += kQueries, panel += kRows) {
+    const __m256 row_0 = _mm256_loadu_ps(panel);
+    const __m256 row_1 = _mm256_loadu_ps(panel + 8);
+    const __m256 row_2 = _mm256_loadu_ps(panel + 16);
+    for (int64_t q = 0; q < kQueries; ++q) {
+      const __m256 value = _mm256_broadcast_ss(queries + q);
+      chain[q][0] = _mm256_fmadd_ps(value, row_0, chain[q][0]);
+      chain[q][1] = _mm256_fmadd_ps(value, row_1, chain[q][1]);
+      chain[q][2] = _mm256_fmadd_ps(value, row_2, chain[q][2]);
+    }
+  }
+  for (int64_t q = 0; q < kQueries; ++q) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      products[q][v] = _mm256_add_ps(products[q][v], chain[q][v]);
+    }
+  }
+}
+
+void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
+            const float* query_terms, uint64_t* masks) {
+  __m256 products[kQueries][kVectors];
+  for (int64_t q = 0; q < kQueries; ++q) {
+    for (int64_t v = 0; v < kVectors; ++v) products[q][v] = _mm256_setzero_ps();
+  }
+  for (int64_t d = 0; d < dims; d += kChainLength) {
+    const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
+    multiply_chain(queries + d * kQueries, panel + d * kRows, length, products);
+  }
+  for (int64_t q = 0; q < kQueries; ++q) {
+    uint64_t mask = 0;
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const __m256 limit =
+          _mm256_add_ps(_mm256_loadu_ps(row_terms + 8 * v), _mm256_set1_ps(query_terms[q]));
+      const __m256 kept = _mm256_cmp_ps(products[q][v], limit, _CMP_NLT_UQ);
+      mask |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_ps(kept))) << (8 * v);
+    }
+    masks[q] = mask;
+  }
+}
+
+}  // namespace
+
+const SearchKernels kAvx2SearchKernels = {kQueries, kRows, combine, distances, pack, screen};
+
+}  // namespace kad

@@ -1,0 +1,144 @@
+// Search kernels for AVX-512 (F, BW, DQ, VL).
+
+// GCC 12 warns about its own intrinsics, whose undefined inputs are meant (GCC bug 105593).
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
+#include "search_kernels.hpp"
+#include "search_transpose.hpp"
+
+namespace kad {
+namespace {
+
+constexpr int64_t kQueries = 8;
+constexpr int64_t kVectors = 3;  // of 16 rows
+constexpr int64_t kRows = 16 * kVectors;
+
+// Lanes below n, for 0 < n <= 16.
+__mmask16 lanes_below(int64_t n) { return static_cast<__mmask16>(0xFFFFu >> (16 - n)); }
+
+void combine(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out) {
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 lanes = lanes_below(n - i < 16 ? n - i : 16);
+    __m512 sum = _mm512_mul_ps(_mm512_set1_ps(w[0]), _mm512_maskz_loadu_ps(lanes, x[0] + i));
+    for (int64_t t = 1; t < n_sources; ++t) {
+      const __m512 value = _mm512_maskz_loadu_ps(lanes, x[t] + i);
+      sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(w[t]), value));
+    }
+    _mm512_mask_storeu_ps(out + i, lanes, sum);
+  }
+}
+
+__m512 squared_difference(__m512 query, __m512 row) {
+  const __m512 difference = _mm512_sub_ps(query, row);
+  return _mm512_mul_ps(difference, difference);
+}
+
+// The tree of the defined arithmetic, and the root.
+float finish_distance(__m512 sums) {
+  const __m256 sums_8 =
+      _mm256_add_ps(_mm512_castps512_ps256(sums), _mm512_extractf32x8_ps(sums, 1));
+  const __m128 sums_4 =
+      _mm_add_ps(_mm256_castps256_ps128(sums_8), _mm256_extractf128_ps(sums_8, 1));
+  const __m128 sums_2 = _mm_add_ps(sums_4, _mm_movehl_ps(sums_4, sums_4));
+  const __m128 sum = _mm_add_ss(sums_2, _mm_shuffle_ps(sums_2, sums_2, 1));
+  return _mm_cvtss_f32(_mm_sqrt_ss(sum));
+}
+
+// n_rows distances at once, so that their chains of additions run side by side.
+template <int n_rows>
+void distances_of(const float* query, const float* const* rows, int64_t dims, float* out) {
+  __m512 sums[n_rows];
+  for (int r = 0; r < n_rows; ++r) sums[r] = _mm512_setzero_ps();
+  int64_t i = 0;
+  for (; i + 16 <= dims; i += 16) {
+    const __m512 values = _mm512_loadu_ps(query + i);
+    for (int r = 0; r < n_rows; ++r) {
+      const __m512 row = _mm512_loadu_ps(rows[r] + i);
+      sums[r] = _mm512_add_ps(sums[r], squared_difference(values, row));
+    }
+  }
+  if (i < dims) {
+    const __mmask16 lanes = lanes_below(dims - i);
+    const __m512 values = _mm512_maskz_loadu_ps(lanes, query + i);
+    for (int r = 0; r < n_rows; ++r) {
+      const __m512 row = _mm512_maskz_loadu_ps(lanes, rows[r] + i);
+      sums[r] = _mm512_add_ps(sums[r], squared_difference(values, row));
+    }
+  }
+  for (int r = 0; r < n_rows; ++r) out[r] = finish_distance(sums[r]);
+}
+
+void distances(const float* query, const float* const* rows, int64_t n_rows, int64_t dims,
+               float* out) {
+  int64_t r = 0;
+  for (; r + 8 <= n_rows; r += 8) distances_of<8>(query, rows + r, dims, out + r);
+  if (r + 4 <= n_rows) {
+    distances_of<4>(query, rows + r, dims, out + r);
+    r += 4;
+  }
+  for (; r < n_rows; ++r) distances_of<1>(query, rows + r, dims, out + r);
+}
+
+// One chain of at most kChainLength fused multiply-adds for each of the tile's products.
+inline __attribute__((always_inline)) void multiply_chain(const float* queries, const float* panel,
+                                                          int64_t dims,
+                                                          __m512 chain[kQueries][kVectors]) {
+#pragma GCC unroll 8
+  for (int64_t q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 3
+    for (int64_t v = 0; v < kVectors; ++v) chain[q][v] = _mm512_setzero_ps();
+  }
+  for (int64_t d = 0; d < dims; ++d, queries += kQueries, panel += kRows) {
+    const __m512 row_0 = _mm512_loadu_ps(panel);
+    const __m512 row_1 = _mm512_loadu_ps(panel + 16);
+    const __m512 row_2 = _mm512_loadu_ps(panel + 32);
+#pragma GCC unroll 8
+    for (int64_t q = 0; q < kQueries; ++q) {
+      const __m512 value = _mm512_set1_ps(queries[q]);
+      chain[q][0] = _mm512_fmadd_ps(value, row_0, chain[q][0]);
+      chain[q][1] = _mm512_fmadd_ps(value, row_1, chain[q][1]);
+      chain[q][2] = _mm512_fmadd_ps(value, row_2, chain[q][2]);
+    }
+  }
+}
+
+void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
+            const float* query_terms, uint64_t* masks) {
+  alignas(64) float products[kQueries * kRows];
+  __m512 chain[kQueries][kVectors];
+  for (int64_t d = 0; d < dims; d += kChainLength) {
+    const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
+    multiply_chain(queries + d * kQueries, panel + d * kRows, length, chain);
+    const bool last = d + length == dims;
+#pragma GCC unroll 8
+    for (int64_t q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 3
+      for (int64_t v = 0; v < kVectors; ++v) {
+        float* product = products + q * kRows + 16 * v;
+        if (d > 0) chain[q][v] = _mm512_add_ps(chain[q][v], _mm512_load_ps(product));
+        if (!last) _mm512_store_ps(product, chain[q][v]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int64_t q = 0; q < kQueries; ++q) {
+    const __m512 query_term = _mm512_set1_ps(query_terms[q]);
+    uint64_t mask = 0;
+#pragma GCC unroll 3
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const __m512 limit = _mm512_add_ps(_mm512_loadu_ps(row_terms + 16 * v), query_term);
+      const __mmask16 kept = _mm512_cmp_ps_mask(chain[q][v], limit, _CMP_NLT_UQ);
+      mask |= static_cast<uint64_t>(kept) << (16 * v);
+    }
+    masks[q] = mask;
+  }
+}
+
+}  // namespace
+
+const SearchKernels kAvx512SearchKernels = {kQueries, kRows, combine, distances, pack, screen};
+
+}  // namespace kad

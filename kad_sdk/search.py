@@ -1,0 +1,175 @@
+"""Exact nearest-neighbour search in a memory bank of patch features."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kad_sdk._native import NativeIndex
+from kad_sdk.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["SearchIndex"]
+
+
+class SearchIndex:
+    """Exact k-nearest-neighbour index over the rows of a bank, by Euclidean distance.
+
+    The answer is that of the float32 direct difference ``sqrt(sum((q - m)**2))``, summed in a fixed
+    order, ties to the lowest row. It is bitwise the same for every number of threads, batch size
+    and processor; :func:`kad_kernels.nearest` defines it in NumPy.
+
+    Parameters
+    ----------
+    bank : array_like of shape (M, D)
+        Converted to float32. A float32 array in C order is not copied and must not be changed while
+        the index lives.
+    threads : int, optional
+        Threads to build and to query with; by default one for each processor this process may use.
+
+    Attributes
+    ----------
+    rows, dims : int
+        M and D.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The bank is not a two-dimensional array of real numbers with at least one row and column, or
+        `threads` is below 1.
+    NotFiniteError
+        The bank holds NaN or Inf; the text names the first such row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from kad_sdk.search import SearchIndex
+    >>> bank = np.array([[0, 0], [3, 4], [6, 8]], np.float32)
+    >>> with SearchIndex(bank) as index:
+    ...     dist, row = index.query([[3, 3]], k=2)
+    >>> dist
+    array([[1.       , 4.2426405]], dtype=float32)
+    >>> row
+    array([[1, 0]])
+    """
+
+    def __init__(self, bank: ArrayLike, *, threads: int | None = None) -> None:
+        self._threads = _default_threads() if threads is None else threads
+        self._index = NativeIndex(_float32("bank", bank), threads=self._threads)
+        self.rows: int = self._index.rows
+        self.dims: int = self._index.dims
+
+    def query(
+        self, features: ArrayLike, k: int = 1, *, threads: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Find the k nearest rows of every feature, nearest first.
+
+        Parameters
+        ----------
+        features : array_like of shape (n, D)
+            Converted to float32.
+        k : int
+            1 to 16, and at most M.
+        threads : int, optional
+            Instead of the index's own number.
+
+        Returns
+        -------
+        dist : ndarray of shape (n, k), float32
+            Euclidean distances, in the features' unit.
+        index : ndarray of shape (n, k), int64
+            Bank rows.
+
+        Raises
+        ------
+        InvalidArgumentError
+            A wrong shape, dtype, `k` or `threads`.
+        NotFiniteError
+            A feature holds NaN or Inf; the text names the first one.
+        """
+        values = _float32("features", features)
+        return self._index.query(values, k, threads=self._threads if threads is None else threads)
+
+    def query_maps(
+        self,
+        maps: Sequence[NDArray[np.float32]],
+        k: int = 1,
+        *,
+        grid: tuple[int, int],
+        resampling: str,
+        threads: int | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Find the k nearest rows of every patch feature of base maps.
+
+        The same as :meth:`query` on the patch features, without storing those.
+
+        Parameters
+        ----------
+        maps : sequence of ndarray of shape (B, C, h, w), float32
+            One base map for each layer; the channels add up to D.
+        k : int
+            1 to 16, and at most M.
+        grid : (height, width)
+            The grid of patches, P = height * width.
+        resampling : "bilinear" or "adaptive-average"
+            How maps come to the grid: half-pixel centres, or means over
+            ``[floor(i*n/g), ceil((i+1)*n/g))``.
+        threads : int, optional
+            Instead of the index's own number.
+
+        Returns
+        -------
+        dist : ndarray of shape (B, P, k), float32
+        index : ndarray of shape (B, P, k), int64
+
+        Raises
+        ------
+        InvalidArgumentError
+            A wrong shape, dtype, `k`, `grid`, `resampling` or `threads`.
+        NotFiniteError
+            A patch feature holds NaN or Inf; the text names the tile and the patch.
+        """
+        return self._index.query_maps(
+            maps,
+            k,
+            grid=grid,
+            resampling=resampling,
+            threads=self._threads if threads is None else threads,
+        )
+
+    def close(self) -> None:
+        """Free the index; it cannot be queried after. Closing twice does nothing."""
+        self._index.close()
+
+    def __enter__(self) -> SearchIndex:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _default_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _float32(name: str, values: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise InvalidArgumentError(
+            f"{name} must be a two-dimensional array of real numbers, got {array.dtype} of shape "
+            f"{array.shape}"
+        )
+    with np.errstate(over="ignore"):  # what overflows is Inf, and refused as such
+        return np.ascontiguousarray(array, dtype=np.float32)
