@@ -1,35 +1,58 @@
 # kad_add_library(NAME SHARED|STATIC): the core as one target, with the same flags for each kind.
 
+set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
+set(kad_sources
+    abi.cpp board.cpp board_map.cpp board_scalar.cpp features.cpp image.cpp index.cpp level.cpp
+    preprocess.cpp regions.cpp resize.cpp search.cpp search_scalar.cpp tile_map.cpp tiles.cpp)
+
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.
+set(kad_avx2_sources board_avx2.cpp search_avx2.cpp)
+set(kad_avx512_sources board_avx512.cpp search_avx512.cpp)
+set(kad_avx2_options -mavx2 -mfma -mf16c)
+set(kad_avx512_options -mavx512f -mavx512bw -mavx512dq -mavx512vl ${kad_avx2_options})
+
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(kad_x86_levels 1)
+  list(APPEND kad_sources ${kad_avx2_sources} ${kad_avx512_sources})
 else()
   set(kad_x86_levels 0)
 endif()
 
 # No contraction of a * b + c: the order of arithmetic is defined, and equal at every level.
-set(kad_compile_options -ffp-contract=off -fno-math-errno -Wall -Wextra -Wpedantic -Wshadow
-    -Wconversion)
+set(kad_compile_options
+    -ffp-contract=off -fno-math-errno -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
+# GCC 12's own intrinsics headers trip these two (gcc.gnu.org/PR105593).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  list(APPEND kad_avx2_options -Wno-uninitialized -Wno-maybe-uninitialized)
+  list(APPEND kad_avx512_options -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
+
+list(TRANSFORM kad_sources PREPEND "${kad_source_dir}/")
+list(TRANSFORM kad_avx2_sources PREPEND "${kad_source_dir}/")
+list(TRANSFORM kad_avx512_sources PREPEND "${kad_source_dir}/")
+set_source_files_properties(${kad_avx2_sources} PROPERTIES COMPILE_OPTIONS "${kad_avx2_options}")
+set_source_files_properties(${kad_avx512_sources} PROPERTIES
+  COMPILE_OPTIONS "${kad_avx512_options}")
 
 function(kad_add_library name kind)
-  set(sources ${kad_sources})
-  if(kad_x86_levels)
-    list(APPEND sources ${kad_avx2_sources} ${kad_avx512_sources})
-  endif()
-  list(TRANSFORM sources PREPEND "${kad_source_dir}/")
-  add_library(${name} ${kind} ${sources})
+  add_library(${name} ${kind} ${kad_sources})
+  add_library(kad::${name} ALIAS ${name})
   target_compile_features(${name} PRIVATE cxx_std_17)
   set_target_properties(${name} PROPERTIES
-    CXX_EXTENSIONS OFF CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
+    CXX_EXTENSIONS OFF
+    CXX_VISIBILITY_PRESET hidden
+    VISIBILITY_INLINES_HIDDEN ON
     POSITION_INDEPENDENT_CODE ON)
   target_compile_definitions(${name} PRIVATE
     KAD_VERSION_STRING="${PROJECT_VERSION}" KAD_X86_LEVELS=${kad_x86_levels})
-  target_compile_options(${name} PRIVATE ${kad_compile_options} $<$<CONFIG:Release>:-O3>
+  # -O3 comes after CMake's own level, also in RelWithDebInfo, where that is -O2.
+  target_compile_options(${name} PRIVATE
+    ${kad_compile_options}
+    $<$<CONFIG:Release,RelWithDebInfo>:-O3>
     $<$<BOOL:${KAD_WERROR}>:-Werror>)
   target_include_directories(${name}
     PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/kad_sdk/include>"
-           "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>"
     PRIVATE "${kad_source_dir}")
   target_link_libraries(${name} PRIVATE Threads::Threads)
   if(KAD_SANITIZE)

@@ -74,6 +74,8 @@ def _image(image: npt.NDArray[Any], pixel_format: str | None) -> tuple[Image, np
         )
     pixels = _packed(image.astype(wanted.dtype, copy=False))  # native byte order
     height, width = (int_argument("image side", side) for side in pixels.shape[:2])
+    if not image.size:
+        raise InvalidArgumentError(f"image size must be at least 1 x 1, got {height} x {width}")
     return Image(
         pixel_format=wanted.code,
         height=height,
