@@ -1,0 +1,1 @@
+"""Measurements of this machine and of the software on it: imports every room, none imports it."""
