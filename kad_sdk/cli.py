@@ -1,0 +1,301 @@
+"""The command ``kad``: score boards, evaluate, inspect and verify artifacts.
+
+Exit codes: 0 done; 1 an error, told in one message, or a failed verification; 2 wrong usage;
+130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kad_sdk import __version__
+from kad_sdk.errors import KadError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kad_sdk.detector import Detector
+    from kad_sdk.manifest import Manifest
+
+__all__ = ["main"]
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+class _Commands(click.Group):
+    """Turns errors into one message and an exit code; ``--debug`` shows the traceback instead."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (KadError, OSError, MemoryError, KeyboardInterrupt) as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            closed = isinstance(error, OSError) and error.errno == errno.EPIPE
+            if closed or (ctx.params.get("debug") and not interrupted):
+                raise
+            click.echo(f"kad: {_explain(error)}", err=True)
+            ctx.exit(EXIT_INTERRUPTED if interrupted else EXIT_ERROR)
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; boards that were reported are complete"
+    if isinstance(error, MemoryError):
+        return "memory ran out: use a smaller --batch, or close other programs"
+    if isinstance(error, OSError) and not isinstance(error, KadError):
+        if error.errno == errno.ENOSPC:
+            return "the disk is full: free some space, or choose another --out"
+        return str(error)
+    return str(error)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kad")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def main(debug: bool) -> None:
+    """Find defects on kitchen boards with an artifact that kad-export made."""
+
+
+_ARTIFACT = click.argument("artifact", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _running(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how the network and the stages run."""
+    options = [
+        click.option(
+            "--provider",
+            type=click.Choice(["cpu", "cuda", "tensorrt"]),
+            default="cpu",
+            show_default=True,
+            help="What runs the network; never replaced by another.",
+        ),
+        click.option("--device-id", type=click.IntRange(0), default=0, help="Which GPU."),
+        click.option("--threads", type=click.IntRange(1), help="Default: all processors."),
+        click.option(
+            "--level",
+            type=click.Choice(["scalar", "avx2", "avx512"]),
+            help="Force an instruction set; scores are the same at each.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_BATCH = click.option(
+    "--batch", type=click.IntRange(1), default=16, show_default=True, help="Tiles at a time."
+)
+_THRESHOLD = click.option("--threshold", type=float, help="Use instead of the artifact's tau.")
+
+
+def _open(
+    artifact: Path,
+    *,
+    provider: str,
+    device_id: int,
+    threads: int | None,
+    level: str | None,
+    batch: int = 16,
+    threshold: float | None = None,
+) -> Detector:
+    from kad_sdk._native import force_cpu_level
+    from kad_sdk.detector import Detector
+
+    if level is not None:
+        force_cpu_level(level)
+    return Detector.open(
+        artifact, provider, threads, batch, device_id=device_id, threshold=threshold
+    )
+
+
+@main.command()
+@_ARTIFACT
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--annotations", type=click.Path(path_type=Path), help="JSON: borders and labels.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@_running
+@_BATCH
+@_THRESHOLD
+@click.option("--npy", is_flag=True, help="Write the map as float32 .npy too.")
+@click.option("--overlay/--no-overlay", default=True, help="Write the board with its regions.")
+@click.option("--heat", is_flag=True, help="Blend the map into the overlay.")
+@click.option(
+    "--max-overlay-side",
+    type=click.IntRange(0),
+    default=2048,
+    show_default=True,
+    help="Scale larger overlays down to this, px; 0: never.",
+)
+def score(
+    artifact: Path,
+    images: tuple[Path, ...],
+    annotations: Path | None,
+    out: Path,
+    *,
+    npy: bool,
+    overlay: bool,
+    heat: bool,
+    max_overlay_side: int,
+    **running: Any,
+) -> None:
+    """Score boards: IMAGES are files or folders.
+
+    Writes OUT/STEM.json, OUT/STEM_map.png (16 bits) and OUT/STEM_overlay.png for each board, and
+    prints one line for each. A board that cannot be read or scored is reported and left out; the
+    exit code is then 1.
+    """
+    from kad_sdk.annotations import read_annotations
+    from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
+
+    jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations))
+    outputs = Outputs(out, npy, overlay, heat, max_overlay_side or None)
+    summary = Summary()
+    with _open(artifact, **running) as detector:
+        click.echo(f"{artifact.name}: {_describe(detector)}")
+        for job in jobs:
+            try:
+                result, timings = score_job(detector, job, outputs)
+            except BOARD_ERRORS as error:
+                summary.failed += 1
+                text = str(error)
+                name = "" if str(job.image) in text else f"{job.image}: "
+                click.echo(f"kad: {name}{text}", err=True)
+                continue
+            summary.add(result, timings)
+            click.echo(
+                f"{result.verdict:<9}  {result.normalised_score:.4f}  score {result.score:.5g}  "
+                f"{len(result.regions)} regions  {timings['total']:.0f} ms  {job.image}"
+            )
+    click.echo("\n".join(summary.lines()))
+    if summary.failed:
+        raise click.exceptions.Exit(EXIT_ERROR)
+
+
+def _describe(detector: Detector) -> str:
+    from kad_sdk._native import cpu_level
+
+    return (
+        f"network on {detector.device} ({detector.provider}, {detector.precision}), search on cpu "
+        f"({cpu_level()}, {detector.threads} threads)"
+    )
+
+
+@main.command()
+@_ARTIFACT
+@_JSON
+def inspect(artifact: Path, *, as_json: bool) -> None:
+    """Check an artifact's files and print what it is."""
+    from kad_sdk.artifact import Artifact
+
+    manifest = Artifact.open(artifact).manifest
+    if as_json:
+        click.echo(manifest.to_json(), nl=False)
+        return
+    for name, value in _facts(manifest):
+        click.echo(f"{name:<14}{value}")
+
+
+def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+    network, prep, core = manifest.network, manifest.preprocessing, manifest.patchcore
+    bank, tau = manifest.bank, manifest.thresholds
+    size = sum(entry.size for entry in manifest.files.values())
+    resize = "native size" if prep.resize is None else f"resized to {prep.resize} (height, width)"
+    denoise = "" if prep.denoise is None else f", denoised with h = {prep.denoise.h:g}"
+    weights = network.weights.name if network.weights.source != "imagenet" else "ImageNet"
+    return [
+        ("method", f"{manifest.method}, format {manifest.format_version}"),
+        ("network", f"{network.backbone} {'+'.join(network.layers)}, {weights} weights"),
+        ("", f"{network.precision}, ONNX opset {network.opset}"),
+        ("boards", f"{resize}{denoise}, normalised by {prep.normalisation} statistics"),
+        ("tiles", f"{prep.tile} px, stride {prep.stride} (fitted at {prep.train_stride})"),
+        ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
+        ("bank", f"{bank.rows:,} x {bank.dims} of {bank.coreset.candidates:,} patches"),
+        ("", f"{bank.coreset.method}, seed {bank.coreset.seed}, radius {bank.coreset.radius:.4g}"),
+        ("score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
+        ("threshold", f"tiles {tau.tile:.6g}, map {tau.map:.6g}: {tau.method}"),
+        ("", f"found on {tau.samples:,} tiles"),
+        ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
+        ("", f"SHA-256 {manifest.training.fingerprint[:16]}..."),
+        ("golden tiles", f"{manifest.golden.count}, see `kad verify`"),
+        ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.created_by.items()))),
+        ("size", f"{size / 2**20:.1f} MiB; all hashes are right"),
+    ]
+
+
+@main.command()
+@_ARTIFACT
+@_running
+@_JSON
+def verify(
+    artifact: Path,
+    *,
+    provider: str,
+    device_id: int,
+    threads: int | None,
+    level: str | None,
+    as_json: bool,
+) -> None:
+    """Check an artifact's hashes, and re-score its golden tiles on this machine."""
+    from kad_sdk._native import force_cpu_level
+    from kad_sdk.verify import verify_artifact
+
+    if level is not None:
+        force_cpu_level(level)
+    found = verify_artifact(artifact, provider=provider, threads=threads, device_id=device_id)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=1))
+    else:
+        click.echo(
+            f"{artifact.name}: hashes are right; {found.tiles} golden tiles on {found.device} "
+            f"({found.provider}, {found.precision}, {found.level})"
+        )
+        click.echo(f"  {'':<24}{'max abs':>12}{'max rel':>12}{'allowed':>12}")
+        for check in found.checks:
+            click.echo(
+                f"  {check.name:<24}{check.max_abs:>12.3g}{check.max_rel:>12.3g}"
+                f"{check.tolerance:>12.3g}  {'ok' if check.passed else 'FAILED'}"
+            )
+        flipped = ", ".join(map(str, found.flipped))
+        click.echo(f"  decisions: {f'FLIPPED for tiles {flipped}' if flipped else 'all the same'}")
+    if not found.passed:
+        click.echo(
+            "kad: this machine does not reproduce the artifact's scores; update the provider's "
+            "libraries, use --provider cpu, or export the artifact again",
+            err=True,
+        )
+        sys.exit(EXIT_ERROR)
+
+
+@main.command()
+@_ARTIFACT
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@_running
+@_BATCH
+def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
+    """Score the test images of DATA and compare with their ground truth.
+
+    Writes OUT/metrics.json, scores.csv and pictures of the curves, and prints a table.
+    """
+    from kad_sdk.dataset import scan_dataset
+    from kad_sdk.evaluate import evaluate as evaluate_detector
+    from kad_sdk.evaluate import format_table
+
+    dataset = scan_dataset(data)
+    with (
+        _open(artifact, **running) as detector,
+        click.progressbar(
+            length=len(dataset.test), label="images", file=sys.stderr, show_pos=True
+        ) as bar,
+    ):
+        figures = evaluate_detector(detector, dataset, out, progress=bar.update)
+    click.echo(format_table(figures))
+    click.echo(f"written to {out}")

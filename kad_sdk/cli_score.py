@@ -1,0 +1,169 @@
+"""The work of ``kad score``: which boards go where, and writing what was found."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kad_sdk.annotations import find_annotation
+from kad_sdk.detector import list_images
+from kad_sdk.errors import (
+    AnnotationError,
+    ImageReadError,
+    ImageTooSmallError,
+    InvalidArgumentError,
+)
+from kad_sdk.images import read_image
+from kad_sdk.render import render_overlay, write_map, write_map_npy, write_overlay
+from kad_sdk.scoring import Stopwatch
+from kad_sdk.storage import write_atomic, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kad_sdk.annotations import Annotation
+    from kad_sdk.detector import Detector
+    from kad_sdk.result import Result
+
+__all__ = ["Job", "Outputs", "Summary", "plan_jobs", "score_job"]
+
+# What is wrong with one board alone: the others are still scored.
+BOARD_ERRORS = (ImageReadError, ImageTooSmallError, AnnotationError)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One board: its file, and its outputs' path without suffix, relative to the output folder."""
+
+    image: Path
+    stem: Path
+    annotation: Annotation | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written for a board, and where."""
+
+    folder: Path
+    npy: bool
+    overlay: bool
+    heat: bool
+    max_side: int | None
+
+
+@dataclass
+class Summary:
+    """Times and verdicts over the boards so far."""
+
+    stages: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    scored: int = 0
+    anomalous: int = 0
+    failed: int = 0
+
+    def add(self, result: Result, timings_ms: Mapping[str, float]) -> None:
+        """Take in a board."""
+        self.scored += 1
+        self.anomalous += result.anomalous
+        for stage, ms in timings_ms.items():
+            self.stages[stage].append(ms)
+
+    def lines(self) -> list[str]:
+        """Lay out the medians as a table, and the peak memory."""
+        medians = {stage: statistics.median(values) for stage, values in self.stages.items()}
+        total = medians.get("total", 0.0)
+        rows = [
+            f"  {stage:<12}{ms:>12.1f}{100 * ms / total if total else 0:>8.1f} %"
+            for stage, ms in medians.items()
+        ]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+        head = f"{self.scored} scored, {self.anomalous} anomalous, {self.failed} failed"
+        if not rows:
+            return [head]
+        return [head, f"  {'stage':<12}{'median ms':>12}", *rows, f"peak memory {peak:.0f} MiB"]
+
+
+def plan_jobs(images: Sequence[Path], annotations: Mapping[str, Annotation] | None) -> list[Job]:
+    """List the boards; those of a folder keep their place in it.
+
+    Raises
+    ------
+    ImageReadError
+        A file or folder is missing, or a folder holds no images.
+    AnnotationError
+        An image is not named in `annotations`.
+    InvalidArgumentError
+        Two boards would be written to the same files.
+    """
+    places: list[tuple[Path, Path]] = []
+    for entry in images:
+        if entry.is_dir():
+            places += [(p, p.relative_to(entry).with_suffix("")) for p in list_images(entry)]
+        elif entry.is_file():
+            places.append((entry, Path(entry.stem)))
+        else:
+            raise ImageReadError(f"{entry}: no such image file or folder")
+    taken: dict[Path, Path] = {}
+    for image, stem in places:
+        other = taken.setdefault(stem, image)
+        if other is not image:
+            raise InvalidArgumentError(
+                f"{other} and {image} would both be written to {stem}.json; rename one, score "
+                "them in two calls, or give a folder above both"
+            )
+    return [
+        Job(image, stem, None if annotations is None else find_annotation(annotations, image))
+        for image, stem in places
+    ]
+
+
+def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, dict[str, float]]:
+    """Score a board and write its files; the JSON comes last and stands for a complete set.
+
+    Returns
+    -------
+    tuple
+        The result, and stage to ms with ``read``, ``overlay``, ``write`` and ``total``.
+    """
+    begin = time.perf_counter()
+    watch = Stopwatch()
+    with watch.stage("read"):
+        image = read_image(job.image)
+    result = detector.score(image, job.annotation)
+    timings = {**watch.ms, **result.timings_ms}
+    base = outputs.folder / job.stem
+    with writing(base.parent):
+        base.parent.mkdir(parents=True, exist_ok=True)
+    watch = Stopwatch()
+    if outputs.overlay:
+        with watch.stage("overlay"):
+            picture = render_overlay(image, result, max_side=outputs.max_side, heat=outputs.heat)
+            write_overlay(_beside(base, "_overlay.png"), picture)
+    with watch.stage("write"):
+        high = 2 * result.map_threshold
+        write_map(_beside(base, "_map.png"), result.map, high=high)
+        if outputs.npy:
+            write_map_npy(_beside(base, "_map.npy"), result.map)
+    timings = {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
+    content = {
+        **result.to_dict(),
+        "image": job.image.name,
+        "timings_ms": {stage: round(ms, 3) for stage, ms in timings.items()},
+        "map": {"file": _beside(base, "_map.png").name, "value_1": 0.0, "value_65535": high},
+        "provider": detector.provider,
+        "device": detector.device,
+        "precision": detector.precision,
+        "artifact": detector.artifact.path.name,
+    }
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomic(_beside(base, ".json"), text.encode())
+    return result, timings
+
+
+def _beside(base: Path, ending: str) -> Path:
+    return base.with_name(base.name + ending)
