@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from kad_export.budget import BankSettings, check_disk, make_plan, probe, scratch_folder
 from kad_export.coreset import Coreset, Projection, k_center
 from kad_export.features import BoardTiles, PatchExtractor, PointStore
@@ -39,6 +40,11 @@ class Bank:
     coreset: Coreset
     candidates: int
     projected_dims: int
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Give the tensors of ``bank.safetensors``."""
+        names = ("bank", "neighbors", "source_image", "source_xy")
+        return {name: getattr(self, name) for name in names}
 
 
 def build_bank(

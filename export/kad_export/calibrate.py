@@ -228,6 +228,7 @@ def _warnings(method: ThresholdMethod, n_normal: int) -> tuple[str, ...]:
     if n_normal >= needed:
         return ()
     return (
-        f"threshold {method} wants {needed:,} held-out normal tiles or more, got {n_normal:,}: it "
-        "lies at about their maximum. Hold out more (--holdout) or take --threshold normal-max=1.05",
+        f"threshold {method} wants {needed:,} held-out normal tiles or more, got {n_normal:,}: "
+        "it lies at about their maximum. Hold out more (--holdout), or take "
+        "--threshold normal-max=1.05",
     )
