@@ -1,0 +1,184 @@
+"""The stages, against a NumPy implementation; independence of threads, batches and strides."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from kad_sdk._native import NativeIndex, cpu_level, force_cpu_level
+from kad_sdk.annotations import Annotation, Rect
+from kad_sdk.artifact import Artifact
+from kad_sdk.errors import (
+    AnnotationError,
+    ImageTooSmallError,
+    InvalidArgumentError,
+    NativeLibraryError,
+    UnsupportedImageError,
+)
+from kad_sdk.manifest import Denoise
+from kad_sdk.scoring import BoardScorer, prepare_image
+from kad_sdk.session import NetworkSession
+
+TILE, STRIDE = 32, 16
+
+
+def make_scorer(path, *, threads=1, batch=16, **preprocessing):
+    artifact = Artifact.open(path)
+    return BoardScorer(
+        NetworkSession(artifact.network, threads=threads),
+        NativeIndex(artifact.bank, threads=threads),
+        preprocessing=dataclasses.replace(artifact.manifest.preprocessing, **preprocessing),
+        patchcore=artifact.manifest.patchcore,
+        map_settings=artifact.manifest.map,
+        neighbors=artifact.neighbors,
+        threads=threads,
+        batch=batch,
+    )
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_artifact):
+    return make_scorer(tiny_artifact)
+
+
+@pytest.fixture(scope="module")
+def board(make_board):
+    return make_board(1, 90, 140, defect=True)
+
+
+def assert_same(a, b):
+    for name in ("xy", "dist", "index", "scores", "map"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+
+
+def test_distances_and_scores_are_those_of_numpy(scorer, board, tiny):
+    found = scorer.score(board)
+    crops = np.stack([board[y : y + TILE, x : x + TILE] for x, y in found.xy])
+    dist, score = tiny.score(crops)
+    np.testing.assert_allclose(found.dist, dist, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.scores, score, rtol=1e-4)
+    near = np.take_along_axis(found.index, found.dist.argmax(1)[:, None], 1)
+    assert near.min() >= 0
+    assert near.max() < 40
+
+
+def test_the_map_shows_the_defect_and_covers_the_board(scorer, board):
+    found = scorer.score(board)
+    assert found.map.shape == board.shape[:2]
+    assert np.isfinite(found.map).all()
+    y, x = np.unravel_index(found.map.argmax(), found.map.shape)
+    assert 36 <= y < 56
+    assert 66 <= x < 86
+    assert set(found.timings) == {"prepare", "preprocess", "network", "search", "map"}
+    assert all(ms >= 0 for ms in found.timings.values())
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(1, 1), (2, 1), (2, 7), (1, 32), (2, 32)])
+def test_threads_and_batch_do_not_matter(tiny_artifact, scorer, board, threads, batch):
+    other = make_scorer(tiny_artifact, threads=threads, batch=batch)
+    assert_same(other.score(board), scorer.score(board))
+
+
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+def test_the_level_does_not_matter(tiny_artifact, scorer, board, level):
+    expected = scorer.score(board)
+    try:
+        force_cpu_level(level)
+    except NativeLibraryError:
+        pytest.skip(f"this processor has no {level}, only {cpu_level()}")
+    try:
+        assert_same(make_scorer(tiny_artifact).score(board), expected)
+    finally:
+        force_cpu_level(None)
+
+
+def test_row_strides_and_pixel_formats_do_not_matter(scorer, board):
+    expected = scorer.score(board)
+    wide = np.zeros((90, 200, 3), np.uint8)
+    wide[:, 13:153] = board
+    assert_same(scorer.score(wide[:, 13:153]), expected)
+    assert_same(scorer.score(wide[::-1, 13:153][::-1]), expected)
+    assert_same(scorer.score(board[..., ::-1].copy(), pixel_format="bgr8"), expected)
+    alpha = np.full((90, 140, 1), 77, np.uint8)
+    assert_same(scorer.score(np.concatenate([board, alpha], axis=2)), expected)
+    deep = board.astype(np.uint16) * 257
+    np.testing.assert_allclose(scorer.score(deep).scores, expected.scores, rtol=1e-5)
+
+
+def test_grey_is_grey_rgb(scorer, board):
+    grey = board[..., 0].copy()
+    assert_same(scorer.score(grey), scorer.score(np.repeat(grey[..., None], 3, axis=2)))
+
+
+def test_borders_and_labels(scorer, board):
+    annotation = Annotation(borders=(Rect(10, 5, 100, 80),), labels=(Rect(20, 10, 12, 9),))
+    found = scorer.score(board, annotation)
+    x, y = found.xy.T
+    assert x.min() >= 10
+    assert y.min() >= 5
+    assert (x + TILE).max() == 110
+    assert (y + TILE).max() == 85
+    touches = (x < 32) & (x + TILE > 20) & (y < 19) & (y + TILE > 10)
+    assert not touches.any()
+    assert np.isnan(found.map[:5]).all()
+    assert np.isnan(found.map[:, 110:]).all()
+    assert np.isnan(found.map[10:19, 20:32]).all()
+    whole = scorer.score(board)
+    place = {tuple(p): s for p, s in zip(whole.xy.tolist(), whole.scores, strict=True)}
+    for corner, score in zip(found.xy.tolist(), found.scores, strict=True):
+        assert place.get(tuple(corner), score) == score
+
+
+def test_annotations_that_do_not_fit(scorer, board):
+    with pytest.raises(AnnotationError, match="outside the image of 140 x 90 px"):
+        scorer.score(board, Annotation(borders=(Rect(100, 0, 41, 90),)))
+    with pytest.raises(AnnotationError, match="touch every tile"):
+        scorer.score(board, Annotation(labels=(Rect(0, 0, 140, 90),)))
+    with pytest.raises(ImageTooSmallError):
+        scorer.score(board, Annotation(borders=(Rect(0, 0, 31, 90),)))
+
+
+@pytest.mark.parametrize("shape", [(31, 200, 3), (200, 31)])
+def test_smaller_than_a_tile(scorer, shape):
+    with pytest.raises(ImageTooSmallError, match="31"):
+        scorer.score(np.zeros(shape, np.uint8))
+
+
+def test_no_image(scorer):
+    with pytest.raises(UnsupportedImageError, match="got float32"):
+        scorer.score(np.zeros((64, 64, 3), np.float32))
+    with pytest.raises(InvalidArgumentError, match=r"got \(64,\)"):
+        scorer.score(np.zeros(64, np.uint8))
+    with pytest.raises(InvalidArgumentError, match="got list"):
+        scorer.score([[1, 2], [3, 4]])
+    with pytest.raises(InvalidArgumentError):
+        scorer.score(np.zeros((64, 64, 2), np.uint8))
+
+
+def test_resize_moves_the_annotation_along(tiny_artifact, board):
+    scorer = make_scorer(tiny_artifact, resize=(45, 70))
+    found = scorer.score(board, Annotation(labels=(Rect(0, 0, 3, 3),)))
+    assert found.map.shape == (45, 70)
+    assert np.isnan(found.map[:2, :2]).all()
+    assert (found.xy != [0, 0]).any(axis=1).all()
+
+
+def test_prepare_image(make_board):
+    board = make_board(2, 40, 50, defect=False)
+    assert prepare_image(board, resize=None, denoise=None) is board
+    small = prepare_image(board[..., 0], resize=(20, 25), denoise=None)
+    assert small.shape == (20, 25, 3)
+    denoise = Denoise(h=6.0, h_color=6.0, template_window=3, search_window=7)
+    smooth = prepare_image(board, resize=None, denoise=denoise)
+    bgr = cv2.fastNlMeansDenoisingColored(board[..., ::-1].copy(), None, 6, 6, 3, 7)
+    np.testing.assert_array_equal(smooth, bgr[..., ::-1])
+    assert smooth.std() < board.std()
+    as_bgr = prepare_image(
+        board[..., ::-1].copy(), resize=None, denoise=denoise, pixel_format="bgr8"
+    )
+    np.testing.assert_array_equal(as_bgr, smooth)
+    with pytest.raises(UnsupportedImageError, match="8-bit images, got uint16"):
+        prepare_image(board.astype(np.uint16), resize=None, denoise=denoise)
