@@ -102,7 +102,8 @@ def k_center(
     """Plain greedy k-center selection (equation 4.4 of the thesis; arXiv 2106.08265, algorithm 1).
 
     Every step takes the point whose distance to the points taken so far is largest, ties to the
-    lowest index; no point is taken twice.
+    lowest index; no point is taken twice. Distances are those of :func:`distances`, so points tie
+    here when they tie for the search.
 
     Parameters
     ----------
@@ -131,15 +132,15 @@ def k_center(
         raise ValueError(f"start must be 0 to {len(points) - 1}, got {start}")
     rows = _lanes(points)
     index = np.empty(n, np.int64)
-    best = np.full(len(points), np.inf, np.float32)  # squared distance to the selection, (N,)
+    best = np.full(len(points), np.inf, np.float32)  # distance to the selection, (N,)
     selected = np.zeros(len(points), bool)
     index[0] = start
     for i in range(n):
         if i > 0:
             index[i] = np.argmax(np.where(selected, np.float32(-1), best))
         selected[index[i]] = True
-        best = np.minimum(best, _squared(rows[index[i]], rows))
-    return index, float(np.sqrt(best.max()))
+        best = np.minimum(best, np.sqrt(_squared(rows[index[i]], rows)))
+    return index, float(best.max())
 
 
 def _checked(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
