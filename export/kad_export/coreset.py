@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from kad_sdk._native import NativeIndex
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 
+from kad_sdk._native import NativeIndex
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = ["Coreset", "Points", "Projection", "k_center", "projected_dims", "sel
 CHUNK_ROWS = 32_768  # rows read at a time: 50 MB at 384 dimensions
 POOL_SHARE = 0.02  # of the points; the pool's own work per centre, against fewer passes
 POOL_MIN_ROWS = 2_048
+TAKEN = np.float32(-1)  # in place of a chosen row's distance: no row is chosen twice
 
 
 class Points(Protocol):
@@ -195,11 +196,12 @@ def k_center(
     report(1)
     while pending:
         _flush(points, np.array(pending, np.int64), bound, threads)
+        bound[chosen] = TAKEN
         passes += 1
         pending = _greedy_in_pool(points, bound, n - len(chosen), pool_rows, threads)
         chosen += pending
         report(len(pending))
-    return Coreset(np.array(chosen, np.int64), float(bound.max()), passes)
+    return Coreset(np.array(chosen, np.int64), max(0.0, float(bound.max())), passes)
 
 
 def _flush(points: Points, centres: np.ndarray, bound: np.ndarray, threads: int) -> None:
@@ -209,8 +211,8 @@ def _flush(points: Points, centres: np.ndarray, bound: np.ndarray, threads: int)
         block = np.ascontiguousarray(points[rows], np.float32)
         if not np.isfinite(block).all():
             raise NotFiniteError(
-                f"features {rows.start} to {rows.stop} contain NaN or Inf: look for a "
-                "damaged weights file or image"
+                f"features {rows.start} to {rows.stop} contain NaN or Inf: look for a damaged "
+                "weights file or image"
             )
         dist, _ = index.query(block, 1, threads=threads)  # (rows, 1)
         np.minimum(bound[rows], dist[:, 0], out=bound[rows])
@@ -223,36 +225,49 @@ def _greedy_in_pool(
     """Pick up to ``wanted`` centres, as long as the farthest point must lie in the pool."""
     if wanted == 0:
         return []
-    pool, outside = _draw_pool(bound, pool_rows)
+    pool = _draw_pool(bound, pool_rows)
+    outside, first_outside = _largest_outside(bound, pool)
     rows = _rows(points, pool)
     dist = bound[pool]  # exact right after a pass, and kept exact below
     picked: list[int] = []
     while len(picked) < wanted:
         best = int(np.argmax(dist))  # the pool ascends, so ties go to the lowest index
-        if picked and not dist[best] > outside:
+        tied_before = dist[best] == outside and pool[best] < first_outside
+        if not (dist[best] > outside or tied_before):
             break
         picked.append(int(pool[best]))
         index = NativeIndex(rows[best : best + 1], threads=threads)
         new, _ = index.query(rows, 1, threads=threads)
         np.minimum(dist, new[:, 0], out=dist)
+        dist[best] = TAKEN
         index.close()
     return picked
 
 
-def _draw_pool(bound: np.ndarray, pool_rows: int) -> tuple[np.ndarray, float]:
-    """Rows with the largest bounds, ascending, and the largest bound of all other rows.
+def _draw_pool(bound: np.ndarray, pool_rows: int) -> np.ndarray:
+    """Rows with the largest bounds, ascending.
 
     Among rows that tie at the edge the lowest indices enter, so the pool always holds the row that
     plain greedy would pick next.
     """
     n_points = len(bound)
     if pool_rows >= n_points:
-        return np.arange(n_points), -math.inf
+        return np.arange(n_points)
     edge = np.partition(bound, n_points - pool_rows)[n_points - pool_rows]
     inside = bound > edge
     ties = np.flatnonzero(bound == edge)
     inside[ties[: pool_rows - np.count_nonzero(inside)]] = True
-    return np.flatnonzero(inside), float(bound[~inside].max())
+    return np.flatnonzero(inside)
+
+
+def _largest_outside(bound: np.ndarray, pool: np.ndarray) -> tuple[float, int]:
+    """Largest bound outside the pool, and the first row that has it."""
+    if len(pool) == len(bound):
+        return -math.inf, 0
+    others = bound.copy()
+    others[pool] = -math.inf
+    row = int(np.argmax(others))
+    return float(others[row]), row
 
 
 def _rows(points: Points, index: np.ndarray) -> np.ndarray:
