@@ -1,11 +1,4 @@
 // Search kernels for AVX-512 (F, BW, DQ, VL).
-
-// GCC 12 warns about its own intrinsics, whose undefined inputs are meant (GCC bug 105593).
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#endif
-
 #include "search_kernels.hpp"
 #include "search_transpose.hpp"
 
