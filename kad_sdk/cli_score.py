@@ -111,14 +111,14 @@ def plan_jobs(images: Sequence[Path], annotations: Mapping[str, Annotation] | No
     taken: dict[Path, Path] = {}
     for image, stem in places:
         other = taken.setdefault(stem, image)
-        if other is not image:
+        if other.resolve() != image.resolve():
             raise InvalidArgumentError(
                 f"{other} and {image} would both be written to {stem}.json; rename one, score "
                 "them in two calls, or give a folder above both"
             )
     return [
         Job(image, stem, None if annotations is None else find_annotation(annotations, image))
-        for image, stem in places
+        for stem, image in taken.items()
     ]
 
 

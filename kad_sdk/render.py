@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ __all__ = ["map_to_uint16", "render_overlay", "write_map", "write_map_npy", "wri
 
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
+_HEAT_OPACITY = 0.6  # where the map is at twice its threshold or above
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -60,8 +62,8 @@ def render_overlay(
     max_side
         Larger boards are scaled down to this length of their longer side, px; None: never.
     heat
-        Whether the map is blended in (black through red and yellow to white at twice the map's
-        threshold).
+        Whether the map is blended in: nothing at 0, red through yellow to white at twice the map's
+        threshold.
 
     Returns
     -------
@@ -97,32 +99,35 @@ def _to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
 def _blend_heat(
     canvas: NDArray[np.uint8], result: Result, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
+    """Colour by the map, and the more opaque the higher it is: a normal board stays as it is."""
     small = cv2.resize(result.map, size, interpolation=cv2.INTER_NEAREST)
-    scored = ~np.isnan(small)
-    level = np.where(scored, small, 0) * np.float32(255 / (2 * result.map_threshold))
-    grey = np.clip(level, 0, 255).astype(np.uint8)
+    level = np.nan_to_num(small, nan=0.0) / np.float32(2 * result.map_threshold)
+    level = np.clip(level, 0, 1, dtype=np.float32)
+    grey = (255 * level).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
-    blended = cv2.addWeighted(canvas, 0.55, colours, 0.45, 0)
-    return np.where(scored[..., None], blended, canvas).astype(np.uint8)
+    alpha = (np.float32(_HEAT_OPACITY) * level)[..., None]
+    return np.asarray(canvas + alpha * (colours.astype(np.float32) - canvas)).astype(np.uint8)
 
 
 def _draw_region(
     canvas: NDArray[np.uint8], region: Region, result: Result, factor: tuple[float, float]
 ) -> None:
-    line = max(1, round(max(canvas.shape[:2]) / 700))
+    line = max(1, round(max(canvas.shape[:2]) / 800))
     corner = np.array([region.x, region.y])
     outline = [
-        np.rint((points + corner) * factor).astype(np.int32)
-        for points in _contours(region, result)
+        np.rint((points + corner) * factor).astype(np.int32) for points in _contours(region, result)
     ]
-    margin = 3 * line
-    x0, y0 = int(region.x * factor[0]) - margin, int(region.y * factor[1]) - margin
-    x1 = round((region.x + region.width) * factor[0]) + margin
-    y1 = round((region.y + region.height) * factor[1]) + margin
+    x0, y0 = int(region.x * factor[0]), int(region.y * factor[1])
+    x1 = math.ceil((region.x + region.width) * factor[0])
+    y1 = math.ceil((region.y + region.height) * factor[1])
+    small = max(x1 - x0, y1 - y0) < 30 * line or not outline
+    if small:  # a box around it, at a distance, so that it is found at a glance
+        x0, y0, x1, y1 = x0 - 8 * line, y0 - 8 * line, x1 + 8 * line, y1 + 8 * line
     for colour, width in ((HALO, 3 * line), (OUTLINE, line)):
         cv2.polylines(canvas, outline, isClosed=True, color=colour, thickness=width)
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, width)
-    _draw_label(canvas, f"{region.peak:.3g}", (x0, y0, y1), line)
+        if small:
+            cv2.rectangle(canvas, (x0, y0), (x1, y1), colour, width)
+    _draw_label(canvas, f"{region.peak:.3g}", (x0, y0 - 3 * line, y1 + 3 * line), line)
 
 
 def _contours(region: Region, result: Result) -> list[NDArray[np.int32]]:
