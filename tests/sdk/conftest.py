@@ -1,10 +1,9 @@
-"""A tiny artifact made without PyTorch: a fixed ONNX graph, a bank of its features, NumPy scores."""
+"""A tiny artifact made without PyTorch: a fixed ONNX graph, a bank of its features, NumPy."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +29,8 @@ from kad_sdk.manifest import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 TILE, STRIDE = 32, 16

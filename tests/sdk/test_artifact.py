@@ -116,7 +116,7 @@ def test_symbolic_link(copy, tiny_artifact, name):
 def test_folder_in_place_of_a_file(copy):
     (copy / "network.onnx").unlink()
     (copy / "network.onnx").mkdir()
-    with pytest.raises(ArtifactCorruptError, match="network.onnx: expected a regular file"):
+    with pytest.raises(ArtifactCorruptError, match=r"network.onnx: expected a regular file"):
         Artifact.open(copy)
 
 

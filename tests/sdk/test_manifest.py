@@ -1,0 +1,153 @@
+"""The manifest: a round trip, and an error naming the key for every way to be wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError
+from kad_sdk.manifest import FileEntry, Manifest
+
+
+@pytest.fixture(scope="module")
+def manifest(tiny):
+    entry = FileEntry(10, "a" * 64)
+    files = dict.fromkeys(("network.onnx", "bank.safetensors", "golden.safetensors"), entry)
+    return dataclasses.replace(tiny.manifest, files=files)
+
+
+@pytest.fixture
+def content(manifest):
+    return json.loads(manifest.to_json())
+
+
+def read(content):
+    return Manifest.from_json(json.dumps(content).replace("Infinity", "1e999"))
+
+
+def change(content, path, value):
+    *parents, key = path.split(".")
+    for parent in parents:
+        content = content[int(parent) if parent.isdigit() else parent]
+    content[key] = value
+
+
+def test_round_trip(manifest):
+    text = manifest.to_json()
+    assert Manifest.from_json(text) == manifest
+    assert Manifest.from_json(text.encode()).to_json() == text
+    assert text.index('"bank"') < text.index('"created_by"') < text.index('"files"')
+
+
+def keys(content, prefix=""):
+    for key, value in content.items():
+        yield prefix + key
+        if isinstance(value, dict) and prefix + key not in {"created_by", "verification", "files"}:
+            yield from keys(value, f"{prefix}{key}.")
+
+
+def test_every_key_is_required(manifest):
+    original = manifest.to_json()
+    paths = list(keys(json.loads(original)))
+    assert len(paths) > 60
+    for path in paths:
+        content = json.loads(original)
+        parent = content
+        *parents, key = path.split(".")
+        for name in parents:
+            parent = parent[name]
+        del parent[key]
+        with pytest.raises((ArtifactCorruptError, ArtifactVersionError), match=path.split(".")[-1]):
+            read(content)
+
+
+WRONG = [
+    ("network.layers", "layer2", "network.layers: expected a list"),
+    ("network.layers", ["layer2", 3], r"network.layers\[1\]: expected a string, got 3"),
+    ("network.opset", 18.0, "network.opset: expected an integer"),
+    ("network.opset", True, "network.opset: expected an integer, got True"),
+    ("network.outputs", [], "network.outputs: expected one for each of 2 layers, got 0"),
+    ("network.weights.source", "web", "expected 'imagenet' or 'file' or 'random'"),
+    ("network.weights.sha256", "A" * 64, "expected 64 hexadecimal digits"),
+    ("network.file", "../network.onnx", "network.file: expected a plain file name"),
+    ("network.backbone", "", "network.backbone: expected a non-empty string"),
+    ("preprocessing.tile", 0, "preprocessing.tile: expected a number at least 1"),
+    ("preprocessing.tile", 1 << 40, "preprocessing.tile: expected a number at least 1 and at most"),
+    ("preprocessing.resize", [224], "preprocessing.resize: expected 2 items"),
+    ("preprocessing.mean", [0.5, 0.5], "preprocessing.mean: expected 3 items"),
+    ("preprocessing.std", [1, 0, 1], r"preprocessing.std\[1\]: expected a number above 0"),
+    ("preprocessing.std", [1, 1e999, 1], r"preprocessing.std\[1\]: expected a finite number"),
+    ("preprocessing.std", [1, 10**400, 1], r"std\[1\]: expected a finite number, got 10000"),
+    (
+        "preprocessing.denoise",
+        {"h": 3, "h_color": 3, "template_window": 4, "search_window": 21},
+        "preprocessing.denoise: expected odd windows",
+    ),
+    ("patchcore.reweighting", None, "patchcore.reweighting: expected 'none' or"),
+    ("patchcore.n_neighbors", 0, "patchcore.n_neighbors: expected 1 to 8 for re-weighting"),
+    ("patchcore.n_neighbors", 9, "patchcore.n_neighbors: expected a number at least 0"),
+    ("map", [], "map: expected an object"),
+    ("bank.dims", 12, "bank.dims: expected 11, the sum of the outputs' channels"),
+    ("bank.images", [], "bank.images: expected at least one name"),
+    ("bank.rows", 3, "patchcore.n_neighbors: expected 1 to 2"),
+    ("thresholds.tile", "0.5", "thresholds.tile: expected a finite number"),
+    ("thresholds.tile", 0, "thresholds.tile: expected a number above 0"),
+    ("golden.file", "bank.safetensors", "files: expected four different file names"),
+    ("golden.file", "other.safetensors", "files: other.safetensors is not listed"),
+    ("verification", {"a": {"b": [1, "x", None, 1e999]}}, r"verification.a.b\[3\]: expected a fin"),
+    ("created_by.torch", 2.6, "created_by.torch: expected a string"),
+    ("files", {"a/b": {"size": 1, "sha256": "a" * 64}}, "files, a key: expected a plain file name"),
+    ("method", "cutpaste", "method: expected 'patchcore'"),
+    ("extra", 1, "unknown key extra"),
+    ("bank.coreset.extra", 1, "unknown key bank.coreset.extra"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_wrong_values(content, path, value, message):
+    change(content, path, value)
+    with pytest.raises(ArtifactCorruptError, match=r"manifest\.json: .*" + message):
+        read(content)
+
+
+def test_nested_too_deeply(content):
+    content["verification"] = {"a": [[[[[[[[[[1]]]]]]]]]]}
+    with pytest.raises(ArtifactCorruptError, match=r"verification.a.*: nested too deeply"):
+        read(content)
+
+
+def test_versions(content, manifest):
+    for version, error, message in [
+        ("2.0", ArtifactVersionError, "2.0 cannot be read by this version.*upgrade kad-sdk"),
+        ("0.9", ArtifactVersionError, "export the artifact again"),
+        ("1", ArtifactCorruptError, "expected 'major.minor'"),
+        (1.0, ArtifactCorruptError, "expected 'major.minor'"),
+    ]:
+        with pytest.raises(error, match=message):
+            read({**content, "format_version": version})
+    with pytest.raises(ArtifactVersionError, match="not an artifact of kad-export"):
+        read({**content, "format": "zip"})
+    newer = read({**content, "format_version": "1.7", "unheard_of": 1})
+    assert dataclasses.replace(newer, format_version="1.0") == manifest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "manifest.json: "),
+        (b"{", "manifest.json: "),
+        (b"\xff{}", "codec can't decode"),
+        (b"[]", "expected a JSON object"),
+        (b'{"a": 1, "a": 2}', "the key 'a' is given twice"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
+        (b"[" * 200_000, "manifest.json: "),
+        (b" " * ((16 << 20) + 1), "expected at most 16777216 bytes"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "manifest.json: "),
+    ],
+)
+def test_not_strict_json(text, message):
+    with pytest.raises(ArtifactCorruptError, match=message):
+        Manifest.from_json(text)

@@ -1,0 +1,211 @@
+"""The network session: providers are used or refused, and graphs are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from kad_sdk.errors import (
+    ArtifactCorruptError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    ProviderUnavailableError,
+)
+from kad_sdk.session import NetworkSession, default_threads
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return np.random.default_rng(3).standard_normal((5, 3, 32, 32)).astype(np.float32)
+
+
+def test_runs(tiny, tiles):
+    session = NetworkSession(tiny.network, threads=1)
+    assert (session.provider, session.device, session.precision) == ("cpu", "cpu", "fp32")
+    assert (session.input_name, session.output_names) == ("tiles", ("base_map_0", "base_map_1"))
+    assert [m.shape for m in session.run(tiles)] == [(5, 5, 8, 8), (5, 6, 4, 4)]
+    session.check(tiny.manifest)
+
+
+def test_features_depend_on_neither_threads_nor_batch(tiny, tiles):
+    expected = NetworkSession(tiny.network, threads=1).run(tiles)
+    two = NetworkSession(tiny.network, threads=2)
+    single = [two.run(tiles[i : i + 1]) for i in range(5)]
+    for layer, maps in enumerate(expected):
+        np.testing.assert_array_equal(two.run(tiles)[layer], maps)
+        np.testing.assert_array_equal(np.concatenate([run[layer] for run in single]), maps)
+
+
+def test_from_a_file(tiny, tmp_path, tiles):
+    (tmp_path / "n.onnx").write_bytes(tiny.network)
+    got = NetworkSession(tmp_path / "n.onnx", threads=1).run(tiles)
+    np.testing.assert_array_equal(got[0], NetworkSession(tiny.network, threads=1).run(tiles)[0])
+
+
+def test_default_threads(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5})
+    assert default_threads() == 3
+
+
+def test_wrong_options(tiny):
+    with pytest.raises(
+        InvalidArgumentError, match="expected one of cpu, cuda, tensorrt, got 'gpu'"
+    ):
+        NetworkSession(tiny.network, provider="gpu")
+    with pytest.raises(InvalidArgumentError, match="threads: expected at least 1"):
+        NetworkSession(tiny.network, threads=0)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_wheel_without_the_provider(tiny, monkeypatch, provider):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(
+        ProviderUnavailableError, match=r"it has CPUExecutionProvider.*kad-sdk\[gpu"
+    ):
+        NetworkSession(tiny.network, provider=provider)
+
+
+class FakeSession:
+    """Stands for ONNX Runtime's session of a GPU wheel; records how it was made."""
+
+    made: tuple = ()
+    error: Exception | None = None
+    used = ("CUDAExecutionProvider", "CPUExecutionProvider")
+
+    def __init__(self, data, sess_options, providers, provider_options, enable_fallback):
+        entry = sess_options.get_session_config_entry
+        if providers != ["CPUExecutionProvider"]:
+            type(self).made = (
+                providers,
+                provider_options[0],
+                enable_fallback,
+                entry("session.disable_cpu_ep_fallback"),
+            )
+            if type(self).error is not None:
+                raise type(self).error
+
+    def disable_fallback(self):
+        pass
+
+    def get_providers(self):
+        return list(type(self).used)
+
+    def get_inputs(self):
+        return [types.SimpleNamespace(name="tiles", shape=["batch", 3, 32, 32])]
+
+    def get_outputs(self):
+        return [types.SimpleNamespace(name="base_map_0")]
+
+
+@pytest.fixture
+def gpu_wheel(monkeypatch):
+    fake = type("Fake", (FakeSession,), {})
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fake)
+    monkeypatch.setattr(
+        onnxruntime,
+        "preload_dlls",
+        lambda: sys.stdout.write("Failed to load libcudart.so.13: cannot open shared object file"),
+    )
+    return fake
+
+
+def test_cuda_is_asked_for_without_fallback(tiny, gpu_wheel, capfd):
+    session = NetworkSession(tiny.network, provider="cuda", device_id=1)
+    providers, options, enable_fallback, cpu_kernels = gpu_wheel.made
+    assert providers == ["CUDAExecutionProvider"]
+    assert options["use_tf32"] == "0"
+    assert options["device_id"] == "1"
+    assert enable_fallback == 0
+    assert cpu_kernels == "1"
+    assert session.device == "cuda:1"
+    assert capfd.readouterr().out == ""
+
+
+def test_tensorrt_keeps_engines_by_graph(tiny, gpu_wheel, tmp_path):
+    gpu_wheel.used = ("TensorrtExecutionProvider", "CPUExecutionProvider")
+    NetworkSession(tiny.network, provider="tensorrt", max_batch=8, cache_folder=tmp_path)
+    _, options, _, cpu_kernels = gpu_wheel.made
+    assert options["trt_profile_min_shapes"] == "tiles:1x3x32x32"
+    assert options["trt_profile_max_shapes"] == "tiles:8x3x32x32"
+    assert options["trt_fp16_enable"] == "0"
+    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"]
+    assert cpu_kernels == "1"
+    (folder,) = tmp_path.iterdir()
+    assert str(folder) == options["trt_engine_cache_path"]
+
+
+def test_a_missing_library_is_quoted(tiny, gpu_wheel):
+    gpu_wheel.error = RuntimeError("nodes are assigned to the default CPU EP")
+    with pytest.raises(ProviderUnavailableError) as caught:
+        NetworkSession(tiny.network, provider="cuda")
+    assert "nodes are assigned to the default CPU EP" in str(caught.value)
+    assert "libcudart.so.13: cannot open shared object file" in str(caught.value)
+    assert "nvidia-smi" in str(caught.value)
+
+
+def test_another_provider_than_asked_for_is_an_error(tiny, gpu_wheel):
+    gpu_wheel.used = ("CPUExecutionProvider",)
+    with pytest.raises(
+        ProviderUnavailableError, match=r"asked for CUDA.*gave CPUExecutionProvider"
+    ):
+        NetworkSession(tiny.network, provider="cuda")
+
+
+def test_onnxruntime_is_missing(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingDependencyError, match=r"Install kad-sdk\[cpu\], or kad-sdk\[gpu\]"):
+        NetworkSession(tiny.network)
+
+
+@pytest.mark.parametrize("data", [b"", b"not a graph", b"\x08\x07"])
+def test_not_a_graph(data):
+    with pytest.raises(ArtifactCorruptError, match="cannot be read by ONNX Runtime"):
+        NetworkSession(data)
+
+
+def test_the_graph_is_compared_with_the_manifest(tiny):
+    session = NetworkSession(tiny.network, threads=1)
+    network = tiny.manifest.network
+    for changed in (
+        dataclasses.replace(network, input="images"),
+        dataclasses.replace(network, outputs=network.outputs[::-1]),
+        dataclasses.replace(network, outputs=network.outputs[:1]),
+    ):
+        with pytest.raises(ArtifactCorruptError, match="expected input and outputs"):
+            session.check(dataclasses.replace(tiny.manifest, network=changed))
+
+
+def test_a_fixed_batch_is_refused(tiny):
+    model = onnx.load_from_string(tiny.network)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    session = NetworkSession(model.SerializeToString(), threads=1)
+    with pytest.raises(ArtifactCorruptError, match="expected a dynamic batch size"):
+        session.check(tiny.manifest)
+
+
+def test_a_failing_run_says_so(tiny, tiles):
+    session = NetworkSession(tiny.network, threads=1)
+    with pytest.raises(ProviderUnavailableError, match="failed on cpu with a batch of 5"):
+        session.run(tiles[:, :2])
+
+
+def test_no_kernel_of_the_graph_is_left_out():
+    """A graph with an unknown operator is refused when it is opened, not when it runs."""
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["b", 3])
+    out = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["b", 3])
+    graph = helper.make_graph(
+        [helper.make_node("NoSuchOperator", ["x"], ["y"])], "g", [value], [out]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(ArtifactCorruptError, match="NoSuchOperator"):
+        NetworkSession(model.SerializeToString())
