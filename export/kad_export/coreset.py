@@ -8,8 +8,10 @@ long as the best distance in the pool exceeds every bound outside it, it is the 
 all, because true distances never exceed their bounds. Then the centres picked so far are compared
 with all points in one pass, and the next pool is drawn.
 
-Every distance is computed by the runtime's search core in its defined arithmetic (float32 direct
-differences in a fixed order), so the selection does not depend on chunks, threads or pool size.
+Every distance is that of the runtime's search core in its defined arithmetic (float32 direct
+differences in a fixed order), so the selection does not depend on chunks, threads or pool size. The
+passes are made by the core; the pool, where one centre at a time meets a few thousand rows, by the
+same arithmetic in NumPy.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Coreset", "Points", "Projection", "k_center", "projected_dims", "select_coreset"]
 
 CHUNK_ROWS = 32_768  # rows read at a time: 50 MB at 384 dimensions
-POOL_SHARE = 0.02  # of the points; the pool's own work per centre, against fewer passes
-POOL_MIN_ROWS = 2_048
+POOL_SHARE = 0.01  # of the points; more: fewer passes, but more work for each centre
+POOL_MIN_ROWS = 1_024
+LANES = 16  # partial sums of the defined arithmetic
 TAKEN = np.float32(-1)  # in place of a chosen row's distance: no row is chosen twice
 
 
@@ -198,7 +201,7 @@ def k_center(
         _flush(points, np.array(pending, np.int64), bound, threads)
         bound[chosen] = TAKEN
         passes += 1
-        pending = _greedy_in_pool(points, bound, n - len(chosen), pool_rows, threads)
+        pending = _greedy_in_pool(points, bound, n - len(chosen), pool_rows)
         chosen += pending
         report(len(pending))
     return Coreset(np.array(chosen, np.int64), max(0.0, float(bound.max())), passes)
@@ -219,15 +222,13 @@ def _flush(points: Points, centres: np.ndarray, bound: np.ndarray, threads: int)
     index.close()
 
 
-def _greedy_in_pool(
-    points: Points, bound: np.ndarray, wanted: int, pool_rows: int, threads: int
-) -> list[int]:
+def _greedy_in_pool(points: Points, bound: np.ndarray, wanted: int, pool_rows: int) -> list[int]:
     """Pick up to ``wanted`` centres, as long as the farthest point must lie in the pool."""
     if wanted == 0:
         return []
     pool = _draw_pool(bound, pool_rows)
     outside, first_outside = _largest_outside(bound, pool)
-    rows = _rows(points, pool)
+    lanes = _lanes(_rows(points, pool))
     dist = bound[pool]  # exact right after a pass, and kept exact below
     picked: list[int] = []
     while len(picked) < wanted:
@@ -236,12 +237,29 @@ def _greedy_in_pool(
         if not (dist[best] > outside or tied_before):
             break
         picked.append(int(pool[best]))
-        index = NativeIndex(rows[best : best + 1], threads=threads)
-        new, _ = index.query(rows, 1, threads=threads)
-        np.minimum(dist, new[:, 0], out=dist)
+        np.minimum(dist, _distances(lanes, best), out=dist)
         dist[best] = TAKEN
-        index.close()
     return picked
+
+
+def _lanes(rows: np.ndarray) -> np.ndarray:
+    """Rows (m, d) as (groups, 16, m), padded with zeros: dimension i is lane i mod 16."""
+    n_rows, dims = rows.shape
+    padded = np.zeros((-(-dims // LANES) * LANES, n_rows), np.float32)
+    padded[:dims] = rows.T
+    return padded.reshape(-1, LANES, n_rows)
+
+
+def _distances(lanes: np.ndarray, row: int) -> np.ndarray:
+    """Distances (m,) of all rows of ``lanes`` (groups, 16, m) to one of them, as in the core."""
+    sums, difference = np.zeros((2, *lanes.shape[1:]), np.float32)  # (16, m)
+    for group in lanes:
+        np.subtract(group, group[:, row, None], out=difference)
+        np.multiply(difference, difference, out=difference)
+        sums += difference
+    for half in (8, 4, 2, 1):
+        sums = sums[:half] + sums[half : 2 * half]
+    return np.sqrt(sums[0])
 
 
 def _draw_pool(bound: np.ndarray, pool_rows: int) -> np.ndarray:
