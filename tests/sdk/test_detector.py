@@ -1,0 +1,247 @@
+"""The front door: verdicts, results, threads, resizing, folders, errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from kad_sdk import Annotation, Detector, Rect
+from kad_sdk.errors import (
+    AnnotationError,
+    ImageReadError,
+    InvalidArgumentError,
+    ProviderUnavailableError,
+)
+from kad_sdk.verify import verify_artifact
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_artifact):
+    with Detector.open(tiny_artifact, threads=2) as detector:
+        yield detector
+
+
+@pytest.fixture(scope="module")
+def good(make_board):
+    return make_board(1, 90, 140, defect=False)
+
+
+@pytest.fixture(scope="module")
+def bad(make_board):
+    return make_board(1, 90, 140, defect=True)
+
+
+def assert_same(a, b):
+    assert a.tiles == b.tiles
+    assert a.regions == b.regions
+    np.testing.assert_array_equal(a.map, b.map)
+
+
+def test_verdicts(detector, good, bad):
+    normal, anomalous = detector.score(good), detector.score(bad)
+    assert (normal.verdict, anomalous.verdict) == ("normal", "anomalous")
+    assert normal.regions == ()
+    assert normal.normalised_score < 0.5 < anomalous.normalised_score
+    for result in (normal, anomalous):
+        assert result.score == max(tile.score for tile in result.tiles)
+        assert result.anomalous == any(tile.anomalous for tile in result.tiles)
+        for tile in result.tiles:
+            assert tile.anomalous == (tile.score >= 0.3)
+            expected = 1 / (1 + math.exp(-(tile.score - 0.3) / 0.1))
+            assert tile.normalised_score == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_region_and_its_nearest_training_patch(detector, tiny, bad):
+    result = detector.score(bad)
+    (region,) = result.regions
+    assert region.x <= 70
+    assert region.y <= 40
+    assert region.x + region.width >= 82
+    assert region.y + region.height >= 52
+    assert region.peak == result.map[region.peak_xy[1], region.peak_xy[0]] == np.nanmax(result.map)
+    assert region.area_px == (result.map >= 0.3).sum()
+    assert region.distance >= region.peak
+    sources = {
+        (tiny.manifest.bank.images[i], int(x), int(y))
+        for i, (x, y) in zip(tiny.bank["source_image"], tiny.bank["source_xy"], strict=True)
+    }
+    assert (region.nearest.image, region.nearest.x, region.nearest.y) in sources
+
+
+def test_shared_between_threads(detector, make_board):
+    boards = [make_board(i, 80 + i, 120, defect=i % 2 == 1) for i in range(8)]
+    alone = [detector.score(board) for board in boards]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(detector.score, boards * 3))
+    for got, expected in zip(together, alone * 3, strict=True):
+        assert_same(got, expected)
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(1, 1), (2, 32)])
+def test_threads_and_batch_do_not_matter(tiny_artifact, detector, bad, threads, batch):
+    with Detector.open(tiny_artifact, threads=threads, batch=batch) as other:
+        assert (other.threads, other.batch) == (threads, batch)
+        assert_same(other.score(bad), detector.score(bad))
+
+
+def test_files_arrays_and_folders_agree(detector, good, bad, tmp_path):
+    (tmp_path / "sub").mkdir()
+    cv2.imwrite(str(tmp_path / "a.png"), good[..., ::-1])
+    cv2.imwrite(str(tmp_path / "sub" / "b.tiff"), bad[..., ::-1])
+    cv2.imwrite(str(tmp_path / "sub" / "b_groundtruth.png"), bad)
+    (tmp_path / "notes.txt").write_text("not an image")
+    found = dict(detector.score_folder(tmp_path))
+    assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.png", "sub/b.tiff"]
+    arrays = detector.score_batch([good, bad])
+    files = detector.score_batch(list(found), [None, None])
+    for folder, array, file in zip(found.values(), arrays, files, strict=True):
+        assert_same(folder, array)
+        assert_same(file, array)
+    assert found[tmp_path / "a.png"].image_name == "a.png"
+    assert next(iter(found[tmp_path / "a.png"].timings_ms)) == "read"
+    assert arrays[0].image_name is None
+
+
+def test_folder_errors(detector, tmp_path):
+    with pytest.raises(ImageReadError, match="no such folder"):
+        list(detector.score_folder(tmp_path / "none"))
+    with pytest.raises(ImageReadError, match="no images in this folder"):
+        list(detector.score_folder(tmp_path))
+
+
+def test_folder_with_annotations(detector, bad, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), bad[..., ::-1])
+    label = Annotation(labels=(Rect(70, 40, 12, 12),))
+    ((_, result),) = detector.score_folder(tmp_path, {"a.png": label})
+    assert result.verdict == "normal"
+    assert np.isnan(result.map[46, 76])
+    with pytest.raises(AnnotationError, match=r"a\.png: not among"):
+        list(detector.score_folder(tmp_path, {"b.png": label}))
+
+
+def test_own_thresholds(tiny_artifact, bad):
+    with Detector.open(tiny_artifact, threshold=100.0, map_threshold=50.0) as strict:
+        result = strict.score(bad)
+    assert (result.threshold, result.map_threshold) == (100.0, 50.0)
+    assert not result.anomalous
+    assert result.regions == ()
+    for value in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InvalidArgumentError, match="threshold: expected a number above 0"):
+            Detector.open(tiny_artifact, threshold=value)
+
+
+def test_resized_boards_are_reported_in_their_own_pixels(tiny, tmp_path, make_board):
+    preprocessing = dataclasses.replace(tiny.manifest.preprocessing, resize=(90, 140))
+    manifest = dataclasses.replace(tiny.manifest, preprocessing=preprocessing)
+    big = cv2.resize(make_board(1, 90, 140, defect=True), (420, 180))  # 3 x wider, 2 x higher
+    with Detector.open(tiny.write(tmp_path / "x.kad", manifest=manifest)) as detector:
+        result = detector.score(big, Annotation(labels=(Rect(0, 0, 3, 2),)))
+    assert result.map.shape == result.image_size == (180, 420)
+    assert result.frame_size == (90, 140)
+    (region,) = result.regions
+    assert region.x <= 210
+    assert 246 <= region.x + region.width <= 420
+    assert region.y <= 80
+    assert 104 <= region.y + region.height <= 180
+    assert 210 <= region.peak_xy[0] < 246
+    assert 80 <= region.peak_xy[1] < 104
+    assert region.peak == pytest.approx(np.nanmax(result.map), rel=0.05)
+    assert np.isnan(result.map[0, 0])
+    finite = np.isfinite(result.map)
+    assert result.map[finite].min() >= 0
+    assert max(tile.x for tile in result.tiles) <= 140 - 32
+
+
+def test_json(detector, bad):
+    result = detector.score(bad)
+    content = json.loads(result.to_json())
+    assert content["verdict"] == "anomalous"
+    assert content["score"] == result.score
+    assert len(content["tiles"]) == len(result.tiles)
+    assert content["tiles"][0] == dataclasses.asdict(result.tiles[0])
+    assert content["regions"][0]["nearest"] == dataclasses.asdict(result.regions[0].nearest)
+    assert content["image_size"] == [90, 140]
+    assert set(content["timings_ms"]) == {
+        *("prepare", "preprocess", "network", "search", "map", "regions")
+    }
+
+
+def test_closed(tiny_artifact, good):
+    detector = Detector.open(tiny_artifact)
+    detector.close()
+    detector.close()
+    with pytest.raises(InvalidArgumentError, match="this detector is closed"):
+        detector.score(good)
+
+
+def test_what_it_runs_on(detector, tiny_artifact):
+    assert (detector.provider, detector.device, detector.precision) == ("cpu", "cpu", "fp32")
+    assert repr(detector) == f"Detector({str(tiny_artifact)!r}, provider='cpu')"
+
+
+def test_wrong_options(tiny_artifact, detector, tmp_path):
+    with pytest.raises(InvalidArgumentError, match="threads and batch"):
+        Detector.open(tiny_artifact, threads=0)
+    with pytest.raises(InvalidArgumentError, match="threads and batch"):
+        Detector.open(tiny_artifact, batch=0)
+    with pytest.raises(InvalidArgumentError, match="pixel_format is for arrays"):
+        detector.score(tmp_path / "a.png", pixel_format="bgr8")
+    with pytest.raises(ImageReadError, match="no such image file"):
+        detector.score(tmp_path / "none.png")
+
+
+def test_the_network_of_another_artifact_is_noticed(tiny, tmp_path):
+    outputs = tiny.manifest.network.outputs[::-1]
+    network = dataclasses.replace(tiny.manifest.network, outputs=outputs)
+    golden = {**tiny.golden}
+    golden["base_map_0"], golden["base_map_1"] = golden["base_map_1"], golden["base_map_0"]
+    manifest = dataclasses.replace(tiny.manifest, network=network)
+    path = tiny.write(tmp_path / "x.kad", manifest=manifest, golden=golden)
+    with pytest.raises(Exception, match=r"network\.onnx: expected input and outputs"):
+        Detector.open(path)
+
+
+def test_verify(tiny, tiny_artifact, tmp_path):
+    found = verify_artifact(tiny_artifact)
+    assert found.passed
+    assert [check.name for check in found.checks] == [
+        *("base map base_map_0", "base map base_map_1", "patch distances", "tile scores")
+    ]
+    wrong = {**tiny.golden, "score": tiny.golden["score"] * np.float32(1.01)}
+    wrong["anomalous"] = 1 - wrong["anomalous"]
+    failed = verify_artifact(tiny.write(tmp_path / "x.kad", golden=wrong))
+    assert not failed.passed
+    assert failed.flipped == (0, 1, 2)
+    assert [check.passed for check in failed.checks] == [True, True, True, False]
+    assert failed.checks[-1].max_rel == pytest.approx(0.01 / 1.01, rel=1e-3)
+    assert json.loads(json.dumps(failed.to_dict()))["flipped"] == [0, 1, 2]
+
+
+def test_provider_not_available(tiny_artifact):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine's ONNX Runtime has the CUDA provider")
+    for open_ in (Detector.open, verify_artifact):
+        with pytest.raises(ProviderUnavailableError, match="has no CUDAExecutionProvider"):
+            open_(tiny_artifact, provider="cuda")
+
+
+def test_scoring_brings_in_no_training_stack(tiny_artifact, tmp_path, good):
+    cv2.imwrite(str(tmp_path / "a.png"), good)
+    shutil.copytree(tiny_artifact, tmp_path / "x.kad")
+    program = (
+        "import sys, kad_sdk\n"
+        "kad_sdk.Detector.open('x.kad').score('a.png')\n"
+        "heavy = {'torch', 'onnx', 'numba', 'sklearn', 'matplotlib', 'click'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path)
