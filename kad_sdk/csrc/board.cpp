@@ -26,9 +26,10 @@ void check_options(const kad_board_options* options) {
   const int32_t smallest = std::min(options->grid_height, options->grid_width);
   const int32_t largest = std::max(options->grid_height, options->grid_width);
   if (smallest < 1 || largest > options->tile) {
-    fail(KAD_ERROR_INVALID_ARGUMENT,
-         "grid must be 1 to %d patches a side (the tile's side in px), got %d x %d (height x width)",
-         options->tile, options->grid_height, options->grid_width);
+    fail(
+        KAD_ERROR_INVALID_ARGUMENT,
+        "grid must be 1 to %d patches a side (the tile's side in px), got %d x %d (height x width)",
+        options->tile, options->grid_height, options->grid_width);
   }
   if (options->smoothing_radius < 0 || options->smoothing_radius > kMaxTile) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "smoothing_radius must be 0 to %d px, got %d", kMaxTile,
@@ -80,7 +81,8 @@ void check_addition(const kad_board& board, const Addition& tiles) {
     check_tile_inside(i, tiles.xy + 2 * i, board.options.tile, board.options.image_height,
                       board.options.image_width);
     const float* dist = tiles.dist + i * patches;
-    const float* bad = std::find_if(dist, dist + patches, [](float d) { return !std::isfinite(d); });
+    const float* bad =
+        std::find_if(dist, dist + patches, [](float d) { return !std::isfinite(d); });
     if (bad != dist + patches) {
       fail(KAD_ERROR_NOT_FINITE, "dist of tile %lld, patch %lld, is %g: distances must be finite",
            static_cast<long long>(i), static_cast<long long>(bad - dist),
@@ -115,11 +117,11 @@ class StripAdder {
     const AxisMatrix& rows = board_.rows;
     enlarge_grid_rows(dist, begin, end);
     for (auto row = static_cast<size_t>(begin); row < static_cast<size_t>(end); ++row) {
-      float* sum = board_.sum.get() +
-                   (y + static_cast<int64_t>(row)) * board_.options.image_width + x;
+      float* sum =
+          board_.sum.get() + (y + static_cast<int64_t>(row)) * board_.options.image_width + x;
       kernels_.add_row(enlarged_.data() + rows.first[row] * stride_, stride_,
-                       rows.weights.data() + rows.offset[row], rows.count[row],
-                       board_.options.tile, sum);
+                       rows.weights.data() + rows.offset[row], rows.count[row], board_.options.tile,
+                       sum);
     }
   }
 
@@ -136,8 +138,7 @@ class StripAdder {
     for (int32_t g = first; g < last; ++g) {
       kernels_.enlarge_row(dist + int64_t{g} * columns.grid, columns.block_first.data(),
                            columns.block_count.data(), columns.block_offset.data(),
-                           columns.block_weights.data(), n_blocks_,
-                           enlarged_.data() + g * stride_);
+                           columns.block_weights.data(), n_blocks_, enlarged_.data() + g * stride_);
     }
   }
 

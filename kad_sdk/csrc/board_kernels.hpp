@@ -21,8 +21,8 @@ struct BoardKernels {
 
   /// One pixel row of a tile map, added to the board: sum[x] += sum_g w[g] * rows[g][x], g rising,
   /// for x in [0, n); rows has `stride` floats a row, a multiple of kBlock and at least n.
-  void (*add_row)(const float* rows, int64_t stride, const float* weights, int32_t count,
-                  int32_t n, float* sum);
+  void (*add_row)(const float* rows, int64_t stride, const float* weights, int32_t count, int32_t n,
+                  float* sum);
 };
 
 extern const BoardKernels kBoardScalar;

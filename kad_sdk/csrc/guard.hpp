@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "float_environment.hpp"
 #include "kad/kad.h"
 
 namespace kad {
@@ -19,8 +20,7 @@ struct Error : std::exception {
 };
 
 #if defined(__GNUC__)
-#define KAD_PRINTF(format_at, arguments_at) \
-  __attribute__((format(printf, format_at, arguments_at)))
+#define KAD_PRINTF(format_at, arguments_at) __attribute__((format(printf, format_at, arguments_at)))
 #else
 #define KAD_PRINTF(format_at, arguments_at)
 #endif
@@ -56,9 +56,11 @@ void check_count(int64_t count, int64_t item_values, const char* name);
 /// Set this thread's last error text ("" clears it).
 void set_last_error(const char* text) noexcept;
 
-/// The guard of every entry point: runs `body`, lets no exception cross the C ABI.
+/// The guard of every entry point: runs `body`, lets no exception cross the C ABI. The rounding
+/// mode is the default one meanwhile, also in threads that the body starts: they inherit it.
 template <class F>
 kad_status guard(F&& body) noexcept {
+  const FloatEnvironment environment;
   try {
     std::forward<F>(body)();
     set_last_error("");

@@ -37,8 +37,8 @@ void check_row_stride(const kad_image& image, int64_t row_bytes) {
 
 void check_image_size(int32_t height, int32_t width) {
   if (height < 1 || width < 1) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "image size must be at least 1 x 1, got %d x %d (height x width)",
-         height, width);
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "image size must be at least 1 x 1, got %d x %d (height x width)", height, width);
   }
 }
 
@@ -67,8 +67,9 @@ ImageView check_image(const kad_image* image) {
   check_pointer(image->data, "image.data");
   check_image_size(image->height, image->width);
   if (image->pixel_format < 0 || image->pixel_format >= kFormatCount) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "image.pixel_format must be one of KAD_PIXEL_* (0 to %d), got %d",
-         kFormatCount - 1, image->pixel_format);
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "image.pixel_format must be one of KAD_PIXEL_* (0 to %d), got %d", kFormatCount - 1,
+         image->pixel_format);
   }
   const Format& format = kFormats[image->pixel_format];
   check_row_stride(*image, int64_t{image->width} * format.samples * format.bytes_per_value);

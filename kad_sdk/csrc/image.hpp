@@ -12,9 +12,9 @@ struct ImageView {
   int64_t row_stride;  // bytes
   int32_t height;
   int32_t width;
-  int32_t samples;         // values of a pixel: 1, 3 or 4
+  int32_t samples;          // values of a pixel: 1, 3 or 4
   int32_t bytes_per_value;  // 1 or 2
-  int32_t rgb[3];          // which value of a pixel is red, green, blue
+  int32_t rgb[3];           // which value of a pixel is red, green, blue
 
   float full_scale() const { return bytes_per_value == 1 ? 255.0F : 65535.0F; }
   const uint8_t* row(int64_t y) const { return data + y * row_stride; }

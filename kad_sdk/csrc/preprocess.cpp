@@ -128,6 +128,5 @@ void preprocess(const kad_image* image, const int32_t* xy, int64_t n_tiles, int3
 extern "C" kad_status kad_preprocess(const kad_image* image, const int32_t* xy, int64_t n_tiles,
                                      int32_t tile, const float* mean, const float* std,
                                      int32_t n_threads, float* out) {
-  return kad::guard(
-      [&] { kad::preprocess(image, xy, n_tiles, tile, mean, std, n_threads, out); });
+  return kad::guard([&] { kad::preprocess(image, xy, n_tiles, tile, mean, std, n_threads, out); });
 }

@@ -169,8 +169,8 @@ kad_region to_region(const Component& component, const kad_board& board) {
   return region;
 }
 
-void check_arguments(const kad_board* board, const float* map, float threshold,
-                     int64_t min_area_px, uint32_t region_size) {
+void check_arguments(const kad_board* board, const float* map, float threshold, int64_t min_area_px,
+                     uint32_t region_size) {
   check_pointer(board, "board");
   check_pointer(map, "map");
   check_struct_size(region_size, sizeof(kad_region), "kad_region");

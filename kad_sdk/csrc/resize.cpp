@@ -30,8 +30,8 @@ Filter triangle_filter(int32_t in_length, int32_t out_length) {
   for (int32_t i = 0; i < out_length; ++i) {
     const double center = (i + 0.5) * scale;
     const auto first = static_cast<int32_t>(std::max(center - support + 0.5, 0.0));
-    const auto end = static_cast<int32_t>(
-        std::min(center + support + 0.5, static_cast<double>(in_length)));
+    const auto end =
+        static_cast<int32_t>(std::min(center + support + 0.5, static_cast<double>(in_length)));
     taps.clear();
     double sum = 0.0;
     for (int32_t j = first; j < end; ++j) {

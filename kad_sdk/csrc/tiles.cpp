@@ -25,11 +25,12 @@ void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
     const bool inside = r.x >= 0 && r.y >= 0 && r.width >= 1 && r.height >= 1 &&
                         r.width <= grid.image_width - r.x && r.height <= grid.image_height - r.y;
     if (!inside) {
-      fail(KAD_ERROR_INVALID_ARGUMENT,
-           "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
-           "(height x width)",
-           name, static_cast<long long>(i), r.x, r.y, r.width, r.height, grid.image_height,
-           grid.image_width);
+      fail(
+          KAD_ERROR_INVALID_ARGUMENT,
+          "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
+          "(height x width)",
+          name, static_cast<long long>(i), r.x, r.y, r.width, r.height, grid.image_height,
+          grid.image_width);
     }
   }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 import kad_sdk
 from kad_sdk import _native
-from kad_sdk._native import abi
+from kad_sdk._native import abi, images, search
 from kad_sdk.errors import InvalidArgumentError, NativeLibraryError, NotFiniteError
 
 HEADER = Path(kad_sdk.__file__).parent / "include" / "kad" / "kad.h"
@@ -140,3 +141,58 @@ def test_unaligned_and_strided_arrays_give_the_same():
     got = _native.NativeIndex(unaligned).query(np.repeat(bank, 2, axis=0)[:18:2], 3)
     np.testing.assert_array_equal(got[0], expected[0])
     np.testing.assert_array_equal(got[1], expected[1])
+
+
+# ---- the ABI as the C tests freeze it -------------------------------------------------------------
+
+SNAPSHOT = Path(__file__).parents[1] / "c" / "abi_layout.txt"
+
+
+def snapshot() -> dict[str, tuple[int, ...]]:
+    lines = [line.split() for line in SNAPSHOT.read_text().splitlines()]
+    return {name: tuple(map(int, numbers)) for name, *numbers in lines}
+
+
+@pytest.mark.parametrize(
+    ("name", "struct"),
+    [
+        ("kad_image", abi.Image),
+        ("kad_tile_grid", abi.TileGrid),
+        ("kad_base_maps", abi.BaseMaps),
+        ("kad_score_options", abi.ScoreOptions),
+        ("kad_board_options", abi.BoardOptions),
+        ("kad_region", abi.Region),
+    ],
+)
+def test_structs_are_laid_out_as_in_c(name, struct):
+    expected = {k: v for k, v in snapshot().items() if k.startswith(f"{name}.")}
+    got = {
+        f"{name}.{field}": (getattr(struct, field).offset, getattr(struct, field).size)
+        for field, _ in struct._fields_
+    }
+    assert got == expected
+    assert (0, ctypes.sizeof(struct)) == snapshot()[name]
+
+
+def test_the_snapshot_holds_every_struct_field_and_value_of_the_header():
+    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
+    declared = {"KAD_ABI_VERSION"}
+    declared.update(re.findall(r"(KAD_\w+) = -?\d+", text))
+    for name, body in re.findall(r"typedef struct (kad_\w+) \{(.*?)\}", text, flags=re.DOTALL):
+        declared.add(name)
+        declared.update(f"{name}.{field}" for field in re.findall(r"(\w+);", body))
+    assert set(snapshot()) == declared
+
+
+def test_names_of_the_door_have_the_headers_values():
+    values = {name: numbers[0] for name, numbers in snapshot().items() if len(numbers) == 1}
+    named = {
+        **{f"KAD_PIXEL_{k.upper()}": v.code for k, v in images._PIXEL_FORMATS.items()},
+        **{f"KAD_LEVEL_{k.upper()}": i for i, k in enumerate(abi.LEVELS)},
+        **{f"KAD_REWEIGHT_{k.upper()}": v for k, v in search._REWEIGHTINGS.items()},
+        "KAD_RESAMPLE_BILINEAR": search._RESAMPLINGS["bilinear"],
+        "KAD_RESAMPLE_ADAPTIVE_AVERAGE": search._RESAMPLINGS["adaptive-average"],
+        "KAD_ERROR_BUFFER_TOO_SMALL": abi.BUFFER_TOO_SMALL,
+    }
+    assert {name: values[name] for name in named} == named
+    assert values["KAD_ABI_VERSION"] >> 16 == abi.ABI_MAJOR

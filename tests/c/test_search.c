@@ -1,0 +1,122 @@
+// Features, search and scores on numbers small enough to check by hand.
+#include <math.h>
+
+#include "check.h"
+
+// Two layers of one tile: a 2 x 2 map of one channel and a 1 x 1 map of another.
+static const float kLayer0[4] = {0, 1, 2, 3};
+static const float kLayer1[1] = {5};
+static const float* const kData[2] = {kLayer0, kLayer1};
+static const int32_t kChannels[2] = {1, 1};
+static const int32_t kSides[2] = {2, 1};
+
+static kad_base_maps make_maps(void) {
+  kad_base_maps maps = {.struct_size = sizeof(kad_base_maps),
+                        .resampling = KAD_RESAMPLE_BILINEAR,
+                        .grid_height = 2,
+                        .grid_width = 2,
+                        .n_tiles = 1,
+                        .n_layers = 2,
+                        .data = kData,
+                        .channels = kChannels,
+                        .heights = kSides,
+                        .widths = kSides};
+  return maps;
+}
+
+static const float kBank[6] = {0, 5, 3, 5, 3, 9};
+static const int64_t kNeighbors[6] = {1, 2, 2, 0, 1, 0};
+
+static void test_features(void) {
+  kad_base_maps maps = make_maps();
+  const banded out = banded_new(8 * sizeof(float));
+  CHECK_OK(kad_patch_features(&maps, 2, banded_data(out)));
+  const float expected[8] = {0, 5, 1, 5, 2, 5, 3, 5};
+  CHECK(memcmp(banded_data(out), expected, sizeof(expected)) == 0);
+  banded_check_and_free(out);
+  maps.struct_size = 12;
+  float features[8];
+  CHECK_INVALID(kad_patch_features(&maps, 1, features), "struct_size");
+  maps = make_maps();
+  maps.resampling = 2;
+  CHECK_INVALID(kad_patch_features(&maps, 1, features), "resampling");
+  maps = make_maps();
+  CHECK_INVALID(kad_patch_features(NULL, 1, features), "NULL");
+  CHECK_INVALID(kad_patch_features(&maps, 1, NULL), "out");
+  CHECK_INVALID(kad_patch_features(&maps, 0, features), "n_threads");
+}
+
+static void test_query(void) {
+  kad_index* index = NULL;
+  CHECK_OK(kad_index_create(kBank, 3, 2, 1, &index));
+  const float queries[4] = {3, 8, 1, 5};
+  const banded dist = banded_new(4 * sizeof(float));
+  const banded rows = banded_new(4 * sizeof(int64_t));
+  CHECK_OK(kad_index_query(index, queries, 2, 2, 2, banded_data(dist), banded_data(rows)));
+  const float expected_dist[4] = {1, 3, 1, 2};
+  const int64_t expected_rows[4] = {2, 1, 0, 1};
+  CHECK(memcmp(banded_data(dist), expected_dist, sizeof(expected_dist)) == 0);
+  CHECK(memcmp(banded_data(rows), expected_rows, sizeof(expected_rows)) == 0);
+  banded_check_and_free(dist);
+  banded_check_and_free(rows);
+  float d[48];
+  int64_t r[48];
+  CHECK_INVALID(kad_index_query(index, queries, 2, 0, 1, d, r), "k");
+  CHECK_INVALID(kad_index_query(index, queries, 2, 4, 1, d, r), "k");
+  CHECK_INVALID(kad_index_query(NULL, queries, 2, 1, 1, d, r), "NULL");
+  CHECK_INVALID(kad_index_query(index, NULL, 2, 1, 1, d, r), "NULL");
+  CHECK_INVALID(kad_index_query(index, queries, 2, 1, 0, d, r), "n_threads");
+  kad_index_close(index);
+}
+
+static void test_maps_and_scores(void) {
+  kad_index* index = NULL;
+  CHECK_OK(kad_index_create(kBank, 3, 2, 1, &index));
+  const kad_base_maps maps = make_maps();
+  float dist[4];
+  int64_t rows[4];
+  float score = 0;
+  CHECK_OK(kad_index_query_maps(index, &maps, 1, 2, dist, rows));
+  CHECK(dist[0] == 0 && dist[1] == 1 && dist[2] == 1 && dist[3] == 0);
+  CHECK(rows[0] == 0 && rows[1] == 0 && rows[2] == 1 && rows[3] == 1);
+  kad_score_options options = {.struct_size = sizeof(kad_score_options),
+                               .reweighting = KAD_REWEIGHT_NONE};
+  CHECK_OK(kad_score_tiles(index, &maps, &options, 1, dist, rows, &score));
+  CHECK(score == 1.0F);
+  // The first patch of distance 1 is (1, 5); its row 0 has the neighbours (3, 5) and (3, 9).
+  options.reweighting = KAD_REWEIGHT_THESIS;
+  options.neighbors = kNeighbors;
+  options.neighbor_columns = 2;
+  options.n_neighbors = 2;
+  CHECK_OK(kad_score_tiles(index, &maps, &options, 1, dist, rows, &score));
+  const double root = sqrt(2.0);
+  const double sum = exp(2.0 / root) + exp(sqrt(20.0) / root);
+  CHECK(fabs((double)score - (1.0 - exp(1.0 / root) / sum)) < 1e-6);
+  options.n_neighbors = 3;
+  CHECK_INVALID(kad_score_tiles(index, &maps, &options, 1, dist, rows, &score), "n_neighbors");
+  CHECK_INVALID(kad_score_tiles(index, &maps, NULL, 1, dist, rows, &score), "NULL");
+  kad_index_close(index);
+}
+
+static void test_bad_banks(void) {
+  const float bad[4] = {0, 1, NAN, 3};
+  kad_index* index = NULL;
+  CHECK_FAILS(kad_index_create(bad, 2, 2, 1, &index), KAD_ERROR_NOT_FINITE, "row 1");
+  CHECK_INVALID(kad_index_create(NULL, 2, 2, 1, &index), "NULL");
+  CHECK_INVALID(kad_index_create(bad, 0, 2, 1, &index), "got (0, 2)");
+  CHECK_INVALID(kad_index_create(bad, 2, 0, 1, &index), "got (2, 0)");
+  CHECK_INVALID(kad_index_create(bad, 2, 2, 1, NULL), "NULL");
+  CHECK(index == NULL);
+}
+
+static void test_all(void) {
+  test_features();
+  test_query();
+  test_maps_and_scores();
+}
+
+int main(void) {
+  check_at_every_level(test_all);
+  test_bad_banks();
+  return check_result();
+}
