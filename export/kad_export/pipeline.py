@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-import kad_sdk
 from kad_export.bank import Bank, build_bank
 from kad_export.budget import BankSettings, scratch_folder
 from kad_export.calibrate import (
     DEFAULT_THRESHOLD,
-    MIN_REGION_AREA_PX,
     Calibration,
     ThresholdMethod,
     calibrate,
 )
 from kad_export.data import NORMALISATIONS, load_board, load_training_board, tile_statistics
+from kad_export.describe import (
+    GOLDEN_FILE,
+    NETWORK_FILE,
+    describe_bank,
+    describe_network,
+    describe_thresholds,
+    describe_training,
+    summary,
+    versions,
+)
 from kad_export.errors import ExportError
 from kad_export.features import BoardTiles, PatchExtractor
 from kad_export.holdout import crop_tiles, pick_golden, score_boards, split_board, split_holdout
 from kad_export.onnx_export import export_onnx
 from kad_export.patchcore import build_network
-from kad_export.report import Silent, format_bytes, format_seconds, peak_memory_bytes
+from kad_export.report import Silent
 from kad_export.verify import TOLERANCE, expected_scores, parity_gate
 from kad_sdk import manifest as schema
 from kad_sdk._native import NativeIndex, preprocess
-from kad_sdk.artifact import write_artifact
+from kad_sdk.artifact import Artifact, write_artifact
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
 from kad_sdk.errors import DatasetError, InvalidArgumentError, OutputError
 from kad_sdk.scoring import BoardScorer
@@ -42,11 +48,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PatchCoreOptions", "export_patchcore"]
 
-EPS = 0.9  # distortion that the random projection may cause (thesis, chapter 4)
 _MAP = schema.MapSettings(sigma=4.0, radius=16)  # px (thesis, chapter 4); cut off at four sigmas
-N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}  # rows beside m*; the paper counts m* as ninth
-NETWORK_FILE, BANK_FILE, GOLDEN_FILE = "network.onnx", "bank.safetensors", "golden.safetensors"
-PACKAGES = ("numpy", "onnx", "onnxruntime", "opencv-python", "torch", "torchvision")
+N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 9}  # the paper counts m* itself
 
 
 @dataclass(frozen=True)
@@ -145,19 +148,25 @@ def export_patchcore(
         bank = export.build_bank(boards, preprocessing)
         index = NativeIndex(bank.bank, threads=export.threads)
         settings = export.patchcore_settings(len(bank.bank))
-        calibration, golden = export.calibrate(judge, preprocessing, settings, bank, index)
-        expected, figures = export.verify(golden, preprocessing, settings, bank, index, calibration)
+        fitted = {
+            "preprocessing": preprocessing,
+            "settings": settings,
+            "bank": bank,
+            "index": index,
+        }
+        calibration, golden = export.calibrate(judge, **fitted)
+        expected, figures = export.verify(golden, calibration=calibration, **fitted)
         with console.step("writing"):
             manifest = schema.Manifest(
-                created_by=_versions(),
-                network=export.describe_network(),
+                created_by=versions(),
+                network=describe_network(export.network, export.onnx),
                 preprocessing=preprocessing,
                 patchcore=settings,
                 map=_MAP,
-                bank=_describe_bank(bank, boards, options),
-                thresholds=_describe_thresholds(calibration),
+                bank=describe_bank(bank, boards, export.bank_settings),
+                thresholds=describe_thresholds(calibration),
                 golden=schema.Golden(GOLDEN_FILE, len(golden), TOLERANCE),
-                training=_describe_training(dataset, boards),
+                training=describe_training(dataset, boards),
                 verification=figures,
             )
             path = write_artifact(
@@ -168,7 +177,7 @@ def export_patchcore(
                 golden=expected,
                 replace=options.force,
             )
-    console.table(f"exported {path}", _summary(manifest, console))
+    console.table(f"exported {path}", summary(Artifact.open(path).manifest, console))
     return path
 
 
@@ -198,7 +207,7 @@ class _Export:
     """One run: the options, the exported network, and the steps that need both."""
 
     def __init__(self, options: PatchCoreOptions, console: Silent, scratch: Path) -> None:
-        self.options, self.console, self.scratch = options, console, scratch
+        self.options, self.console = options, console
         self.threads = options.threads or default_threads()
         with console.step("network"):
             self.network = build_network(
@@ -207,6 +216,14 @@ class _Export:
             self.onnx = export_onnx(self.network, scratch / NETWORK_FILE, tile=options.tile)
             self.graph = (scratch / NETWORK_FILE).read_bytes()
             self.session = NetworkSession(self.graph, threads=self.threads)
+        self.bank_settings = BankSettings(
+            fraction=options.coreset,
+            max_rows=options.max_bank,
+            seed=options.seed,
+            memory_bytes=options.memory_bytes,
+            scratch=scratch,
+            threads=self.threads,
+        )
         self.grid = self.network.grid(options.tile)
         weights = self.network.weights
         console.line(
@@ -285,15 +302,7 @@ class _Export:
             batch=options.batch,
             threads=self.threads,
         )
-        settings = BankSettings(
-            fraction=options.coreset,
-            max_rows=options.max_bank,
-            seed=options.seed,
-            memory_bytes=options.memory_bytes,
-            scratch=self.scratch,
-            threads=self.threads,
-        )
-        return build_bank(boards, extract, settings, self.console)
+        return build_bank(boards, extract, self.bank_settings, self.console)
 
     def patchcore_settings(self, rows: int) -> schema.PatchCore:
         """Settle how maps become features and distances a score."""
@@ -301,20 +310,21 @@ class _Export:
         wanted = N_NEIGHBORS[reweighting]
         if wanted and rows < 2:
             raise ExportError(
-                f"re-weighting {reweighting!r} compares bank rows with each other, and the bank has "
-                f"{rows}: raise --coreset or --max-bank, or use --reweighting none"
+                f"re-weighting {reweighting!r} compares bank rows with each other, and the bank "
+                f"has {rows}: raise --coreset or --max-bank, or use --reweighting none"
             )
         return schema.PatchCore(
             resampling=self.network.resampling,
             pooling=self.network.pooling,
             grid=self.grid,
             reweighting=reweighting,
-            n_neighbors=min(wanted, rows - 1),
+            n_neighbors=min(wanted, rows - 1 + (reweighting == "paper")),
         )
 
     def calibrate(
         self,
         samples: Sequence[Sample],
+        *,
         preprocessing: schema.Preprocessing,
         settings: schema.PatchCore,
         bank: Bank,
@@ -342,6 +352,7 @@ class _Export:
     def verify(
         self,
         golden: np.ndarray,
+        *,
         preprocessing: schema.Preprocessing,
         settings: schema.PatchCore,
         bank: Bank,
@@ -379,20 +390,6 @@ class _Export:
         tensors |= {"tiles": golden, "dist": expected.dist, "score": expected.score}
         return tensors | {"anomalous": expected.anomalous}, figures
 
-    def describe_network(self) -> schema.Network:
-        """Give the manifest's entry of the network."""
-        weights = self.network.weights
-        return schema.Network(
-            file=NETWORK_FILE,
-            backbone=self.network.backbone,
-            layers=self.network.layers,
-            weights=schema.Weights(weights.source, weights.name, weights.sha256),
-            opset=self.onnx.opset,
-            precision="fp32",
-            input=self.onnx.input,
-            outputs=tuple(schema.NetworkOutput(*output) for output in self.onnx.outputs),
-        )
-
     def _load(self, sample: Sample) -> np.ndarray:
         return load_board(
             sample,
@@ -400,84 +397,3 @@ class _Export:
             denoise=self.options.denoise,
             threads=self.threads,
         )
-
-
-def _describe_bank(
-    bank: Bank, boards: Sequence[BoardTiles], options: PatchCoreOptions
-) -> schema.Bank:
-    rows, dims = bank.bank.shape
-    projected = bank.projected_dims if bank.projected_dims < dims else None
-    return schema.Bank(
-        file=BANK_FILE,
-        rows=rows,
-        dims=dims,
-        images=tuple(board.sample.name for board in boards),
-        coreset=schema.Coreset(
-            method="greedy-k-center",
-            fraction=options.coreset,
-            max_rows=options.max_bank,
-            eps=EPS if projected else None,
-            projected_dims=projected,
-            candidates=bank.candidates,
-            seed=options.seed,
-            radius=bank.coreset.radius,
-        ),
-    )
-
-
-def _describe_thresholds(calibration: Calibration) -> schema.Thresholds:
-    return schema.Thresholds(
-        tile=calibration.tile,
-        map=calibration.map,
-        scale=calibration.scale,
-        method=calibration.method,
-        samples=calibration.samples,
-        min_region_area_px=MIN_REGION_AREA_PX,
-    )
-
-
-def _describe_training(dataset: Dataset, boards: Sequence[BoardTiles]) -> schema.Training:
-    digest = hashlib.sha256()
-    for board in boards:
-        with board.sample.path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{board.sample.name}\0{content}\n".encode())
-    return schema.Training(
-        layout=dataset.layout,
-        images=len(boards),
-        tiles=sum(len(board.xy) for board in boards),
-        fingerprint=digest.hexdigest(),
-    )
-
-
-def _versions() -> dict[str, str]:
-    found = {"kad-sdk": kad_sdk.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # another wheel of it, such as headless
-            continue
-    return found
-
-
-def _summary(manifest: schema.Manifest, console: Silent) -> list[tuple[str, str]]:
-    network, bank, tau = manifest.network, manifest.bank, manifest.thresholds
-    gate = manifest.verification
-    worst = max(gate["outputs"].values(), key=lambda figures: figures["max_rel"])
-    size = sum(entry.size for entry in manifest.files.values())
-    return [
-        ("network", f"{network.backbone}, {' + '.join(network.layers)}"),
-        ("weights", f"{network.weights.source} ({network.weights.name})"),
-        ("trained on", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
-        ("bank", f"{bank.rows:,} of {bank.coreset.candidates:,} patches, {bank.dims} channels"),
-        (
-            "threshold",
-            f"tile {tau.tile:.4g}, map {tau.map:.4g} ({tau.method}, {tau.samples:,} tiles)",
-        ),
-        ("parity, base maps", f"max abs {worst['max_abs']:.2e}, max rel {worst['max_rel']:.2e}"),
-        ("parity, scores", f"max abs {gate['score']['max_abs']:.2e}, no decision flips"),
-        *((f"time, {name}", format_seconds(seconds)) for name, seconds in console.seconds.items()),
-        ("time, total", format_seconds(sum(console.seconds.values()))),
-        ("peak memory", format_bytes(peak_memory_bytes())),
-        *((["size", format_bytes(size)],) if size else ()),
-    ]
