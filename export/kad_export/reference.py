@@ -129,7 +129,7 @@ def score_tiles(
     - ``none``: w = 1 (equation 4.9);
     - ``thesis``: w = 1 - exp(s* / sqrt D) / sum_i exp(|q - m_i| / sqrt D), m_i the `n_neighbors`
       nearest rows of m*, without m*;
-    - ``paper``: w = 1 - exp(s*) / sum_i exp(|q - m_i|), m* counted as one of the `n_neighbors` m_i
+    - ``paper``: w = 1 - exp(s*) / sum_i exp(|q - m_i|), m_i those rows and m* itself
       (arXiv 2106.08265, equation 7).
 
     Parameters
@@ -141,9 +141,9 @@ def score_tiles(
     reweighting
         ``"none"``, ``"thesis"`` or ``"paper"``.
     neighbors
-        (M, at least the rows used) int64, see `bank_neighbors`; not needed for ``"none"``.
+        (M, at least `n_neighbors`) int64, see `bank_neighbors`; not needed for ``"none"``.
     n_neighbors
-        How many m_i.
+        How many of these columns to use.
     """
     n_tiles, n_patches, n_dims = features.shape
     dist, index = nearest(features.reshape(-1, n_dims), bank)
@@ -156,7 +156,7 @@ def score_tiles(
     if reweighting == "thesis":
         m_i, unit = neighbors[m_star, :n_neighbors], math.sqrt(n_dims)  # (B, K)
     elif reweighting == "paper":
-        m_i = torch.cat([m_star[:, None], neighbors[m_star, : n_neighbors - 1]], dim=1)
+        m_i = torch.cat([m_star[:, None], neighbors[m_star, :n_neighbors]], dim=1)  # (B, K + 1)
         unit = 1.0
     else:
         raise ValueError(f"reweighting must be none, thesis or paper, got {reweighting!r}")

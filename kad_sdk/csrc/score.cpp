@@ -22,24 +22,22 @@ void check_options(const kad_score_options* options) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "reweighting must be one of KAD_REWEIGHT_* (0 to 2), got %d",
          form);
   }
-  // The paper counts m* itself, which is not in the table of neighbours.
-  const int64_t others = options->n_neighbors - (form == KAD_REWEIGHT_PAPER ? 1 : 0);
-  if (options->n_neighbors < 1 || others > options->neighbor_columns) {
+  if (options->n_neighbors < 1 || options->n_neighbors > options->neighbor_columns) {
     fail(KAD_ERROR_INVALID_ARGUMENT,
-         "n_neighbors must be at least 1 and need no more than the table's %lld columns, got %lld",
+         "n_neighbors must be 1 to %lld, the columns of the table of neighbors, got %lld",
          static_cast<long long>(options->neighbor_columns),
          static_cast<long long>(options->n_neighbors));
   }
-  if (others > 0) check_pointer(options->neighbors, "options->neighbors");
+  check_pointer(options->neighbors, "options->neighbors");
 }
 
-// The rows m_i of the re-weighting.
+// The rows m_i of the re-weighting. The paper counts m* itself, which is not in the table.
 std::vector<const float*> neighbour_rows(const kad_index& index, const kad_score_options& options,
                                          int64_t nearest) {
   std::vector<const float*> rows;
   if (options.reweighting == KAD_REWEIGHT_PAPER) rows.push_back(index.row(nearest));
   const int64_t* neighbors = options.neighbors + nearest * options.neighbor_columns;
-  for (int64_t i = 0; static_cast<int64_t>(rows.size()) < options.n_neighbors; ++i) {
+  for (int64_t i = 0; i < options.n_neighbors; ++i) {
     if (neighbors[i] < 0 || neighbors[i] >= index.rows) {
       fail(KAD_ERROR_INVALID_ARGUMENT,
            "neighbors of bank row %lld hold %lld, which is no row of the bank (0 to %lld)",

@@ -95,7 +95,7 @@ TO_0, TO_1, TO_2 = 2.0, 5.0, math.sqrt(20.0)  # of the second patch
             1 - math.exp(TO_0 / 2**0.5) / (math.exp(TO_1 / 2**0.5) + math.exp(TO_2 / 2**0.5)),
         ),
         (
-            *("paper", 3),
+            *("paper", 2),
             1 - math.exp(TO_0) / (math.exp(TO_0) + math.exp(TO_1) + math.exp(TO_2)),
         ),
     ],
