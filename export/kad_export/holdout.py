@@ -102,8 +102,8 @@ def split_board(
     held = max(tile + margin, round(share * working_length))
     if working_length - held < tile + margin:
         raise CalibrationError(
-            f"{sample.name} is the only training image, and it is too small to hold tiles of {tile} "
-            "px out of it: add normal images, or calibrate on labelled test images with "
+            f"{sample.name} is the only training image, and it is too small to hold tiles of "
+            f"{tile} px out of it: add normal images, or calibrate on labelled test images with "
             "--threshold f1"
         )
     cut = length - round(held * length / working_length)
@@ -156,8 +156,8 @@ def score_boards(
     if dark:
         console.warn(
             f"{dark:,} tiles of the boards used for the threshold are as dark as the surround that "
-            "training leaves out, and were left out; in scoring they would count as anomalous. Name "
-            "the boards' active areas in annotations.json"
+            "training leaves out, and were left out; in scoring they would count as anomalous. "
+            "Name the boards' active areas in annotations.json"
         )
     return tiles, places
 

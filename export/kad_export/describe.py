@@ -1,0 +1,138 @@
+"""What an export says about itself: the manifest's entries, and the summary that is printed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from typing import TYPE_CHECKING
+
+import kad_sdk
+from kad_export.calibrate import MIN_REGION_AREA_PX
+from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
+from kad_sdk import manifest as schema
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kad_export.bank import Bank
+    from kad_export.budget import BankSettings
+    from kad_export.calibrate import Calibration
+    from kad_export.features import BoardTiles
+    from kad_export.onnx_export import OnnxInfo
+    from kad_export.patchcore import PatchCoreNetwork
+    from kad_export.report import Silent
+    from kad_sdk.dataset import Dataset
+
+__all__ = [
+    "BANK_FILE",
+    "GOLDEN_FILE",
+    "NETWORK_FILE",
+    "describe_bank",
+    "describe_network",
+    "describe_thresholds",
+    "describe_training",
+    "summary",
+    "versions",
+]
+
+NETWORK_FILE, BANK_FILE, GOLDEN_FILE = "network.onnx", "bank.safetensors", "golden.safetensors"
+PACKAGES = ("numpy", "onnx", "onnxruntime", "opencv-python", "torch", "torchvision")
+
+
+def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.Network:
+    """Give the manifest's entry of the network."""
+    weights = network.weights
+    return schema.Network(
+        file=NETWORK_FILE,
+        backbone=network.backbone,
+        layers=network.layers,
+        weights=schema.Weights(weights.source, weights.name, weights.sha256),
+        opset=onnx.opset,
+        precision="fp32",
+        input=onnx.input,
+        outputs=tuple(schema.NetworkOutput(*output) for output in onnx.outputs),
+    )
+
+
+def describe_bank(bank: Bank, boards: Sequence[BoardTiles], settings: BankSettings) -> schema.Bank:
+    """Give the manifest's entry of the bank."""
+    rows, dims = bank.bank.shape
+    projected = bank.projected_dims if bank.projected_dims < dims else None
+    return schema.Bank(
+        file=BANK_FILE,
+        rows=rows,
+        dims=dims,
+        images=tuple(board.sample.name for board in boards),
+        coreset=schema.Coreset(
+            method="greedy-k-center",
+            fraction=settings.fraction,
+            max_rows=settings.max_rows,
+            eps=settings.eps if projected else None,
+            projected_dims=projected,
+            candidates=bank.candidates,
+            seed=settings.seed,
+            radius=bank.coreset.radius,
+        ),
+    )
+
+
+def describe_thresholds(calibration: Calibration) -> schema.Thresholds:
+    """Give the manifest's entry of the thresholds."""
+    return schema.Thresholds(
+        tile=calibration.tile,
+        map=calibration.map,
+        scale=calibration.scale,
+        method=calibration.method,
+        samples=calibration.samples,
+        min_region_area_px=MIN_REGION_AREA_PX,
+    )
+
+
+def describe_training(dataset: Dataset, boards: Sequence[BoardTiles]) -> schema.Training:
+    """Give the manifest's entry of the training images, with a digest of names and contents."""
+    digest = hashlib.sha256()
+    for board in boards:
+        with board.sample.path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{board.sample.name}\0{content}\n".encode())
+    return schema.Training(
+        layout=dataset.layout,
+        images=len(boards),
+        tiles=sum(len(board.xy) for board in boards),
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of everything that took part in an export."""
+    found = {"kad-sdk": kad_sdk.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # another wheel of it, such as headless
+            continue
+    return found
+
+
+def summary(manifest: schema.Manifest, console: Silent) -> list[tuple[str, str]]:
+    """Give the rows of the final table."""
+    network, bank, tau = manifest.network, manifest.bank, manifest.thresholds
+    gate = manifest.verification
+    worst = max(gate["outputs"].values(), key=lambda figures: figures["max_rel"])
+    size = sum(entry.size for entry in manifest.files.values())
+    return [
+        ("network", f"{network.backbone}, {' + '.join(network.layers)}"),
+        ("weights", f"{network.weights.source} ({network.weights.name})"),
+        ("trained on", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
+        ("bank", f"{bank.rows:,} of {bank.coreset.candidates:,} patches, {bank.dims} channels"),
+        (
+            "threshold",
+            f"tile {tau.tile:.4g}, map {tau.map:.4g} ({tau.method}, {tau.samples:,} tiles)",
+        ),
+        ("parity, base maps", f"max abs {worst['max_abs']:.2e}, max rel {worst['max_rel']:.2e}"),
+        ("parity, scores", f"max abs {gate['score']['max_abs']:.2e}, no decision flips"),
+        *((f"time, {name}", format_seconds(seconds)) for name, seconds in console.seconds.items()),
+        ("time, total", format_seconds(sum(console.seconds.values()))),
+        ("peak memory", format_bytes(peak_memory_bytes())),
+        ("size", format_bytes(size)),
+    ]
