@@ -24,6 +24,7 @@ __all__ = ["map_to_uint16", "render_overlay", "write_map", "write_map_npy", "wri
 
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
+_ROWS = 64  # of a map that are converted at a time: they stay in the processor's cache
 _HEAT_OPACITY = 0.6  # where the map is at twice its threshold or above
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -42,10 +43,14 @@ def map_to_uint16(anomaly_map: NDArray[np.float32], high: float) -> NDArray[np.u
     """
     if not high > 0:
         raise InvalidArgumentError(f"high: expected a number above 0, got {high}")
-    scored = ~np.isnan(anomaly_map)
-    steps = np.where(scored, anomaly_map, 0) * np.float32(65534 / high)
-    values = 1 + np.rint(np.clip(steps, 0, 65534))
-    return np.where(scored, values, 0).astype(np.uint16)
+    out = np.empty(anomaly_map.shape, np.uint16)
+    for begin in range(0, len(out), _ROWS):
+        steps = anomaly_map[begin : begin + _ROWS] * np.float32(65534 / high)
+        np.rint(steps, out=steps)
+        np.clip(steps, 0, 65534, out=steps)
+        steps += 1
+        out[begin : begin + _ROWS] = np.nan_to_num(steps, copy=False, nan=0)
+    return out
 
 
 def render_overlay(
@@ -158,22 +163,29 @@ def _draw_label(
         cv2.putText(canvas, text, at, _FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
-def _png(pixels: NDArray[Any]) -> bytes:
-    settings = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # a third of the time, a tenth more bytes
+# Of a 19-megapixel map the first takes a third of the default's time and a twentieth more bytes.
+_MAP_PNG = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+]
+_OVERLAY_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+def _png(pixels: NDArray[Any], settings: list[int]) -> bytes:
     _, data = cv2.imencode(".png", pixels, settings)
-    return bytes(data)
+    return bytes(data.tobytes())
 
 
 def write_overlay(path: str | os.PathLike[str], overlay: NDArray[np.uint8]) -> None:
     """Write an RGB picture as PNG, whole or not at all; :class:`OutputError` when it fails."""
-    write_atomic(Path(path), _png(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)))
+    write_atomic(Path(path), _png(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), _OVERLAY_PNG))
 
 
 def write_map(
     path: str | os.PathLike[str], anomaly_map: NDArray[np.float32], *, high: float
 ) -> None:
     """Write a map as 16-bit PNG; the values mean what :func:`map_to_uint16` says."""
-    write_atomic(Path(path), _png(map_to_uint16(anomaly_map, high)))
+    write_atomic(Path(path), _png(map_to_uint16(anomaly_map, high), _MAP_PNG))
 
 
 def write_map_npy(path: str | os.PathLike[str], anomaly_map: NDArray[np.float32]) -> None:
