@@ -1,0 +1,144 @@
+"""The coreset is that of plain greedy k-center, whatever the pool, the chunks and the threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kad_export import coreset
+from kad_export.coreset import Projection, k_center, projected_dims, select_coreset
+from kad_kernels.reference import distances
+from kad_kernels.reference import k_center as plain_k_center
+from kad_sdk._native import NativeIndex
+from kad_sdk.errors import InvalidArgumentError, NotFiniteError
+
+
+def _points(seed: int, n: int, dims: int, *, rounded: bool = False) -> np.ndarray:
+    points = np.random.default_rng(seed).normal(size=(n, dims)).astype(np.float32)
+    return np.round(points) if rounded else points
+
+
+@pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "many-ties"])
+@pytest.mark.parametrize("pool_rows", [1, 7, 100, 10_000])
+@pytest.mark.parametrize("seed", range(4))
+def test_selection_is_that_of_plain_greedy(monkeypatch, seed, pool_rows, rounded):
+    monkeypatch.setattr(coreset, "CHUNK_ROWS", 97)
+    points = _points(seed, 400, 5, rounded=rounded)
+    expected, radius = plain_k_center(points, 150, start=3)
+
+    selected = k_center(points, 150, start=3, pool_rows=pool_rows, threads=1 + seed % 2)
+
+    np.testing.assert_array_equal(selected.index, expected)
+    assert selected.radius == radius
+    assert selected.index.dtype == np.int64
+
+
+@pytest.mark.parametrize("dims", [1, 15, 16, 17, 31, 33, 65])
+def test_selection_at_lane_edges(dims):
+    points = _points(dims, 120, dims)
+    np.testing.assert_array_equal(k_center(points, 40).index, plain_k_center(points, 40)[0])
+
+
+@pytest.mark.parametrize("dims", [1, 16, 40, 97])
+def test_pool_distances_are_bitwise_those_of_the_core(dims):
+    points = _points(dims, 50, dims)
+    index = NativeIndex(points[7:8])
+    core, _ = index.query(points, 1)
+    index.close()
+
+    pool = coreset._distances(coreset._lanes(points), 7)
+
+    np.testing.assert_array_equal(pool, core[:, 0])
+    np.testing.assert_array_equal(pool, distances(points[7:8], points)[0])
+
+
+def test_pool_saves_passes():
+    points = _points(0, 2_000, 8)
+    assert k_center(points, 100, pool_rows=200).passes < 30
+
+
+def test_copies_are_taken_once_each_and_last():
+    points = np.zeros((50, 3), np.float32)
+    points[10] = 1
+    selected = k_center(points, 50, pool_rows=5)
+    assert selected.index[:2].tolist() == [0, 10]
+    assert sorted(selected.index.tolist()) == list(range(50))
+    assert selected.radius == 0
+
+
+def test_radius_is_the_largest_distance_to_a_centre():
+    points = _points(1, 300, 4)
+    selected = k_center(points, 20)
+    nearest = distances(points, points[selected.index]).min(axis=1)
+    assert selected.radius == nearest.max()
+
+
+def test_progress_counts_every_row():
+    counts = []
+    k_center(_points(0, 300, 4), 40, pool_rows=10, progress=counts.append)
+    assert sum(counts) == 40
+
+
+def test_projected_dims_follow_scikit_learn_and_never_grow():
+    assert projected_dims(78_400, 384, 0.9) == 278  # 4 ln(78400) / (0.405 - 0.243)
+    assert projected_dims(78_400, 100, 0.9) == 100
+    assert projected_dims(1, 384, 0.9) == projected_dims(2, 384, 0.9) > 0
+    with pytest.raises(InvalidArgumentError, match="eps must lie between 0 and 1, got 1"):
+        projected_dims(10, 10, 1)
+
+
+def test_projection_keeps_distances_within_eps():
+    project = Projection(60, 2_000, eps=0.5, seed=3)
+    points = _points(0, 60, 2_000)
+    ratio = distances(project(points), project(points)) / np.maximum(distances(points, points), 1)
+    off_diagonal = ratio[~np.eye(60, dtype=bool)] ** 2
+    assert project.dims < 2_000
+    assert 0.5 < off_diagonal.min() < off_diagonal.max() < 1.5
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64, 333])
+def test_projection_does_not_depend_on_chunks(chunk):
+    project = Projection(1_000, 384, seed=1)
+    points = _points(0, 333, 384)
+    parts = [project(points[i : i + chunk]) for i in range(0, 333, chunk)]
+    np.testing.assert_array_equal(np.concatenate(parts), project(points))
+
+
+def test_projection_is_seeded():
+    points = _points(0, 5, 384)
+    first, same, other = (Projection(1_000, 384, seed=s)(points) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+
+
+def test_select_coreset_is_greedy_on_the_projection(tmp_path):
+    points = _points(0, 1_500, 384)
+    stored = np.memmap(tmp_path / "points", np.float32, "w+", shape=points.shape)
+    stored[:] = points
+    expected, _ = plain_k_center(Projection(1_500, 384, seed=5)(points), 30)
+
+    np.testing.assert_array_equal(select_coreset(points, 30, seed=5), expected)
+    np.testing.assert_array_equal(select_coreset(stored, 30, seed=5), expected)
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "start", "message"),
+    [
+        ((10, 3), 0, 0, "n must lie between 1 and the number of points 10, got 0"),
+        ((10, 3), 11, 0, "got 11"),
+        ((10, 3), 2, 10, "start must be a row of the 10 points, got 10"),
+        ((0, 3), 1, 0, "non-empty matrix"),
+        ((10,), 1, 0, "non-empty matrix"),
+    ],
+)
+def test_bad_arguments_are_named(shape, n, start, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        select_coreset(np.zeros(shape, np.float32), n, start=start)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite_features_are_refused(value):
+    points = _points(0, 100, 4)
+    points[60, 2] = value
+    with pytest.raises(NotFiniteError, match="NaN or Inf"):
+        k_center(points, 5)
