@@ -1,0 +1,154 @@
+"""Compare an artifact's runtime with plain PyTorch, patch by patch, on a data set's test images.
+
+    python tests/export/compare_with_torch.py X.kad DATA --weights FILE [--limit N] [--json OUT]
+
+Prints, as JSON, the figures of both and how far they are apart; with --json also writes it. Exits
+with 1 when a patch distance differs by more than 1e-4 of its value, or an AUROC by more than 0.001.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from plain_patchcore import PlainPatchCore, read_rgb
+from sklearn.metrics import roc_auc_score
+
+from kad_sdk import Artifact
+from kad_sdk._native import NativeIndex
+from kad_sdk.dataset import Sample, read_mask, scan_dataset
+from kad_sdk.metrics import PixelMetrics
+from kad_sdk.scoring import BoardScorer
+from kad_sdk.session import NetworkSession
+
+DISTANCE_TOLERANCE = 1e-4  # of the distance
+AUROC_TOLERANCE = 0.001
+
+
+class Figures:
+    """Scores, labels and maps of one of the two implementations."""
+
+    def __init__(self) -> None:
+        self.images, self.image_labels = [], []
+        self.tiles, self.tile_labels = [], []
+        self.pixels = PixelMetrics()
+
+    def add(self, sample: Sample, scores, anomaly_map, tile_labels, mask) -> None:
+        """Take in an image."""
+        self.images.append(float(scores.max()))
+        self.image_labels.append(sample.label)
+        self.tiles.extend(scores.tolist())
+        self.tile_labels.extend(tile_labels)
+        self.pixels.add(anomaly_map.astype(np.float32), mask)
+
+    def to_dict(self) -> dict[str, float | None]:
+        """AUROC at each level, and AUPRO."""
+        return {
+            "image_roc_auc": auroc(self.image_labels, self.images),
+            "tile_roc_auc": auroc(self.tile_labels, self.tiles),
+            "pixel_roc_auc": self.pixels.roc_auc().value,
+            "aupro": self.pixels.aupro().value,
+        }
+
+
+def auroc(labels: list[int], scores: list[float]) -> float | None:
+    """Area under the ROC curve; None without both classes."""
+    return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else None
+
+
+def tile_truth(mask: np.ndarray, xy, frame: tuple[int, int], tile: int) -> list[int]:
+    """Label each tile 1 when a defect pixel of the image falls into it."""
+    y, x = np.nonzero(mask)
+    # A defect pixel covers this much of the frame that tiles are cut from.
+    top, bottom = y * frame[0] / mask.shape[0], (y + 1) * frame[0] / mask.shape[0]
+    left, right = x * frame[1] / mask.shape[1], (x + 1) * frame[1] / mask.shape[1]
+    hits = [(right > i) & (left < i + tile) & (bottom > j) & (top < j + tile) for i, j in xy]
+    return [int(hit.any()) for hit in hits]
+
+
+def compare(artifact: Artifact, samples: list[Sample], weights: Path, *, threads: int) -> dict:
+    """Score the samples both ways."""
+    manifest = artifact.manifest
+    plain = PlainPatchCore(manifest, artifact.bank, weights)
+    runtime = BoardScorer(
+        NetworkSession(artifact.network, threads=threads),
+        NativeIndex(artifact.bank, threads=threads),
+        preprocessing=manifest.preprocessing,
+        patchcore=manifest.patchcore,
+        map_settings=manifest.map,
+        neighbors=artifact.neighbors,
+        threads=threads,
+    )
+    figures = {"plain_pytorch": Figures(), "runtime": Figures()}
+    worst = {"distance": 0.0, "score": 0.0, "map": 0.0}
+    flips = patches = 0
+    for number, sample in enumerate(samples, 1):
+        image = read_rgb(sample.path)
+        mask = read_mask(sample, *image.shape[:2])
+        ours, theirs = runtime.score(image), plain.score(image)
+        assert ours.xy.tolist() == [list(corner) for corner in theirs.xy]
+        our_map = resized(ours.map, image.shape[:2])
+        labels = tile_truth(mask, theirs.xy, ours.map.shape, manifest.preprocessing.tile)
+        figures["runtime"].add(sample, ours.scores, our_map, labels, mask)
+        figures["plain_pytorch"].add(sample, theirs.scores, theirs.map, labels, mask)
+        for name, a, b in (
+            ("distance", ours.dist, theirs.dist),
+            ("score", ours.scores, theirs.scores),
+            ("map", our_map, theirs.map),
+        ):
+            worst[name] = max(worst[name], float(np.max(np.abs(a - b) / b)))
+        tau = manifest.thresholds.tile
+        flips += int(np.sum((ours.scores >= tau) != (theirs.scores >= tau)))
+        patches += ours.dist.size
+        print(f"{number}/{len(samples)} {sample.name}: {worst}", file=sys.stderr)  # noqa: T201
+    return {
+        **{name: both.to_dict() for name, both in figures.items()},
+        "largest_relative_difference": worst,
+        "decisions_that_differ": flips,
+        "images": len(samples),
+        "tiles": len(figures["runtime"].tiles),
+        "patches": patches,
+    }
+
+
+def resized(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bring a map to the image's own pixels, as the detector does."""
+    from kad_sdk.detector import _resize_map
+
+    return anomaly_map if anomaly_map.shape == size else _resize_map(anomaly_map, size)
+
+
+def agrees(found: dict) -> bool:
+    """Whether the two are as near to each other as they must be."""
+    plain, runtime = found["plain_pytorch"], found["runtime"]
+    near = [
+        plain[key] is None or abs(plain[key] - runtime[key]) <= AUROC_TOLERANCE for key in plain
+    ]
+    return all(near) and found["largest_relative_difference"]["distance"] <= DISTANCE_TOLERANCE
+
+
+def main() -> int:
+    """Run as a script."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--weights", type=Path, required=True, help="the network's .safetensors")
+    parser.add_argument("--limit", type=int, help="every so many images that N are left")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    samples = list(scan_dataset(given.data).test)
+    samples = samples[:: max(1, len(samples) // (given.limit or len(samples)))]
+    found = compare(Artifact.open(given.artifact), samples, given.weights, threads=given.threads)
+    text = json.dumps(found, indent=2)
+    print(text)  # noqa: T201
+    if given.json:
+        given.json.write_text(text + "\n")
+    return 0 if agrees(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
