@@ -126,8 +126,8 @@ class PatchCore:
     pooling: Literal["same-bilinear", "valid-adaptive"]
     grid: tuple[Pixels, Pixels]
     reweighting: Literal["none", "thesis", "paper"]
-    # Rows m_i of the re-weighting. "paper" counts m* among them, so it may have one more.
-    n_neighbors: Annotated[int, Range(0, MAX_NEIGHBORS + 1)]
+    # Columns of the bank's table of neighbours; "paper" weighs m* itself beside them.
+    n_neighbors: Annotated[int, Range(0, MAX_NEIGHBORS)]
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def _check_consistency(manifest: Manifest) -> None:
     channels = sum(output.channels for output in network.outputs)
     if bank.dims != channels:
         raise expected("bank.dims", f"{channels}, the sum of the outputs' channels", bank.dims)
-    available = min(MAX_NEIGHBORS, bank.rows - 1) + (patchcore.reweighting == "paper")
+    available = min(MAX_NEIGHBORS, bank.rows - 1)
     if patchcore.reweighting != "none" and not 1 <= patchcore.n_neighbors <= available:
         raise expected(
             "patchcore.n_neighbors",

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kad_export.bank import Bank, build_bank
 from kad_export.budget import BankSettings, scratch_folder
-from kad_export.calibrate import (
-    DEFAULT_THRESHOLD,
-    Calibration,
-    ThresholdMethod,
-    calibrate,
-)
-from kad_export.data import NORMALISATIONS, load_board, load_training_board, tile_statistics
+from kad_export.calibrate import Calibration, ThresholdMethod, calibrate
+from kad_export.data import load_board
 from kad_export.describe import (
     GOLDEN_FILE,
     NETWORK_FILE,
@@ -28,79 +24,51 @@ from kad_export.describe import (
     versions,
 )
 from kad_export.errors import ExportError
-from kad_export.features import BoardTiles, PatchExtractor
+from kad_export.features import PatchExtractor
 from kad_export.holdout import crop_tiles, pick_golden, score_boards, split_board, split_holdout
-from kad_export.onnx_export import export_onnx
-from kad_export.patchcore import build_network
+from kad_export.onnx_export import OnnxInfo, export_onnx
+from kad_export.options import N_NEIGHBORS, PatchCoreOptions
+from kad_export.patchcore import PatchCoreNetwork, build_network
 from kad_export.report import Silent
+from kad_export.survey import measure_normalisation, survey_boards
 from kad_export.verify import TOLERANCE, expected_scores, parity_gate
 from kad_sdk import manifest as schema
 from kad_sdk._native import NativeIndex, preprocess
 from kad_sdk.artifact import Artifact, write_artifact
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
-from kad_sdk.errors import DatasetError, InvalidArgumentError, OutputError
+from kad_sdk.errors import OutputError
 from kad_sdk.scoring import BoardScorer
 from kad_sdk.session import NetworkSession, default_threads
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
-__all__ = ["PatchCoreOptions", "export_patchcore"]
+__all__ = ["PatchCoreOptions", "check_output", "export_patchcore"]
 
-_MAP = schema.MapSettings(sigma=4.0, radius=16)  # px (thesis, chapter 4); cut off at four sigmas
-N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 9}  # the paper counts m* itself
+MAP_SETTINGS = schema.MapSettings(sigma=4.0, radius=16)  # px (thesis, chapter 4); to four sigmas
 
 
 @dataclass(frozen=True)
-class PatchCoreOptions:
-    """What ``kad-export patchcore`` can be told; the same names, the same defaults."""
+class _Network:
+    """The network on both sides: PyTorch's module, and the graph in the runtime."""
 
-    backbone: str = "resnet18"
-    layers: tuple[str, ...] = ("layer2", "layer3")
-    pooling: str = "same-bilinear"
-    weights: str = "imagenet"
-    tile: int = 224
-    stride: int = 112
-    train_stride: int | None = None  # None: as stride
-    resize: tuple[int, int] | None = None
-    denoise: schema.Denoise | None = None
-    normalisation: str = "imagenet"
-    coreset: float = 0.01
-    max_bank: int = 10_000
-    seed: int = 0
-    threshold: str = DEFAULT_THRESHOLD
-    holdout: float = 0.1
-    reweighting: str = "thesis"
-    memory_bytes: int = 4 * 2**30
-    scratch: Path | None = None
-    threads: int | None = None  # None: all processors of this process
-    batch: int = 16
-    force: bool = False
+    module: PatchCoreNetwork
+    onnx: OnnxInfo
+    graph: bytes
+    session: NetworkSession
+    grid: tuple[int, int]
 
-    def __post_init__(self) -> None:
-        checks = {
-            "tile": (1 <= self.tile <= 4096, "1 to 4096 px"),
-            "stride": (self.stride >= 1, "at least 1 px"),
-            "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),
-            "coreset": (0 < self.coreset <= 1, "a fraction above 0, at most 1"),
-            "max_bank": (self.max_bank >= 1, "at least 1 row"),
-            "seed": (0 <= self.seed < 2**32, "0 to 2^32 - 1"),
-            "holdout": (0 < self.holdout < 1, "a share between 0 and 1"),
-            "batch": (self.batch >= 1, "at least 1 tile"),
-            "threads": (self.threads is None or self.threads >= 1, "at least 1"),
-            "reweighting": (self.reweighting in N_NEIGHBORS, ", ".join(N_NEIGHBORS)),
-            "normalisation": (
-                self.normalisation in ("dataset", *NORMALISATIONS),
-                ", ".join(("dataset", *NORMALISATIONS)),
-            ),
-        }
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise InvalidArgumentError(
-                    f"{name}: expected {expected}, got {getattr(self, name)!r}"
-                )
-        ThresholdMethod.parse(self.threshold)
+
+@dataclass(frozen=True)
+class _Fitted:
+    """All that scores a tile; what is left to find is the threshold."""
+
+    network: _Network
+    preprocessing: schema.Preprocessing
+    settings: schema.PatchCore
+    bank: Bank
+    index: NativeIndex
+    threads: int
 
 
 def export_patchcore(
@@ -141,54 +109,76 @@ def export_patchcore(
     target = check_output(Path(out), force=options.force)
     dataset = scan_dataset(data)
     learn, judge = _split(dataset, options)
+    with console.step("network"):
+        module = build_network(options.backbone, options.layers, options.pooling, options.weights)
+    console.line(
+        f"network: {options.backbone} to {module.layers[-1]}, weights: {module.weights.source} "
+        f"({module.weights.name})"
+    )
+    boards = survey_boards(learn, judge, options, console)
+    preprocessing = measure_normalisation(learn, options, console)
     with scratch_folder(options.scratch) as scratch:
-        export = _Export(options, console, scratch)
-        boards = export.survey(learn)
-        preprocessing = export.measure(learn)
-        bank = export.build_bank(boards, preprocessing)
-        index = NativeIndex(bank.bank, threads=export.threads)
-        settings = export.patchcore_settings(len(bank.bank))
-        fitted = {
-            "preprocessing": preprocessing,
-            "settings": settings,
-            "bank": bank,
-            "index": index,
-        }
-        calibration, golden = export.calibrate(judge, **fitted)
-        expected, figures = export.verify(golden, calibration=calibration, **fitted)
-        with console.step("writing"):
-            manifest = schema.Manifest(
-                created_by=versions(),
-                network=describe_network(export.network, export.onnx),
-                preprocessing=preprocessing,
-                patchcore=settings,
-                map=_MAP,
-                bank=describe_bank(bank, boards, export.bank_settings),
-                thresholds=describe_thresholds(calibration),
-                golden=schema.Golden(GOLDEN_FILE, len(golden), TOLERANCE),
-                training=describe_training(dataset, boards),
-                verification=figures,
-            )
-            path = write_artifact(
-                target,
-                manifest,
-                network=export.graph,
-                bank=bank.tensors(),
-                golden=expected,
-                replace=options.force,
-            )
-    console.table(f"exported {path}", summary(Artifact.open(path).manifest, console))
+        with console.step("network"):
+            network = _compile(module, options, scratch)
+        settings = BankSettings(
+            fraction=options.coreset,
+            max_rows=options.max_bank,
+            seed=options.seed,
+            memory_bytes=options.memory_bytes,
+            scratch=scratch,
+            threads=_threads(options),
+        )
+        extract = _extractor(network, preprocessing, options)
+        bank = build_bank(boards, extract, settings, console)
+    fitted = _fit(network, preprocessing, bank, options)
+    calibration, golden = _calibrate(judge, fitted, extract, options, console)
+    with console.step("parity gate"):
+        expected, figures = _verify(golden, fitted, calibration)
+    manifest = schema.Manifest(
+        created_by=versions(),
+        network=describe_network(module, network.onnx),
+        preprocessing=preprocessing,
+        patchcore=fitted.settings,
+        map=MAP_SETTINGS,
+        bank=describe_bank(bank, boards, settings),
+        thresholds=describe_thresholds(calibration),
+        golden=schema.Golden(GOLDEN_FILE, len(golden), TOLERANCE),
+        training=describe_training(dataset, boards),
+        verification=figures,
+    )
+    with console.step("writing"):
+        path = write_artifact(
+            target,
+            manifest,
+            network=network.graph,
+            bank=bank.tensors(),
+            golden=expected,
+            replace=options.force,
+        )
+        written = Artifact.open(path)  # as a reader will: every check passes
+    console.table(f"exported {path}", summary(written.manifest, console))
     return path
 
 
 def check_output(path: Path, *, force: bool) -> Path:
-    """Refuse an output that exists or has no folder to lie in, before any work is done."""
+    """Refuse an output that cannot be written, before any work is done.
+
+    Raises
+    ------
+    OutputError
+        Not called ``NAME.kad``, exists already, or its folder is missing or read-only.
+    """
+    folder = path.absolute().parent
     if path.suffix != ".kad":
         raise OutputError(f"{path}: an artifact is a folder NAME.kad: call it {path.name}.kad")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.absolute().parent} does not exist: make it")
+    if not folder.is_dir():
+        raise OutputError(f"{path}: the folder {folder} does not exist: make it first")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{path}: nothing can be written into {folder}: name another folder")
     if path.exists() and not force:
         raise OutputError(f"{path} exists already: remove it, or replace it with --force")
+    if path.exists() and not (path / "manifest.json").is_file():
+        raise OutputError(f"{path} exists and is no artifact, so it is not replaced: remove it")
     return path
 
 
@@ -203,197 +193,115 @@ def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], l
     return [first], [second]
 
 
-class _Export:
-    """One run: the options, the exported network, and the steps that need both."""
+def _threads(options: PatchCoreOptions) -> int:
+    return options.threads or default_threads()
 
-    def __init__(self, options: PatchCoreOptions, console: Silent, scratch: Path) -> None:
-        self.options, self.console = options, console
-        self.threads = options.threads or default_threads()
-        with console.step("network"):
-            self.network = build_network(
-                options.backbone, options.layers, options.pooling, options.weights
-            )
-            self.onnx = export_onnx(self.network, scratch / NETWORK_FILE, tile=options.tile)
-            self.graph = (scratch / NETWORK_FILE).read_bytes()
-            self.session = NetworkSession(self.graph, threads=self.threads)
-        self.bank_settings = BankSettings(
-            fraction=options.coreset,
-            max_rows=options.max_bank,
-            seed=options.seed,
-            memory_bytes=options.memory_bytes,
-            scratch=scratch,
-            threads=self.threads,
-        )
-        self.grid = self.network.grid(options.tile)
-        weights = self.network.weights
-        console.line(
-            f"network: {options.backbone} to {self.network.layers[-1]}, weights: {weights.source} "
-            f"({weights.name})"
-        )
 
-    def survey(self, samples: Sequence[Sample]) -> list[BoardTiles]:
-        """Plan the training tiles of every board, before anything is computed."""
-        options, boards = self.options, []
-        with (
-            self.console.step("images"),
-            self.console.progress("images", len(samples), "boards") as bar,
-        ):
-            for sample in samples:
-                image, xy = load_training_board(
-                    sample,
-                    tile=options.tile,
-                    stride=options.train_stride or options.stride,
-                    resize=options.resize,
-                    denoise=None,  # the plan is that of the board as it was taken
-                    threads=self.threads,
-                )
-                boards.append(BoardTiles(sample, xy, *image.shape[:2]))
-                bar.advance()
-        if not any(len(board.xy) for board in boards):
-            raise DatasetError(
-                f"none of the tiles of the {len(samples)} training images passes the filters: all "
-                "are too dark (a mean grey level above 31 of 255 is expected) or touch a label; "
-                "check the images' exposure and annotations.json"
-            )
-        return [board for board in boards if len(board.xy)]
+def _compile(module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path) -> _Network:
+    file = scratch / NETWORK_FILE
+    onnx = export_onnx(module, file, tile=options.tile)
+    graph = file.read_bytes()
+    session = NetworkSession(graph, threads=_threads(options))
+    return _Network(module, onnx, graph, session, module.grid(options.tile))
 
-    def measure(self, samples: Sequence[Sample]) -> schema.Preprocessing:
-        """Settle mean and standard deviation, and with them how boards become tiles."""
-        options = self.options
-        stride = options.train_stride or options.stride
-        if options.normalisation != "dataset":
-            mean, std = NORMALISATIONS[options.normalisation]
-        else:
-            with (
-                self.console.step("statistics"),
-                self.console.progress("statistics", len(samples), "boards") as bar,
-            ):
-                mean, std, _ = tile_statistics(
-                    samples,
-                    tile=options.tile,
-                    stride=stride,
-                    resize=options.resize,
-                    denoise=options.denoise,
-                    threads=self.threads,
-                    progress=bar.advance,
-                )
-        return schema.Preprocessing(
-            tile=options.tile,
-            stride=options.stride,
-            train_stride=stride,
-            resize=options.resize,
-            mean=tuple(float(np.float32(v)) for v in mean),
-            std=tuple(float(np.float32(v)) for v in std),
-            normalisation=options.normalisation,
-            denoise=options.denoise,
-        )
 
-    def build_bank(self, boards: Sequence[BoardTiles], preprocessing: schema.Preprocessing) -> Bank:
-        """Features of all tiles, thinned to a coreset."""
-        options = self.options
-        extract = PatchExtractor(
-            self.session,
-            self._load,
-            tile=options.tile,
-            mean=preprocessing.mean,
-            std=preprocessing.std,
-            grid=self.grid,
-            resampling=self.network.resampling,
-            batch=options.batch,
-            threads=self.threads,
-        )
-        return build_bank(boards, extract, self.bank_settings, self.console)
-
-    def patchcore_settings(self, rows: int) -> schema.PatchCore:
-        """Settle how maps become features and distances a score."""
-        reweighting = self.options.reweighting
-        wanted = N_NEIGHBORS[reweighting]
-        if wanted and rows < 2:
-            raise ExportError(
-                f"re-weighting {reweighting!r} compares bank rows with each other, and the bank "
-                f"has {rows}: raise --coreset or --max-bank, or use --reweighting none"
-            )
-        return schema.PatchCore(
-            resampling=self.network.resampling,
-            pooling=self.network.pooling,
-            grid=self.grid,
-            reweighting=reweighting,
-            n_neighbors=min(wanted, rows - 1 + (reweighting == "paper")),
-        )
-
-    def calibrate(
-        self,
-        samples: Sequence[Sample],
-        *,
-        preprocessing: schema.Preprocessing,
-        settings: schema.PatchCore,
-        bank: Bank,
-        index: NativeIndex,
-    ) -> tuple[Calibration, np.ndarray]:
-        """Find the thresholds, and crop golden tiles (G, t, t, 3) uint8 from the same boards."""
-        scorer = BoardScorer(
-            self.session,
-            index,
-            preprocessing=preprocessing,
-            patchcore=settings,
-            map_settings=_MAP,
-            neighbors=bank.neighbors,
-            threads=self.threads,
-            batch=self.options.batch,
-        )
-        with self.console.step("threshold"):
-            tiles, places = score_boards(samples, scorer, preprocessing, self.console)
-            calibration = calibrate(ThresholdMethod.parse(self.options.threshold), tiles)
-            golden = crop_tiles(pick_golden(places, calibration), self._load, self.options.tile)
-        for text in calibration.warnings:
-            self.console.warn(text)
-        return calibration, golden
-
-    def verify(
-        self,
-        golden: np.ndarray,
-        *,
-        preprocessing: schema.Preprocessing,
-        settings: schema.PatchCore,
-        bank: Bank,
-        index: NativeIndex,
-        calibration: Calibration,
-    ) -> tuple[dict[str, np.ndarray], dict[str, object]]:
-        """Pass the parity gate; returns the golden tensors and the gate's figures."""
-        corner = np.zeros((1, 2), np.int32)
-        tiles = np.concatenate(
-            [
-                preprocess(
-                    image, corner, tile=len(image), mean=preprocessing.mean, std=preprocessing.std
-                )
-                for image in golden
-            ]
-        )  # (G, 3, t, t)
-        common = {
-            "neighbors": bank.neighbors,
-            "settings": settings,
-            "tau": calibration.tile,
-        }
-        with self.console.step("parity gate"):
-            expected = expected_scores(self.network, tiles, bank=bank.bank, **common)
-            figures = parity_gate(
-                expected,
-                self.session,
-                index,
-                tiles,
-                layers=self.network.layers,
-                tolerance=TOLERANCE,
-                threads=self.threads,
-                **common,
-            )
-        tensors = {f"base_map_{i}": maps for i, maps in enumerate(expected.base_maps)}
-        tensors |= {"tiles": golden, "dist": expected.dist, "score": expected.score}
-        return tensors | {"anomalous": expected.anomalous}, figures
-
-    def _load(self, sample: Sample) -> np.ndarray:
+def _extractor(
+    network: _Network, preprocessing: schema.Preprocessing, options: PatchCoreOptions
+) -> PatchExtractor:
+    def load(sample: Sample) -> np.ndarray:
         return load_board(
             sample,
-            resize=self.options.resize,
-            denoise=self.options.denoise,
-            threads=self.threads,
+            resize=options.resize,
+            denoise=options.denoise,
+            threads=_threads(options),
         )
+
+    return PatchExtractor(
+        network.session,
+        load,
+        tile=options.tile,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        grid=network.grid,
+        resampling=network.module.resampling,
+        batch=options.batch,
+        threads=_threads(options),
+    )
+
+
+def _fit(
+    network: _Network, preprocessing: schema.Preprocessing, bank: Bank, options: PatchCoreOptions
+) -> _Fitted:
+    """Settle how distances become a score, now that the bank is known."""
+    rows, wanted = len(bank.bank), N_NEIGHBORS[options.reweighting]
+    if wanted and rows < 2:
+        raise ExportError(
+            f"re-weighting {options.reweighting!r} compares bank rows with each other, and the "
+            f"bank has {rows}: raise --coreset or --max-bank, or use --reweighting none"
+        )
+    settings = schema.PatchCore(
+        resampling=network.module.resampling,
+        pooling=network.module.pooling,
+        grid=network.grid,
+        reweighting=options.reweighting,
+        n_neighbors=min(wanted, rows - 1),
+    )
+    threads = _threads(options)
+    index = NativeIndex(bank.bank, threads=threads)
+    return _Fitted(network, preprocessing, settings, bank, index, threads)
+
+
+def _calibrate(
+    samples: Sequence[Sample],
+    fitted: _Fitted,
+    extract: PatchExtractor,
+    options: PatchCoreOptions,
+    console: Silent,
+) -> tuple[Calibration, np.ndarray]:
+    """Find the thresholds, and crop golden tiles (G, t, t, 3) uint8 from the same boards."""
+    scorer = BoardScorer(
+        fitted.network.session,
+        fitted.index,
+        preprocessing=fitted.preprocessing,
+        patchcore=fitted.settings,
+        map_settings=MAP_SETTINGS,
+        neighbors=fitted.bank.neighbors,
+        threads=fitted.threads,
+        batch=options.batch,
+    )
+    with console.step("threshold"):
+        tiles, places = score_boards(samples, scorer, fitted.preprocessing, console)
+        calibration = calibrate(ThresholdMethod.parse(options.threshold), tiles)
+        golden = crop_tiles(pick_golden(places, calibration), extract.load, options.tile)
+    for text in calibration.warnings:
+        console.warn(text)
+    return calibration, golden
+
+
+def _verify(
+    golden: np.ndarray, fitted: _Fitted, calibration: Calibration
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Pass the parity gate; returns the tensors of ``golden.safetensors`` and the figures."""
+    preprocessing = fitted.preprocessing
+    corner = np.zeros((1, 2), np.int32)
+    cut = {"tile": preprocessing.tile, "mean": preprocessing.mean, "std": preprocessing.std}
+    tiles = np.concatenate([preprocess(image, corner, **cut) for image in golden])  # (G, 3, t, t)
+    common = {
+        "neighbors": fitted.bank.neighbors,
+        "settings": fitted.settings,
+        "tau": calibration.tile,
+    }
+    expected = expected_scores(fitted.network.module, tiles, bank=fitted.bank.bank, **common)
+    figures = parity_gate(
+        expected,
+        fitted.network.session,
+        fitted.index,
+        tiles,
+        layers=fitted.network.module.layers,
+        tolerance=TOLERANCE,
+        threads=fitted.threads,
+        **common,
+    )
+    tensors = {f"base_map_{i}": maps for i, maps in enumerate(expected.base_maps)}
+    tensors |= {"tiles": golden, "dist": expected.dist, "score": expected.score}
+    return tensors | {"anomalous": expected.anomalous}, figures

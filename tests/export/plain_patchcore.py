@@ -115,11 +115,10 @@ class PlainPatchCore:
         root = 1.0
         between = direct(self.bank[nearest_rows], self.bank)  # (B, M), from m* to the bank
         between[every, nearest_rows] = torch.inf
-        n_others = self.method.n_neighbors - (self.method.reweighting == "paper")
-        others = between.topk(n_others, largest=False).indices
+        others = between.topk(self.method.n_neighbors, largest=False).indices
         if self.method.reweighting == "thesis":
             root = math.sqrt(self.bank.shape[1])
-        else:  # the paper counts m* too
+        else:  # the paper weighs m* too
             others = torch.cat([nearest_rows[:, None], others], dim=1)
         away = (queries[:, None] - self.bank[others]).norm(dim=2)  # (B, N)
         weight = 1 - torch.exp(largest / root) / torch.exp(away / root).sum(dim=1)
