@@ -286,8 +286,8 @@ def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
     Writes OUT/metrics.json, scores.csv and pictures of the curves, and prints a table.
     """
     from kad_sdk.dataset import scan_dataset
-    from kad_sdk.evaluate import evaluate as evaluate_detector
-    from kad_sdk.evaluate import format_table
+    from kad_sdk.evaluation import evaluate as evaluate_detector
+    from kad_sdk.evaluation import format_table
 
     dataset = scan_dataset(data)
     with (
