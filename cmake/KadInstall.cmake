@@ -27,7 +27,9 @@ install(FILES "${CMAKE_CURRENT_BINARY_DIR}/kadConfig.cmake"
               "${CMAKE_CURRENT_BINARY_DIR}/kadConfigVersion.cmake"
         DESTINATION "${kad_config_dir}")
 
-# An absolute GNUInstallDirs path stays what it is, a relative one hangs below the prefix.
+# The prefix is found from where kad.pc lies, so an installed tree can be moved. An absolute
+# GNUInstallDirs path stays what it is, a relative one hangs below the prefix.
+file(RELATIVE_PATH kad_pc_prefix "${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig" "${CMAKE_INSTALL_PREFIX}")
 cmake_path(APPEND kad_pc_libdir "\${prefix}" "${CMAKE_INSTALL_LIBDIR}")
 cmake_path(APPEND kad_pc_includedir "\${prefix}" "${CMAKE_INSTALL_INCLUDEDIR}")
 configure_file(cmake/kad.pc.in kad.pc @ONLY)

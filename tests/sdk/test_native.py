@@ -143,7 +143,7 @@ def test_unaligned_and_strided_arrays_give_the_same():
     np.testing.assert_array_equal(got[1], expected[1])
 
 
-# ---- the ABI as the C tests freeze it -------------------------------------------------------------
+# ---- the ABI as the C tests freeze it ----------------------------------------------------------
 
 SNAPSHOT = Path(__file__).parents[1] / "c" / "abi_layout.txt"
 
