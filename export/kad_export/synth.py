@@ -9,6 +9,7 @@ exact, because it is what the defects were painted with.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,15 @@ class SynthSummary:
     train: tuple[str, ...]
     test: tuple[str, ...]
     defects: tuple[Defect, ...]
+
+    def __str__(self) -> str:
+        height, width = self.size
+        counts = Counter(defect.kind for defect in self.defects)
+        found = ", ".join(f"{count} x {kind}" for kind, count in counts.items()) or "none"
+        return (
+            f"{self.folder}: {len(self.train)} normal boards, {len(self.test)} test boards of "
+            f"{height} x {width} px ({self.category}, seed {self.seed}); defects: {found}"
+        )
 
 
 @dataclass(frozen=True)
@@ -211,14 +221,8 @@ def _paint(
         stamp = _put(rng, dot(rng), board.border, taken)
         if stamp is not None:
             stamps.append(stamp)
-
-    def render(start: int, stop: int) -> np.ndarray:
-        band = board.render(start, stop)
-        for stamp in stamps:
-            stamp.apply(band, start)
-        return band
-
-    return _Picture(camera.expose(rng, render, size), truth, board.border, labels, defects)
+    image = camera.expose(rng, lambda start, stop: board.render(start, stop, stamps), size)
+    return _Picture(image, truth, board.border, labels, defects)
 
 
 def _label_sizes(rng: np.random.Generator, border: Rect) -> list[tuple[int, int]]:

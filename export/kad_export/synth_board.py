@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kad_export.synth_paint import noise, smoothstep
 from kad_sdk.annotations import Rect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kad_export.synth_paint import Stamp
 
 __all__ = ["CATEGORIES", "Board", "Frame", "make_board"]
 
@@ -53,35 +59,41 @@ class Board:
     border: Rect
     albedo: np.ndarray  # (3,)
     texture: np.ndarray  # (H, W) float32, about 0
-    across: np.ndarray  # (W, 3) light along the line
+    across: np.ndarray  # (3, W) light along the line
     along: np.ndarray  # (H,) light along the travel
-    wobble: np.ndarray  # (H + W,) unevenness of the cut, px
+    wobble: tuple[np.ndarray, ...]  # (max(H, W),) for each side: unevenness of the cut, px
     weave: np.ndarray  # (32, W) surface of the conveyor
     frames: tuple[Frame, ...]
     light: tuple[float, float]
 
-    def render(self, start: int, stop: int) -> np.ndarray:
-        """Light that reaches the lens from rows `start` to `stop`, (n, W, 3) float32."""
+    def render(self, start: int, stop: int, stamps: Sequence[Stamp] = ()) -> np.ndarray:
+        """Light that reaches the lens from rows `start` to `stop`, (3, n, W) float32.
+
+        `stamps` lie on the surface and are lit with it.
+        """
         rows = np.arange(start, stop, dtype=np.float32)[:, None]
         columns = np.arange(self.width, dtype=np.float32)[None, :]
         u = columns - self.skew * (rows - self.height / 2)  # (n, W)
         v = rows + self.skew * (columns - self.width / 2)
         west, east = u - self.left, self.right - u
         north, south = v - self.top, self.bottom - v
-        wobble_y, wobble_x = self.wobble[start:stop, None], self.wobble[None, -self.width :]
-        inside = np.minimum(
-            np.minimum(west, east) + wobble_y, np.minimum(north, south) + wobble_x
-        )  # distance to the board's edge, px
+        cut = self.wobble
+        inside = np.minimum(west + cut[0][start:stop, None], east + cut[1][start:stop, None])
+        inside = np.minimum(inside, north + cut[2][: self.width])
+        inside = np.minimum(inside, south + cut[3][: self.width])  # distance to the edge, px
         shade = 1 + self.texture[start:stop]
         shade *= _edge_profile(inside, (west, east, north, south))
         for frame in self.frames:
             _mould(shade, u, v, frame, self.light)
+        scene = shade * self.albedo[:, None, None]
+        for stamp in stamps:
+            stamp.apply(scene, start)
         coverage = smoothstep(-2.4, 2.4, inside)
-        shade *= coverage * self.along[start:stop, None]
-        scene = shade[..., None] * (self.albedo * self.across)[None]
+        scene *= coverage * self.along[start:stop, None]
+        scene *= self.across[:, None]
         dark = (1 - coverage) * self.weave[np.arange(start, stop) % len(self.weave)]
         dark *= 1 + 2.0 * np.exp(np.minimum(inside, 0) / 22)  # the board lights the belt beside it
-        scene += dark[..., None] * _BELT
+        scene += dark * _BELT[:, None, None]
         return scene
 
 
@@ -112,7 +124,7 @@ def make_board(
         along=(
             1 + 0.012 * noise(rng, height, 9, 180.0)[:, 4] + 0.0015 * rng.standard_normal(height)
         ).astype(np.float32),
-        wobble=_wobble(rng, height + width),
+        wobble=tuple(_wobble(rng, max(size)) for _ in range(4)),
         weave=_weave(rng, width),
         frames=_frames(rng, (left, top, right, bottom)) if category == "white-with-edges" else (),
         light=light,
@@ -151,8 +163,8 @@ def _light_across(rng: np.random.Generator, width: int) -> np.ndarray:
     profile = 1.16 - rng.uniform(0.30, 0.38) * (x - centre) ** 2
     ripple = noise(rng, 9, width, width / 14)[4]
     profile += 0.008 * ripple
-    warmth = np.array([0.010, 0.0, -0.022]) * (x[:, None] - centre) ** 2
-    return (profile[:, None] * (1 + warmth)).astype(np.float32)  # (W, 3)
+    warmth = np.array([[0.010], [0.0], [-0.022]]) * (x - centre) ** 2
+    return (profile * (1 + warmth)).astype(np.float32)  # (3, W)
 
 
 def _wobble(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -174,13 +186,14 @@ def _weave(rng: np.random.Generator, width: int) -> np.ndarray:
 
 def _edge_profile(inside: np.ndarray, sides: tuple[np.ndarray, ...]) -> np.ndarray:
     """Shade the rounded, banded edge: bright where it faces the light, else dark; and its joint."""
-    west, east, north, south = sides
-    level = np.where(west < east, 0.04, -0.20).astype(np.float32)
-    upright = np.where(north < south, 0.10, -0.28).astype(np.float32)
+    profile = np.ones_like(inside)
+    rim = np.nonzero((inside > -4) & (inside < 40))
+    west, east, north, south = (side[rim] for side in sides)
+    level, upright = np.where(west < east, 0.04, -0.20), np.where(north < south, 0.10, -0.28)
     facing = np.where(np.minimum(west, east) < np.minimum(north, south), level, upright)
-    near = np.clip(inside, 0, 40)
-    joint = 0.07 * np.exp(-(((near - 7.5) / 1.1) ** 2))
-    return 1 + np.exp(-near / 3.5) * facing - joint
+    near = np.clip(inside[rim], 0, None)
+    profile[rim] += np.exp(-near / 3.5) * facing - 0.07 * np.exp(-(((near - 7.5) / 1.1) ** 2))
+    return profile
 
 
 def _frames(

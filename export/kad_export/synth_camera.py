@@ -32,7 +32,7 @@ _SHOT, _READ = 5.5e-5, 1.6e-6  # variance of noise for each unit of signal, and 
 
 @dataclass(frozen=True)
 class Camera:
-    """Fixed pattern of one camera; `gain` and `offset` are (2, W, 3), slowly mixed by row."""
+    """Fixed pattern of one camera; `gain` and `offset` are (2, 3, W), slowly mixed by row."""
 
     gain: np.ndarray
     offset: np.ndarray
@@ -50,7 +50,7 @@ class Camera:
         rng : Generator
             For noise and drift.
         render : callable
-            (start, stop) to the light from these rows, (n, W, 3) float32.
+            (start, stop) to the light from these rows, (3, n, W) float32.
         size : (height, width)
 
         Returns
@@ -64,43 +64,47 @@ class Camera:
         for start in range(0, height, _BAND):
             stop = min(start + _BAND, height)
             first, last = max(start - _REACH, 0), min(stop + _REACH, height)
-            band = _optics(render(first, last))[start - first : stop - first]
-            mix = drift[start:stop, None, None].astype(np.float32)
-            band *= self.gain[0] + mix * (self.gain[1] - self.gain[0])
-            band += self.offset[0] + mix * (self.offset[1] - self.offset[0])
+            band = _optics(render(first, last))[:, start - first : stop - first]
+            mix = drift[start:stop, None].astype(np.float32)
+            band *= _mixed(self.gain, mix)
+            band += _mixed(self.offset, mix)
             grain = rng.standard_normal(band.shape, dtype=np.float32)
             grain *= np.sqrt(_SHOT * np.maximum(band, 0) + _READ)
             band += grain
             np.clip(band * 255 + 0.5, 0, 255, out=band)
-            image[start:stop] = band
+            image[start:stop] = cv2.merge(list(band.astype(np.uint8)))
         return image
 
 
 def make_camera(rng: np.random.Generator, width: int) -> Camera:
     """Draw the fixed pattern of a camera with `width` pixels a line."""
-    gain = 1 + 0.0075 * rng.standard_normal((2, width, 3))
+    gain = 1 + 0.0075 * rng.standard_normal((2, 3, width))
     gain[1] = gain[0] + 0.45 * (gain[1] - gain[0])  # the pattern drifts, it does not change
     tap = np.arange(width) * 4 // width % 2  # the sensor is read out by four amplifiers
-    gain += 0.0025 * tap[:, None] * rng.choice([-1, 1], 3)
+    gain += 0.0025 * tap * rng.choice([-1, 1], (3, 1))
     dusty = rng.random(width) < 0.008  # dust before a pixel: a line that is seen at once
-    gain -= (
-        dusty[:, None] * rng.uniform(0.01, 0.045, (width, 1)) * rng.dirichlet([1, 1, 1], width) * 2
-    )
-    offset = 0.0035 * np.abs(rng.standard_normal((2, width, 3)))
-    hot = rng.random((width, 3)) < 0.012
-    offset += hot * rng.uniform(0.006, 0.03, (width, 3))
+    gain -= dusty * rng.uniform(0.02, 0.09, width) * rng.dirichlet([1, 1, 1], width).T
+    offset = 0.0035 * np.abs(rng.standard_normal((2, 3, width)))
+    hot = rng.random((3, width)) < 0.012
+    offset += hot * rng.uniform(0.006, 0.03, (3, width))
     return Camera(gain.astype(np.float32), offset.astype(np.float32))
+
+
+def _mixed(pattern: np.ndarray, mix: np.ndarray) -> np.ndarray:
+    """Give the pattern (2, 3, W) on rows whose share of its second state is `mix` (n, 1)."""
+    first, second = pattern[:, :, None]
+    return first + mix * (second - first)  # (3, n, W)
 
 
 def _optics(scene: np.ndarray) -> np.ndarray:
     """Blur by lens and motion, each colour shifted along the travel."""
     taps = np.arange(-_REACH, _REACH + 1)
     across = _kernel(taps, _SIGMA_X)
-    channels = [
-        cv2.sepFilter2D(channel, cv2.CV_32F, across, _kernel(taps - shift, _SIGMA_Y))
-        for channel, shift in zip(cv2.split(scene), _SHIFT, strict=True)
+    planes = [
+        cv2.sepFilter2D(plane, cv2.CV_32F, across, _kernel(taps - shift, _SIGMA_Y))
+        for plane, shift in zip(scene, _SHIFT, strict=True)
     ]
-    return cv2.merge(channels)
+    return np.stack(planes)
 
 
 def _kernel(at: np.ndarray, sigma: float) -> np.ndarray:

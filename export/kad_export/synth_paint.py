@@ -56,16 +56,16 @@ class Stamp:
         return replace(self, x=x, y=y)
 
     def apply(self, band: np.ndarray, first_row: int) -> None:
-        """Paint the part that falls into `band` (n, W, 3), rows from `first_row` on."""
+        """Paint the part that falls into `band` (3, n, W), rows from `first_row` on."""
         height, width = self.shape
-        top, bottom = max(self.y, first_row), min(self.y + height, first_row + len(band))
-        left, right = max(self.x, 0), min(self.x + width, band.shape[1])
+        top, bottom = max(self.y, first_row), min(self.y + height, first_row + band.shape[1])
+        left, right = max(self.x, 0), min(self.x + width, band.shape[2])
         if top >= bottom or left >= right:
             return
         own = np.s_[top - self.y : bottom - self.y, left - self.x : right - self.x]
-        part = band[top - first_row : bottom - first_row, left:right]
-        part *= self.gain[own]
-        part += self.add[own]
+        part = band[:, top - first_row : bottom - first_row, left:right]
+        part *= np.moveaxis(self.gain[own], 2, 0)
+        part += np.moveaxis(self.add[own], 2, 0)
 
 
 def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:

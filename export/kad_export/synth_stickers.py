@@ -11,7 +11,7 @@ from kad_export.synth_paint import Stamp, noise
 
 __all__ = ["sticker"]
 
-_PAPER = np.array([0.90, 0.905, 0.885], np.float32)
+_PAPER = np.array([0.855, 0.86, 0.835], np.float32)
 _INK = np.array([0.13, 0.12, 0.13], np.float32)
 _SCALE = 2  # print is drawn at twice the size and averaged down
 

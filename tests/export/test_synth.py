@@ -116,7 +116,7 @@ def test_labels_are_printed_paper_brighter_than_the_board(data: Dataset) -> None
         image = read_image(sample.path)
         for x, y, width, height in sample.annotation.labels:
             label, beside = image[y : y + height, x : x + width], image[y : y + height, x - 9 : x]
-            assert np.percentile(label, 75) > 1.12 * np.median(beside)
+            assert np.percentile(label, 90) > 1.12 * np.median(beside)
             assert np.percentile(label, 2) < 0.7 * np.median(beside)
             n_labels += 1
     assert n_labels > 3
@@ -150,10 +150,10 @@ def test_small_dots_are_no_defects() -> None:
 
 
 def test_camera_lines_are_the_same_along_the_whole_travel(data: Dataset) -> None:
-    image = read_image(data.train[0].path).astype(np.float64)
+    image = read_image(data.train[0].path)
     x, y, width, height = data.train[0].annotation.borders[0]
     halves = [
-        image[rows, x : x + width].mean(axis=0)
+        np.median(image[rows, x : x + width], axis=0)  # not swayed by labels
         for rows in (slice(y, y + height // 2), slice(y + height // 2, y + height))
     ]
     fine = [np.diff(half, n=2, axis=0) for half in halves]  # (W - 2, 3) without the slow light
@@ -179,7 +179,7 @@ def test_only_boards_with_edges_have_frames_and_their_inner_corners_are_dark() -
     )
     assert plain.frames == ()
     frame = edged.frames[0]
-    scene = edged.render(0, edged.height)[..., 1]
+    scene = edged.render(0, edged.height)[1]
     x, y = int(frame.left) + 44, int(frame.top) + 44
     corner = scene[y : y + 8, x : x + 8].mean()
     assert corner < 0.92 * scene[y + 120 : y + 180, x + 120 : x + 180].mean()
@@ -188,10 +188,8 @@ def test_only_boards_with_edges_have_frames_and_their_inner_corners_are_dark() -
 def test_a_scene_does_not_hang_on_the_bands_it_is_rendered_in() -> None:
     board = make_board(np.random.default_rng(3), (900, 700), "white-with-edges", LIGHT)
     whole = board.render(0, 900)
-    parts = np.concatenate(
-        [board.render(start, min(start + 77, 900)) for start in range(0, 900, 77)]
-    )
-    np.testing.assert_allclose(parts, whole, atol=2e-3)
+    parts = [board.render(start, min(start + 77, 900)) for start in range(0, 900, 77)]
+    np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=2e-3)
 
 
 def test_the_record_names_parameters_and_defects_but_no_place(made: SynthSummary) -> None:
