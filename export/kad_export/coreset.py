@@ -203,7 +203,8 @@ def k_center(
         passes += 1
         pending = _greedy_in_pool(points, bound, n - len(chosen), pool_rows)
         chosen += pending
-        report(len(pending))
+        if pending:
+            report(len(pending))
     return Coreset(np.array(chosen, np.int64), max(0.0, float(bound.max())), passes)
 
 

@@ -1,0 +1,99 @@
+"""What an export can be told: the options of ``kad-export patchcore``, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kad_export.calibrate import DEFAULT_THRESHOLD, ThresholdMethod
+from kad_export.data import NORMALISATIONS
+from kad_sdk.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kad_sdk.manifest import Denoise
+
+__all__ = ["N_NEIGHBORS", "PatchCoreOptions"]
+
+N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
+"""Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
+
+
+@dataclass(frozen=True)
+class PatchCoreOptions:
+    """What to export and how; the command line has the same names and defaults.
+
+    Attributes
+    ----------
+    backbone, layers, pooling, weights
+        The network, see :func:`kad_export.patchcore.build_network`.
+    tile, stride, train_stride : int
+        px; the stride is that of scoring, and of training too where ``train_stride`` is None.
+    resize : (height, width) or None
+        px; None keeps the boards' own resolution.
+    denoise : Denoise or None
+        Non-local means before anything else.
+    normalisation : str
+        ``"dataset"``: measured on the training tiles; or a key of
+        :data:`kad_export.data.NORMALISATIONS`.
+    coreset, max_bank
+        The bank keeps this share of the patches, and at most so many rows. Searching the bank is
+        most of the time of scoring and grows with its rows, hence the absolute limit.
+    seed : int
+        Of every random draw.
+    threshold, holdout
+        See :mod:`kad_export.calibrate`; share of training images held out for it.
+    reweighting : str
+        ``"none"``, ``"thesis"`` or ``"paper"``.
+    memory_bytes, scratch, threads, batch
+        Budget, folder for temporary files, processor threads (None: all), tiles computed at a time.
+    force : bool
+        Replace an artifact that exists.
+    """
+
+    backbone: str = "resnet18"
+    layers: tuple[str, ...] = ("layer2", "layer3")
+    pooling: str = "same-bilinear"
+    weights: str = "imagenet"
+    tile: int = 224
+    stride: int = 112
+    train_stride: int | None = None  # None: as stride
+    resize: tuple[int, int] | None = None
+    denoise: Denoise | None = None
+    normalisation: str = "imagenet"
+    coreset: float = 0.01
+    max_bank: int = 10_000
+    seed: int = 0
+    threshold: str = DEFAULT_THRESHOLD
+    holdout: float = 0.1
+    reweighting: str = "thesis"
+    memory_bytes: int = 4 * 2**30
+    scratch: Path | None = None
+    threads: int | None = None  # None: all processors of this process
+    batch: int = 16
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        checks = {
+            "tile": (1 <= self.tile <= 4096, "1 to 4096 px"),
+            "stride": (self.stride >= 1, "at least 1 px"),
+            "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),
+            "coreset": (0 < self.coreset <= 1, "a fraction above 0, at most 1"),
+            "max_bank": (self.max_bank >= 1, "at least 1 row"),
+            "seed": (0 <= self.seed < 2**32, "0 to 2^32 - 1"),
+            "holdout": (0 < self.holdout < 1, "a share between 0 and 1"),
+            "batch": (self.batch >= 1, "at least 1 tile"),
+            "threads": (self.threads is None or self.threads >= 1, "at least 1"),
+            "reweighting": (self.reweighting in N_NEIGHBORS, ", ".join(N_NEIGHBORS)),
+            "normalisation": (
+                self.normalisation in ("dataset", *NORMALISATIONS),
+                ", ".join(("dataset", *NORMALISATIONS)),
+            ),
+        }
+        for name, (good, expected) in checks.items():
+            if not good:
+                raise InvalidArgumentError(
+                    f"{name}: expected {expected}, got {getattr(self, name)!r}"
+                )
+        ThresholdMethod.parse(self.threshold)
