@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kad_sdk.artifact import Artifact
     from kad_sdk.dataset import scan_dataset
     from kad_sdk.detector import Detector
+    from kad_sdk.evaluation import evaluate
     from kad_sdk.images import read_image
     from kad_sdk.render import render_overlay
     from kad_sdk.result import Region, Result, TileScore
@@ -36,6 +37,7 @@ _HOME = {
     "Result": "result",
     "SearchIndex": "search",
     "TileScore": "result",
+    "evaluate": "evaluation",
     "find_annotation": "annotations",
     "read_annotations": "annotations",
     "read_image": "images",
@@ -57,6 +59,7 @@ __all__ = [  # noqa: RUF022 - what a reader meets first, first
     "scan_dataset",
     "SearchIndex",
     "Artifact",
+    "evaluate",
     "render_overlay",
     "verify_artifact",
     "KadError",

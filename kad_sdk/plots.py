@@ -30,7 +30,7 @@ _TAU = "#222222"
 _LEVELS = ("#4477aa", "#ee7733")  # tiles, images
 _MAP_COLOURS = "inferno"
 _DPI = 120
-_TALL = 1.3  # height over width from which examples stand two in a row
+_WIDE = 0.7  # height over width below which examples stand one in a row, else two
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,9 @@ def examples_png(examples: Sequence[Example], map_threshold: float) -> bytes:
     All maps share one colour scale; a white line follows the map's threshold.
     """
     shapes = [example.image.shape[0] / example.image.shape[1] for example in examples] or [1.0]
-    groups = 2 if len(examples) > 1 and np.median(shapes) > _TALL else 1
+    groups = 2 if len(examples) > 1 and np.median(shapes) >= _WIDE else 1
     n_rows = -(-len(shapes) // groups)
-    tallest = 1.4 if groups == 1 else 3.0
+    tallest = 1.4 if np.median(shapes) < 1.4 else 3.0
     ratios = [min(max(shapes[groups * i : groups * (i + 1)]), tallest) for i in range(n_rows)]
     cell = 3.0 if groups == 1 else 1.8  # inches
     figure = _figure(3 * groups * cell, cell * sum(ratios) + 0.55 * n_rows + 0.9)
@@ -242,7 +242,8 @@ def _draw_example(
         _note(truth, "no ground truth")
     else:
         truth.imshow(_tinted(example.image, example.mask))
-        truth.set_title("ground truth", fontsize=8, loc="left")
+        words = "ground truth" if example.mask.any() else "ground truth: none"
+        truth.set_title(words, fontsize=8, loc="left")
     heat.set_title(f"score {example.score:.4g}\nverdict: {verdict}", fontsize=8, loc="left")
     shown = heat.imshow(example.map, cmap=_MAP_COLOURS, vmin=low, vmax=high)
     heat.set_facecolor("0.85")
@@ -252,7 +253,7 @@ def _draw_example(
         )
     for x, y, width, height in example.boxes:
         corners = ([x, x + width, x + width, x, x], [y, y, y + height, y + height, y])
-        heat.plot(*corners, color="#33ddee", linewidth=0.9)
+        heat.plot(*corners, color="#33ddee", linewidth=1.2)
     heat.set(xlim=(-0.5, example.map.shape[1] - 0.5), ylim=(example.map.shape[0] - 0.5, -0.5))
     return shown
 
@@ -264,7 +265,7 @@ def _tinted(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uin
     return np.where(mask[:, :, None], red, np.minimum(grey, 255)).astype(np.uint8)
 
 
-def _short(name: str, limit: int = 30) -> str:
+def _short(name: str, limit: int = 22) -> str:
     return name if len(name) <= limit else f"…{name[1 - limit :]}"
 
 

@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+import kad_sdk
 from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
 from kad_sdk.errors import DatasetError, ImageTooSmallError, MissingDependencyError, OutputError
-from kad_sdk.evaluate import evaluate, format_table
+from kad_sdk.evaluation import evaluate, format_table
 
 TILE = 16
 KEYS = {
@@ -299,6 +300,11 @@ def test_an_error_of_scoring_names_the_image(boards: Path, tmp_path: Path) -> No
     with pytest.raises(ImageTooSmallError, match=r"test/small\.png: the image is 9 x 9 px"):
         evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_the_function_is_what_the_package_gives() -> None:
+    # A module of the function's name would hide it once imported.
+    assert kad_sdk.evaluate is evaluate
 
 
 @pytest.mark.parametrize("module", ["sklearn.metrics", "matplotlib.figure"])
