@@ -23,6 +23,8 @@ from kad_sdk.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -35,7 +37,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_FATAL_ONLY = 4  # ONNX Runtime's log severity: failures come as exceptions, which say the same
+# ONNX Runtime's log severities. Failures come as exceptions, so nothing is lost.
+_FATAL_ONLY, _WARNINGS = 4, 2
+_process_lock = threading.Lock()  # held while something of the whole process is changed
 
 
 def default_threads() -> int:
@@ -109,7 +113,8 @@ class NetworkSession:
             folder = Path(cache_folder) if cache_folder else _default_cache()
             options = _tensorrt_options(graph.get_inputs()[0], data, device_id, max_batch, folder)
         try:
-            self._session = _create(runtime, data, provider, options, threads=self.threads)
+            with _quiet(runtime):
+                self._session = _create(runtime, data, provider, options, threads=self.threads)
         except _runtime_errors(runtime) as error:
             raise self._creation_error(error) from error
         self._compare_providers()
@@ -210,6 +215,17 @@ def _runtime_errors(runtime: Any) -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError)
 
 
+@contextlib.contextmanager
+def _quiet(runtime: Any) -> Iterator[None]:
+    """Keep a provider that fails to load from writing to stderr; the exception says the same."""
+    with _process_lock:
+        runtime.set_default_logger_severity(_FATAL_ONLY)
+        try:
+            yield
+        finally:
+            runtime.set_default_logger_severity(_WARNINGS)
+
+
 def _create(runtime: Any, data: bytes, provider: str, options: dict[str, str], threads: int) -> Any:
     settings = runtime.SessionOptions()
     settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -231,9 +247,6 @@ def _create(runtime: Any, data: bytes, provider: str, options: dict[str, str], t
     return session
 
 
-_preload_lock = threading.Lock()
-
-
 def _require_provider(runtime: Any, provider: str) -> str:
     """Refuse a provider that this wheel lacks; load the GPU wheels' CUDA libraries.
 
@@ -249,7 +262,7 @@ def _require_provider(runtime: Any, provider: str) -> str:
     if provider == "cpu" or not hasattr(runtime, "preload_dlls"):
         return ""
     text = io.StringIO()
-    with _preload_lock, contextlib.redirect_stdout(text):
+    with _process_lock, contextlib.redirect_stdout(text):
         runtime.preload_dlls()
     return f"\nLoading its libraries: {text.getvalue().strip()}" if text.getvalue() else ""
 
