@@ -9,6 +9,7 @@ Both keys may be left out. No borders: the whole image is active.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from kad_sdk.errors import AnnotationError
+from kad_sdk.storage import strict_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Annotation", "Rect", "find_annotation", "read_annotations"]
 
 _KEYS = ("borders", "labels")
+_LIMIT_BYTES = 256 << 20
 
 
 class Rect(NamedTuple):
@@ -103,15 +106,13 @@ def read_annotations(path: str | PathLike[str]) -> dict[str, Annotation]:
         ``231117_0302_1.jpg: borders[0][2]``.
     """
     try:
-        return _parse(Path(path).read_text(encoding="utf-8-sig"))
+        return _parse(Path(path).read_bytes())
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such annotation file") from None
     except OSError as error:
         raise AnnotationError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise AnnotationError(f"{path}: not a JSON file: {error}") from error
 
 
 def find_annotation(
@@ -146,24 +147,17 @@ def _span(start: int, length: int, to: int, of: int, *, grow: bool) -> tuple[int
     return (first // of, -(-last // of)) if grow else (-(-first // of), last // of)
 
 
-def _parse(text: str) -> dict[str, Annotation]:
-    document = json.loads(text, object_pairs_hook=_unique_keys)
+def _parse(data: bytes) -> dict[str, Annotation]:
+    try:
+        document = strict_json(data.removeprefix(codecs.BOM_UTF8), limit=_LIMIT_BYTES)
+    except ValueError as error:
+        raise AnnotationError(f"not an annotation file in JSON: {error}") from error
     if not isinstance(document, dict):
         raise AnnotationError(
             f"expected an object of image names, got {_kind(document)}; write "
             '{"NAME.jpg": {"borders": [[x, y, width, height]], "labels": []}}'
         )
     return {name: _annotation(name, entry) for name, entry in document.items()}
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Build a JSON object; a repeated key is an error, where `json` would keep the last."""
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise AnnotationError(f"{twice!r} is given twice; keep one")
-    return document
 
 
 def _annotation(name: str, entry: object) -> Annotation:

@@ -9,7 +9,10 @@ exact, because it is what the defects were painted with.
 from __future__ import annotations
 
 import json
+import secrets
+import shutil
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,9 +26,10 @@ from kad_export.synth_defects import DEFECTS, dot
 from kad_export.synth_stickers import sticker
 from kad_sdk.annotations import Rect
 from kad_sdk.errors import InvalidArgumentError, OutputError
+from kad_sdk.storage import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from os import PathLike
 
     from kad_export.synth_paint import Stamp
@@ -103,7 +107,7 @@ def generate_dataset(
     Parameters
     ----------
     folder : str or path-like
-        Must not exist, or be empty.
+        Must not exist, or be empty. It appears when it is complete.
     boards, test_boards : int
         How many; at least one normal board.
     size : (height, width)
@@ -127,30 +131,27 @@ def generate_dataset(
     """
     _check(boards, test_boards, size, category, seed)
     root = Path(folder)
-    camera = make_camera(_generator(seed, _CAMERA), size[1])
-    annotations: dict[str, dict[str, list[Rect]]] = {}
-    defects: list[Defect] = []
-    try:
-        _make_empty(root)
+    with _new_folder(root) as scratch:
+        camera = make_camera(_generator(seed, _CAMERA), size[1])
+        annotations: dict[str, dict[str, list[Rect]]] = {}
+        defects: list[Defect] = []
         for split, count in (("train", boards), ("test", test_boards)):
-            (root / split).mkdir()
+            (scratch / split).mkdir()
             for number in range(count):
                 kinds = _kinds(seed, number) if split == "test" else []
                 rng = _generator(seed, _SPLITS[split], number)
                 picture = _paint(rng, camera, size, category, kinds)
-                name = _write(root / split, f"{split}_{number:04d}", picture)
+                name = _write(scratch / split, f"{split}_{number:04d}", picture)
                 annotations[name] = {"borders": [picture.border], "labels": picture.labels}
                 defects += [Defect(name, *defect) for defect in picture.defects]
                 if progress is not None:
                     progress(1)
-        _write_json(root / "annotations.json", annotations)
+        _write_json(scratch / "annotations.json", annotations)
         names = list(annotations)
         summary = SynthSummary(
             root, category, size, seed, tuple(names[:boards]), tuple(names[boards:]), tuple(defects)
         )
-        _write_json(root / "synth.json", _record(summary))
-    except OSError as error:
-        raise OutputError(f"{root}: the boards cannot be written: {error.strerror}") from error
+        _write_json(scratch / "synth.json", _record(summary))
     return summary
 
 
@@ -171,10 +172,21 @@ def _check(boards: int, test_boards: int, size: tuple[int, int], category: str, 
         )
 
 
-def _make_empty(root: Path) -> None:
-    root.mkdir(parents=True, exist_ok=True)
-    if any(root.iterdir()):
-        raise OutputError(f"{root}: is not empty; name another folder, or empty it first")
+@contextmanager
+def _new_folder(root: Path) -> Iterator[Path]:
+    """Give a hidden sibling to fill; it becomes `root` at the end, or is removed on any failure."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise OutputError(f"{root}: exists and is not an empty folder; name another one")
+    root = root.absolute()
+    scratch = root.with_name(f".{root.name}.{secrets.token_hex(6)}.partial")
+    with writing(root):
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+            scratch.replace(root)
+        except BaseException:
+            shutil.rmtree(scratch)
+            raise
 
 
 def _generator(seed: int, *branch: int) -> np.random.Generator:

@@ -218,6 +218,21 @@ def test_wrong_parameters_are_named(tmp_path: Path, wrong: dict[str, object], me
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(OutputError, match="is not empty"):
+    with pytest.raises(OutputError, match="exists and is not an empty folder"):
         generate_dataset(tmp_path, boards=1, size=SIZE)
     assert list(contents(tmp_path)) == ["mine.txt"]
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate_dataset(tmp_path / "out", boards=1, size=SIZE, progress=interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match=r"cannot write .*out"):
+        generate_dataset(tmp_path / "file" / "out", boards=1, size=SIZE)

@@ -48,8 +48,8 @@ def test_both_keys_may_be_left_out(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a JSON file"),
-        ("[" * 100_000, "not a JSON file"),
+        ("{", "not an annotation file in JSON"),
+        ("[" * 100_000, "not an annotation file in JSON"),
         ("[]", r"expected an object of image names, got \[\]"),
         ('{"a.jpg": []}', "a.jpg: expected an object with borders and labels"),
         ('{"a.jpg": {"border": []}}', "a.jpg: unknown key 'border'; known are borders and labels"),
@@ -77,7 +77,7 @@ def test_both_keys_may_be_left_out(tmp_path: Path, text: str) -> None:
         ),
         ('{"a.jpg": {"labels": [[0, 0, 0, 9]]}}', r"labels\[0\]\[2\]: width must be at least 1 px"),
         ('{"a.jpg": {"labels": [[0, 0, 9, 99999999999]]}}', r"labels\[0\]\[3\]: height must be"),
-        ('{"a.jpg": {}, "a.jpg": {}}', "'a.jpg' is given twice"),
+        ('{"a.jpg": {}, "a.jpg": {}}', "the key 'a.jpg' is given twice"),
         ('{"a.jpg": {"labels": [], "labels": []}}', "'labels' is given twice"),
     ],
 )
@@ -94,7 +94,7 @@ def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="cannot be read"):
         read_annotations(tmp_path)
     (tmp_path / "binary.json").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(AnnotationError, match="not a JSON file"):
+    with pytest.raises(AnnotationError, match="not an annotation file in JSON"):
         read_annotations(tmp_path / "binary.json")
 
 
