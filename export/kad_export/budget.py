@@ -12,7 +12,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
-from kad_export.coreset import CHUNK_ROWS, POOL_SHARE, projected_dims
+
+from kad_export.coreset import CHUNK_ROWS, default_pool_rows, projected_dims
 from kad_export.errors import ExportError, MemoryBudgetError
 from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
 from kad_sdk._native import NativeIndex
@@ -132,7 +133,10 @@ def make_plan(
     seconds = (
         2 * len(boards) * measured.seconds_per_board
         + (tiles + again) * measured.seconds_per_tile
-        + candidates * rows * dims * (1 + POOL_SHARE) * measured.seconds_per_pair
+        + (candidates + 10 * default_pool_rows(candidates))
+        * rows
+        * dims
+        * measured.seconds_per_pair
     )
     return Plan(
         candidates=candidates,
@@ -151,7 +155,7 @@ def _working_bytes(
     """Memory that grows with the data: board and map, bounds, pool, a chunk, the bank."""
     board = max(board.height * board.width for board in boards) * 24  # image twice, maps in float32
     bounds = candidates * 12  # bound, its copy when a pool is drawn, masks
-    selection = 4 * projected * (POOL_SHARE * candidates + 3 * CHUNK_ROWS)
+    selection = 4 * projected * (2 * default_pool_rows(candidates) + 3 * CHUNK_ROWS)
     return int(board + bounds + max(selection, 3 * 4 * rows * dims))
 
 

@@ -29,11 +29,19 @@ from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Coreset", "Points", "Projection", "k_center", "projected_dims", "select_coreset"]
+__all__ = [
+    "Coreset",
+    "Points",
+    "Projection",
+    "default_pool_rows",
+    "k_center",
+    "projected_dims",
+    "select_coreset",
+]
 
 CHUNK_ROWS = 32_768  # rows read at a time: 50 MB at 384 dimensions
 POOL_SHARE = 0.01  # of the points; more: fewer passes, but more work for each centre
-POOL_MIN_ROWS = 1_024
+POOL_MIN_ROWS, POOL_MAX_ROWS = 1_024, 16_384
 LANES = 16  # partial sums of the defined arithmetic
 TAKEN = np.float32(-1)  # in place of a chosen row's distance: no row is chosen twice
 
@@ -191,7 +199,7 @@ def k_center(
         )
     if not 0 <= start < n_points:
         raise InvalidArgumentError(f"start must be a row of the {n_points} points, got {start}")
-    pool_rows = pool_rows or max(POOL_MIN_ROWS, math.ceil(POOL_SHARE * n_points))
+    pool_rows = pool_rows or default_pool_rows(n_points)
     report = progress or (lambda _: None)
 
     bound = np.full(n_points, np.inf, np.float32)  # (N,) distance to the nearest centre, or more
@@ -206,6 +214,11 @@ def k_center(
         if pending:
             report(len(pending))
     return Coreset(np.array(chosen, np.int64), max(0.0, float(bound.max())), passes)
+
+
+def default_pool_rows(n_points: int) -> int:
+    """Rows of the pool for ``n_points`` points."""
+    return min(max(POOL_MIN_ROWS, math.ceil(POOL_SHARE * n_points)), POOL_MAX_ROWS, n_points)
 
 
 def _flush(points: Points, centres: np.ndarray, bound: np.ndarray, threads: int) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from kad_export import coreset
 from kad_export.coreset import Projection, k_center, projected_dims, select_coreset
 from kad_kernels.reference import distances
 from kad_kernels.reference import k_center as plain_k_center
+
 from kad_sdk._native import NativeIndex
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 

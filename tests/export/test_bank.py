@@ -1,0 +1,215 @@
+"""The bank: right rows from the right places, within the stated budget, nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from kad_export import budget
+from kad_export.bank import build_bank, nearest_rows
+from kad_export.budget import BankSettings, Probe, check_disk, make_plan, scratch_folder
+from kad_export.coreset import select_coreset
+from kad_export.errors import ExportError, MemoryBudgetError
+from kad_export.features import BoardTiles, PatchExtractor, PointStore
+from kad_export.report import Silent
+from kad_kernels.reference import nearest
+
+TILE, GRID, CHANNELS = 16, (4, 4), 8
+PROBE = Probe(
+    dims=384,
+    resident_bytes=500 << 20,
+    seconds_per_board=0.1,
+    seconds_per_tile=0.02,
+    seconds_per_pair=1e-11,
+)
+
+
+class _BlockMeans:
+    """A stand-in for the network: means of 4 x 4 px, mixed into 8 channels."""
+
+    def __init__(self) -> None:
+        self._mix = np.random.default_rng(0).normal(size=(CHANNELS, 3)).astype(np.float32)
+        self.tiles = 0
+
+    def run(self, tiles: np.ndarray) -> list[np.ndarray]:
+        self.tiles += len(tiles)
+        blocks = tiles.reshape(len(tiles), 3, 4, 4, 4, 4).mean(axis=(3, 5))  # (B, 3, 4, 4)
+        return [np.ascontiguousarray(np.einsum("cd,bdhw->bchw", self._mix, blocks))]
+
+
+def _boards(n: int) -> tuple[list[BoardTiles], dict[str, np.ndarray]]:
+    images = {
+        f"{i}.png": np.random.default_rng(i).integers(0, 256, (40, 56, 3), np.uint8)
+        for i in range(n)
+    }
+    xy = np.array([[0, 0], [16, 0], [40, 24], [3, 5], [20, 11]], np.int32)
+    boards = [
+        BoardTiles(SimpleNamespace(name=name), xy[: 5 - i % 2], 40, 56)
+        for i, name in enumerate(images)
+    ]
+    return boards, images
+
+
+def _extractor(images: dict[str, np.ndarray], *, batch: int = 3) -> PatchExtractor:
+    return PatchExtractor(
+        _BlockMeans(),
+        lambda sample: images[sample.name],
+        tile=TILE,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        grid=GRID,
+        resampling="bilinear",
+        batch=batch,
+    )
+
+
+def _all_features(boards, images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every patch feature, its board and its centre, one tile at a time."""
+    extract = _extractor(images, batch=1)
+    features, image, centre = [], [], []
+    for i, board in enumerate(boards):
+        for tile, corner in zip(
+            extract(images[board.sample.name], board.xy), board.xy, strict=True
+        ):
+            features.append(tile[0])
+            image += [i] * 16
+            centre += [(corner[0] + 4 * c + 2, corner[1] + 4 * r + 2) for r, c in np.ndindex(4, 4)]
+    return np.concatenate(features), np.array(image), np.array(centre)
+
+
+@pytest.mark.parametrize("fits", [True, False], ids=["in-memory", "on-disk"])
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_rows_are_the_coreset_with_their_sources(monkeypatch, tmp_path, batch, fits):
+    boards, images = _boards(7)
+    features, image, centre = _all_features(boards, images)
+    expected = select_coreset(features, 40, seed=3)
+    if not fits:
+        plan = budget.make_plan
+        monkeypatch.setattr(
+            "kad_export.bank.make_plan",
+            lambda *a: dataclasses.replace(plan(*a), disk_bytes=4 * features.size),
+        )
+
+    bank = build_bank(
+        boards,
+        _extractor(images, batch=batch),
+        BankSettings(fraction=40 / len(features), seed=3, scratch=tmp_path),
+        Silent(),
+    )
+
+    np.testing.assert_array_equal(bank.coreset.index, expected)
+    np.testing.assert_array_equal(bank.bank, features[expected])
+    np.testing.assert_array_equal(bank.source_image, image[expected])
+    np.testing.assert_array_equal(bank.source_xy, centre[expected])
+    assert bank.candidates == len(features)
+    assert {name: t.dtype.name for name, t in bank.tensors().items()} == {
+        "bank": "float32",
+        "neighbors": "int64",
+        "source_image": "int32",
+        "source_xy": "int32",
+    }
+    assert not list(tmp_path.iterdir())
+
+
+def test_second_pass_computes_only_tiles_with_a_selected_row(tmp_path):
+    boards, images = _boards(7)
+    extract = _extractor(images)
+    build_bank(boards, extract, BankSettings(max_rows=1, scratch=tmp_path), Silent())
+    probed = 3 + 6  # one batch to set up, two that are timed
+    assert extract.session.tiles == probed + sum(len(b.xy) for b in boards) + 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_scratch_is_removed_on_failure(monkeypatch, tmp_path, error):
+    boards, images = _boards(3)
+
+    def fail(*_args, **_kwargs):
+        assert list(tmp_path.iterdir())
+        raise error
+
+    monkeypatch.setattr("kad_export.bank.k_center", fail)
+    with pytest.raises(error):
+        build_bank(boards, _extractor(images), BankSettings(scratch=tmp_path), Silent())
+    assert not list(tmp_path.iterdir())
+
+
+def test_scratch_in_a_missing_folder(tmp_path):
+    with (
+        pytest.raises(ExportError, match="name a writable folder with --scratch"),
+        scratch_folder(tmp_path / "missing"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fraction", "max_rows", "candidates", "rows"),
+    [(0.01, 10_000, 78_400, 784), (0.01, 10_000, 10**7, 10_000), (0.01, 10_000, 10, 1)],
+)
+def test_bank_rows(fraction, max_rows, candidates, rows):
+    assert BankSettings(fraction=fraction, max_rows=max_rows).rows(candidates) == rows
+
+
+def _plan_for(n_tiles: int, memory_bytes: int):
+    boards = [BoardTiles(None, np.zeros((n_tiles, 2), np.int32), 4730, 4074)]
+    return make_plan(boards, 784, PROBE, BankSettings(memory_bytes=memory_bytes))
+
+
+def test_projected_features_go_to_disk_when_memory_is_short():
+    large, small = _plan_for(11_899, 64 << 30), _plan_for(11_899, 4 << 30)
+    assert large.disk_bytes == 0
+    assert small.disk_bytes == 4 * 11_899 * 784 * small.projected_dims > 10 << 30
+    assert small.memory_bytes < 4 << 30 < large.memory_bytes
+
+
+def test_largest_case_of_the_thesis_fits_the_default_memory():
+    plan = _plan_for(185_875, BankSettings().memory_bytes)
+    assert plan.candidates == 145_726_000
+    assert plan.rows == 10_000
+
+
+def test_memory_budget_that_cannot_hold_the_work():
+    with pytest.raises(MemoryBudgetError, match=r"512.0 MB cannot hold .* Raise --memory"):
+        _plan_for(100, 512 << 20)
+
+
+def test_plan_is_printed_with_memory_disk_and_time():
+    text = str(_plan_for(11_899, 4 << 30))
+    assert "10,000 of 9,328,816 patches" in text
+    assert "of memory" in text
+    assert "of disk" in text
+    assert " min " in text or " h " in text
+
+
+def test_disk_that_cannot_hold_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(budget.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    with pytest.raises(MemoryBudgetError, match=r"GB of disk, and .* has 1.0 MB free"):
+        check_disk(_plan_for(11_899, 4 << 30), tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_point_store_gives_rows_back(tmp_path, on_disk):
+    rows = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
+    store = PointStore(10, 3, tmp_path / "points" if on_disk else None)
+    for start in (0, 4, 8):
+        store.append(rows[start : start + 4])
+    np.testing.assert_array_equal(store[2:9], rows[2:9])
+    np.testing.assert_array_equal(store[np.array([1, 7])], rows[[1, 7]])
+    store.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("n_rows", "columns"), [(1, 0), (2, 1), (9, 8), (40, 8)])
+def test_nearest_rows_leave_out_the_row_itself(n_rows, columns):
+    bank = np.random.default_rng(0).normal(size=(n_rows, 5)).astype(np.float32)
+    found = nearest_rows(bank, threads=1)
+    assert found.shape == (n_rows, columns)
+    if columns:
+        np.testing.assert_array_equal(found, nearest(bank, bank, columns + 1)[1][:, 1:])
+
+
+def test_nearest_rows_of_many_copies():
+    found = nearest_rows(np.zeros((12, 3), np.float32), threads=1)
+    assert found.shape == (12, 8)
+    assert (found != np.arange(12)[:, None]).all()
