@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -22,7 +21,7 @@ inline int32_t worker_count(int64_t n_tasks, int32_t n_threads) {
 ///
 /// Tasks are claimed from a counter, so a task must not depend on which worker runs it. The first
 /// exception stops the claiming and is rethrown. When the system gives no further thread, the loop
-/// goes on with those it has.
+/// goes on with those it has. Threads inherit the caller's rounding mode.
 template <class F>
 void parallel_for(int64_t n_tasks, int32_t n_threads, F&& body) {
   std::atomic<int64_t> next{0};
@@ -42,7 +41,7 @@ void parallel_for(int64_t n_tasks, int32_t n_threads, F&& body) {
   threads.reserve(static_cast<size_t>(n_workers - 1));
   try {
     for (int32_t worker = 1; worker < n_workers; ++worker) threads.emplace_back(work, worker);
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // no further thread, or no memory for one
   }
   work(0);
   for (std::thread& thread : threads) thread.join();

@@ -13,7 +13,7 @@ namespace kad {
 namespace {
 
 struct Component {
-  int32_t parent;
+  int64_t parent;
   int32_t left, top, right, bottom;  // right and bottom exclusive
   int32_t peak_x, peak_y;
   float peak;
@@ -30,7 +30,7 @@ bool peak_before(const Component& a, const Component& b) {
 struct Run {
   int32_t begin;
   int32_t end;  // exclusive
-  int32_t component;
+  int64_t component;
 };
 
 class Labeller {
@@ -44,7 +44,7 @@ class Labeller {
     std::vector<Component> found;
     for (size_t i = 0; i < components_.size(); ++i) {
       const Component& component = components_[i];
-      const bool is_root = component.parent == static_cast<int32_t>(i);
+      const bool is_root = component.parent == static_cast<int64_t>(i);
       if (is_root && component.area >= min_area) found.push_back(component);
     }
     std::sort(found.begin(), found.end(), peak_before);
@@ -75,8 +75,8 @@ class Labeller {
     return x;
   }
 
-  int32_t new_component(const float* row, int32_t begin, int32_t end, int32_t y) {
-    const auto number = static_cast<int32_t>(components_.size());
+  int64_t new_component(const float* row, int32_t begin, int32_t end, int32_t y) {
+    const auto number = static_cast<int64_t>(components_.size());
     const float* peak = std::max_element(row + begin, row + end);
     components_.push_back({number, begin, y, end, y + 1, static_cast<int32_t>(peak - row), y, *peak,
                            int64_t{end} - begin});
@@ -94,9 +94,9 @@ class Labeller {
     }
   }
 
-  Component& at(int32_t number) { return components_[static_cast<size_t>(number)]; }
+  Component& at(int64_t number) { return components_[static_cast<size_t>(number)]; }
 
-  int32_t root(int32_t number) {
+  int64_t root(int64_t number) {
     while (at(number).parent != number) {
       at(number).parent = at(at(number).parent).parent;
       number = at(number).parent;
@@ -104,9 +104,9 @@ class Labeller {
     return number;
   }
 
-  void unite(int32_t a, int32_t b) {
-    const int32_t first = std::min(root(a), root(b));
-    const int32_t second = std::max(root(a), root(b));
+  void unite(int64_t a, int64_t b) {
+    const int64_t first = std::min(root(a), root(b));
+    const int64_t second = std::max(root(a), root(b));
     if (first == second) return;
     Component& into = at(first);
     const Component& from = at(second);

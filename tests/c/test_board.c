@@ -1,4 +1,5 @@
 // Board map and regions.
+#include <fenv.h>
 #include <math.h>
 
 #include "check.h"
@@ -47,6 +48,28 @@ static void test_constant_tiles(int32_t tile) {
 
 static void test_every_tile_side(void) {
   for (int32_t tile = 1; tile <= WIDTH; ++tile) test_constant_tiles(tile);
+}
+
+// A host may round as it likes: the core's results and the host's mode both stay what they are.
+static void test_rounding_mode_of_the_host(void) {
+  enum { PATCHES = 7 * 10 };
+  kad_board_options options = make_options(20);
+  float dist[2 * PATCHES];
+  for (size_t i = 0; i < 2 * PATCHES; ++i) dist[i] = 1.0F / (float)(i + 3);
+  const int32_t xy[4] = {0, 0, 10, 7};
+  static float map[2][HEIGHT * WIDTH];
+  for (int turn = 0; turn < 2; ++turn) {
+    const int mode = turn == 0 ? FE_TONEAREST : FE_UPWARD;
+    CHECK(fesetround(mode) == 0);
+    kad_board* board = NULL;
+    CHECK_OK(kad_board_create(&options, &board));
+    CHECK_OK(kad_board_add(board, xy, 2, dist, NULL, 2));
+    CHECK_OK(kad_board_map(board, 2, map[turn]));
+    kad_board_close(board);
+    CHECK(fegetround() == mode);
+  }
+  fesetround(FE_TONEAREST);
+  CHECK(memcmp(map[0], map[1], sizeof(map[0])) == 0);
 }
 
 static kad_board* make_spotted_board(float* map) {
@@ -162,6 +185,7 @@ static void test_bad_regions(void) {
 
 int main(void) {
   check_at_every_level(test_every_tile_side);
+  check_at_every_level(test_rounding_mode_of_the_host);
   test_regions();
   test_bad_boards();
   test_bad_additions();
