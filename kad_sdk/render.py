@@ -67,8 +67,8 @@ def render_overlay(
     max_side
         Larger boards are scaled down to this length of their longer side, px; None: never.
     heat
-        Whether the map is blended in: nothing at 0, red through yellow to white at twice the map's
-        threshold.
+        Whether the map is blended in: nothing up to half of its threshold, then red through yellow
+        to white at twice the threshold.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def _blend_heat(
     level = np.clip(level, 0, 1, dtype=np.float32)
     grey = (255 * level).astype(np.uint8)
     colours = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
-    alpha = (np.float32(_HEAT_OPACITY) * level)[..., None]
+    alpha = np.float32(_HEAT_OPACITY) * np.clip((4 * level - 1) / 3, 0, 1)[..., None]
     return np.asarray(canvas + alpha * (colours.astype(np.float32) - canvas)).astype(np.uint8)
 
 
