@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
 from kad_export import reference
@@ -34,6 +36,7 @@ class Case:
     """Everything the gate needs; `gate` runs it with some of that replaced."""
 
     network: torch.nn.Module
+    graph: Path
     session: NetworkSession
     tiles: np.ndarray
     bank: np.ndarray
@@ -79,10 +82,12 @@ def _case(network, tiles, training, folder, *, n_rows=N_ROWS, reweighting="thesi
     features = reference.patch_features(maps, grid=grid, resampling=network.resampling)
     flat = features.reshape(-1, features.shape[2])
     bank = flat[torch.linspace(0, len(flat) - 1, n_rows).long()].contiguous()
-    export_onnx(network, folder / "network.onnx", tile=tile)
+    graph = folder / "network.onnx"
+    export_onnx(network, graph, tile=tile)
     return Case(
         network,
-        NetworkSession(folder / "network.onnx", threads=1),
+        graph,
+        NetworkSession(graph, threads=1),
         tiles,
         bank.numpy(),
         reference.bank_neighbors(bank, 8).numpy(),
@@ -107,16 +112,16 @@ def _network(pooling):
     return build_network("resnet18", LAYERS, pooling, "random:0")
 
 
-@pytest.fixture(scope="module", params=["same-bilinear", "valid-adaptive"])
-def any_pooling(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    return _case(_network(request.param), _textures(N_TILES, 1, blobs=2), _textures(6, 2), folder)
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("same")
+    return _case(_network("same-bilinear"), _textures(N_TILES, 1, blobs=2), _textures(6, 2), folder)
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("case")
-    network = _network("same-bilinear")
+def valid_case(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("valid")
+    network = _network("valid-adaptive")
     return _case(network, _textures(N_TILES, 1, blobs=2), _textures(6, 2), folder)
 
 
@@ -130,12 +135,14 @@ def _between(scores):
 # ---- agreement ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fixture", ["case", "valid_case"])
 @pytest.mark.parametrize(("reweighting", "n_neighbors"), [("none", 0), ("thesis", 3), ("paper", 8)])
-def test_a_true_export_passes_with_figures(any_pooling, reweighting, n_neighbors):
+def test_a_true_export_passes_with_figures(request, fixture, reweighting, n_neighbors):
+    exported = request.getfixturevalue(fixture)
     settings = dataclasses.replace(
-        any_pooling.settings, reweighting=reweighting, n_neighbors=n_neighbors
+        exported.settings, reweighting=reweighting, n_neighbors=n_neighbors
     )
-    true = dataclasses.replace(any_pooling, settings=settings)
+    true = dataclasses.replace(exported, settings=settings)
     figures = true.gate(tau=_between(true.scores()))
     assert figures["tiles"] == N_TILES
     assert list(figures["outputs"]) == list(LAYERS)
@@ -201,11 +208,13 @@ def test_the_core_makes_board_maps_as_pytorch_does():
 # ---- disagreement -------------------------------------------------------------------------------
 
 
-def test_other_weights_in_the_graph_are_found(case, tmp_path):
-    network = build_network("resnet18", LAYERS, "same-bilinear", "random:0")
-    network.trunk.network.layer3[1].conv2.weight[7] *= 1.01
-    export_onnx(network, tmp_path / "network.onnx", tile=TILE)
-    session = NetworkSession(tmp_path / "network.onnx", threads=1)
+def test_other_weights_in_the_graph_are_found(case):
+    model = onnx.load(case.graph)
+    weight = next(x for x in model.graph.initializer if "layer3.1.conv2.weight" in x.name)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[7] *= 1.01
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    session = NetworkSession(model.SerializeToString(), threads=1)
     with pytest.raises(OutputMismatchError) as caught:
         case.gate(session=session)
     text = str(caught.value)
