@@ -4,18 +4,18 @@
  *
  *   kad_image_resize (optional)  ->  kad_tiles_plan  ->  kad_preprocess  ->  [network]
  *     ->  kad_score_tiles (exact nearest-neighbour search in the memory bank)
- *     ->  kad_board_add  ->  kad_board_finish (anomaly map, defect regions)
+ *     ->  kad_board_add  ->  kad_board_map  ->  kad_board_regions (defect regions)
  *
  * Rules that hold for every function:
  *   - Functions return a kad_status; KAD_OK is 0. On failure kad_last_error() tells, on the calling
  *     thread, what was wrong, what was expected, what was given, and what to do.
  *   - No function prints, exits, throws across this boundary, or keeps a pointer it was given,
  *     except where its comment says "borrows".
- *   - The caller owns every buffer. Objects are made by *_create and freed by *_close; *_close(NULL)
- *     does nothing.
+ *   - The caller owns every buffer. What a ..._create made, its ..._close frees; closing NULL does
+ *     nothing.
  *   - Arrays are C-contiguous, little-endian, of the shape given in their comment. Strides are in
- *     bytes. Dimensions: n tiles, t tile side in px, P = grid_height * grid_width patches of a tile,
- *     D channels, M bank rows, k neighbours.
+ *     bytes. Dimensions: n tiles, t tile side in px, P = grid_height * grid_width patches of one
+ *     tile, D channels, M bank rows, k neighbours.
  *   - Structs begin with struct_size = sizeof(the struct); new fields are added at the end only.
  *   - n_threads is the number of threads to use, at least 1. Results never depend on it.
  *   - Threads: functions without an object argument may be called from any thread. A kad_index is
@@ -47,7 +47,7 @@ typedef int32_t kad_status;
 enum {
   KAD_OK = 0,
   KAD_ERROR_INVALID_ARGUMENT = 1,
-  KAD_ERROR_NOT_FINITE = 2,       /* NaN or Inf where numbers are needed */
+  KAD_ERROR_NOT_FINITE = 2, /* NaN or Inf where numbers are needed */
   KAD_ERROR_OUT_OF_MEMORY = 3,
   KAD_ERROR_UNSUPPORTED = 4,      /* this processor or build cannot do it */
   KAD_ERROR_BUFFER_TOO_SMALL = 5, /* call again with the count that was returned */
@@ -116,9 +116,9 @@ typedef struct kad_tile_grid {
   uint32_t struct_size;
   int32_t image_height;
   int32_t image_width;
-  int32_t tile;           /* side in px */
-  int32_t stride;         /* px */
-  int32_t cover_edges;    /* 1: one more column and row flush with the far edges (scoring); 0: not (training) */
+  int32_t tile;            /* side in px */
+  int32_t stride;          /* px */
+  int32_t cover_edges;     /* 1: add a column and a row flush with the far edges; 0: do not */
   const kad_rect* borders; /* active areas inside the image; none: the whole image */
   int64_t n_borders;
   const kad_rect* labels; /* tiles that intersect one of these are dropped */
@@ -150,10 +150,10 @@ typedef struct kad_base_maps {
   int32_t grid_width;
   int64_t n_tiles;
   int64_t n_layers;
-  const float* const* data;  /* (n_layers,) pointers to (n_tiles, channels, height, width) */
-  const int32_t* channels;   /* (n_layers,) */
-  const int32_t* heights;    /* (n_layers,) */
-  const int32_t* widths;     /* (n_layers,) */
+  const float* const* data; /* (n_layers,) pointers to (n_tiles, channels, height, width) */
+  const int32_t* channels;  /* (n_layers,) */
+  const int32_t* heights;   /* (n_layers,) */
+  const int32_t* widths;    /* (n_layers,) */
 } kad_base_maps;
 
 enum {
@@ -187,19 +187,21 @@ KAD_API kad_status kad_index_query_maps(const kad_index* index, const kad_base_m
                                         int64_t* out_index);
 
 enum {
-  KAD_REWEIGHT_NONE = 0,   /* tile score = s*, the largest patch distance */
-  KAD_REWEIGHT_THESIS = 1, /* s* (1 - exp(s* / sqrt D) / sum_i exp(|q - m_i| / sqrt D)), m_i the n_neighbors
-                              nearest rows of m*, without m* */
-  KAD_REWEIGHT_PAPER = 2   /* s* (1 - exp(s*) / sum_i exp(|q - m_i|)), m* itself counted among the m_i
-                              (arXiv 2106.08265, equation 7) */
+  KAD_REWEIGHT_NONE = 0, /* tile score = s*, the largest patch distance */
+  /* s* (1 - exp(s* / sqrt D) / sum_i exp(|q - m_i| / sqrt D)), m_i the n_neighbors nearest rows of
+   * m*, without m* */
+  KAD_REWEIGHT_THESIS = 1,
+  /* s* (1 - exp(s*) / sum_i exp(|q - m_i|)), m* itself counted among the m_i (arXiv 2106.08265,
+   * equation 7) */
+  KAD_REWEIGHT_PAPER = 2
 };
 
 typedef struct kad_score_options {
   uint32_t struct_size;
   int32_t reweighting;      /* KAD_REWEIGHT_* */
-  const int64_t* neighbors; /* (M, neighbor_columns): each row's nearest other rows, nearest first */
+  const int64_t* neighbors; /* (M, neighbor_columns): other rows, nearest first */
   int64_t neighbor_columns;
-  int64_t n_neighbors;      /* how many of those columns to use */
+  int64_t n_neighbors; /* how many of those columns to use */
 } kad_score_options;
 
 /* PatchCore scores of a batch: for every patch the distance to its nearest bank row (out_dist,
@@ -253,13 +255,12 @@ KAD_API kad_status kad_board_add(kad_board* board, const int32_t* xy, int64_t n_
 KAD_API kad_status kad_board_map(const kad_board* board, int32_t n_threads, float* out_map);
 
 /* Defect regions of a map that kad_board_map gave: 8-connected components of map >= threshold with
- * at least min_area_px pixels, by falling peak (ties: by y, then x). region_size is
+ * at least min_area_px pixels, by falling peak (ties: by peak_y, then peak_x). region_size is
  * sizeof(kad_region); *out_count is the number of regions, also when the status is
  * KAD_ERROR_BUFFER_TOO_SMALL; out_regions may be NULL when capacity is 0. */
 KAD_API kad_status kad_board_regions(const kad_board* board, const float* map, float threshold,
                                      int64_t min_area_px, uint32_t region_size,
-                                     kad_region* out_regions, int64_t capacity,
-                                     int64_t* out_count);
+                                     kad_region* out_regions, int64_t capacity, int64_t* out_count);
 
 #ifdef __cplusplus
 }
