@@ -166,7 +166,7 @@ def test_images_of_other_kinds_are_scored(tiny_artifact, boards, tmp_path):
 
 
 ANNOTATIONS = {
-    "malformed": ("{", "not a JSON file"),
+    "malformed": ("{", "a.json: not an annotation file"),
     "another image": ('{"bat.png": {}}', "did you mean bat.png"),
     "outside": ('{"bad.png": {"borders": [[100, 0, 50, 90]]}}', "outside the image of 140 x 90 px"),
     "too small": ('{"bad.png": {"borders": [[0, 0, 20, 20]]}}', "20"),
