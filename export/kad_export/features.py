@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from kad_sdk._native import patch_features, preprocess
+from kad_sdk.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from kad_sdk.session import NetworkSession
-
     from kad_sdk.dataset import Sample
+    from kad_sdk.session import NetworkSession
 
 __all__ = ["BoardTiles", "PatchExtractor", "PointStore"]
 
@@ -131,10 +133,19 @@ class PointStore:
         if self._array is not None:
             self._array[self._filled : self._filled + len(block)] = block
         else:
-            self._file.write(np.ascontiguousarray(block, np.float32).data)
+            self._write(np.ascontiguousarray(block, np.float32))
         self._filled += len(block)
-        if self._filled == self.shape[0] and self._file:
-            self._file.close()
+
+    def _write(self, block: np.ndarray) -> None:
+        try:
+            self._file.write(block.data)
+            if self._filled + len(block) == self.shape[0]:
+                self._file.close()
+        except OSError as error:
+            raise OutputError(
+                f"the projected features cannot be written to {self._path} ({error.strerror}): "
+                "name another folder with --scratch, or raise --memory to do without"
+            ) from error
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """Rows of a slice or of an int64 array."""
@@ -146,5 +157,6 @@ class PointStore:
         """Forget the rows."""
         self._array = None
         if self._file:
-            self._file.close()
+            with suppress(OSError):  # what is still buffered is not wanted any more
+                self._file.close()
             self._path.unlink(missing_ok=True)

@@ -128,7 +128,7 @@ class Silent:
 
 
 class Console(Silent):
-    """Writes to a text stream, by default standard error.
+    """Writes to a text stream, by default standard error; the final table to standard output.
 
     Parameters
     ----------
@@ -170,12 +170,11 @@ class Console(Silent):
         self._write(f"kad-export: warning: {text}\n")
 
     def table(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
-        """Show the final summary."""
+        """Show the final summary, on standard output."""
         self._clear()
         width = max(len(name) for name, _ in rows)
-        self._write(f"\n{title}\n")
-        for name, value in rows:
-            self._write(f"  {name:<{width}}  {value}\n")
+        lines = [title, *(f"  {name:<{width}}  {value}" for name, value in rows)]
+        sys.stdout.write("\n".join(lines) + "\n")
 
     def _clear(self) -> None:
         if self._bar:
