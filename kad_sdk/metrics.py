@@ -34,6 +34,7 @@ __all__ = [
     "classify",
     "precision_recall_curve",
     "require",
+    "roc_auc",
     "roc_curve",
 ]
 
@@ -112,6 +113,14 @@ def classify(
     return Classification(**ranked, **at_tau, threshold=float(threshold), reasons=reasons)
 
 
+def roc_auc(labels: ArrayLike, scores: ArrayLike) -> float | None:
+    """Area under the ROC curve; None unless both classes are there."""
+    truth, values = _checked(labels, scores)
+    if np.unique(truth).size < 2:
+        return None
+    return float(_sklearn_metrics().roc_auc_score(truth, values))
+
+
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> Curve:
     """Trace the false and true positive rate, both rising; both classes must be there."""
     truth, values = _checked(labels, scores)
@@ -173,7 +182,7 @@ def _ranked(
     f1 = 2 * precision[:-1] * recall[:-1] / np.where(total > 0, total, 1)
     best = int(np.argmax(f1))
     return {
-        "roc_auc": float(metrics.roc_auc_score(truth, values)),
+        "roc_auc": roc_auc(truth, values),
         "average_precision": float(metrics.average_precision_score(truth, values)),
         "best_f1": float(f1[best]),
         "best_f1_threshold": float(thresholds[best]),
