@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kad_sdk.errors import InvalidArgumentError, MissingDependencyError, NotFiniteError
-from kad_sdk.metrics import PixelMetrics, classify, precision_recall_curve, roc_curve
+from kad_sdk.metrics import PixelMetrics, classify, precision_recall_curve, roc_auc, roc_curve
 
 # ---- the oracles: slow, obvious, nothing in common with the module ---------------------------
 
@@ -272,6 +272,12 @@ def test_precision_of_no_flagged_item_is_none_with_a_reason() -> None:
     assert result.precision is None
     assert "none of the 2 images reaches the threshold" in result.reasons["precision"]
     assert result.recall == 0
+
+
+def test_roc_auc_is_the_share_of_pairs_in_the_right_order() -> None:
+    assert roc_auc([1, 0, 1, 0], [4, 3, 2, 2]) == pytest.approx(2.5 / 4)  # one pair ties
+    assert roc_auc([1, 1], [0.1, 0.2]) is None
+    assert roc_auc([], []) is None
 
 
 def test_curves_have_their_corners() -> None:
