@@ -93,7 +93,12 @@ def _running(command: Callable[..., None]) -> Callable[..., None]:
 _BATCH = click.option(
     "--batch", type=click.IntRange(1), default=16, show_default=True, help="Tiles at a time."
 )
-_THRESHOLD = click.option("--threshold", type=float, help="Use instead of the artifact's tau.")
+_TILE_THRESHOLD = click.option(
+    "--tile-threshold", type=float, help="Use instead of the artifact's tau of tiles."
+)
+_MAP_THRESHOLD = click.option(
+    "--map-threshold", type=float, help="Use instead of the artifact's tau of the map."
+)
 
 
 def _open(
@@ -104,7 +109,8 @@ def _open(
     threads: int | None,
     level: str | None,
     batch: int = 16,
-    threshold: float | None = None,
+    tile_threshold: float | None = None,
+    map_threshold: float | None = None,
 ) -> Detector:
     from kad_sdk._native import force_cpu_level
     from kad_sdk.detector import Detector
@@ -112,7 +118,13 @@ def _open(
     if level is not None:
         force_cpu_level(level)
     return Detector.open(
-        artifact, provider, threads, batch, device_id=device_id, threshold=threshold
+        artifact,
+        provider,
+        threads,
+        batch,
+        device_id=device_id,
+        tile_threshold=tile_threshold,
+        map_threshold=map_threshold,
     )
 
 
@@ -123,7 +135,8 @@ def _open(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @_running
 @_BATCH
-@_THRESHOLD
+@_TILE_THRESHOLD
+@_MAP_THRESHOLD
 @click.option("--npy", is_flag=True, help="Write the map as float32 .npy too.")
 @click.option("--overlay/--no-overlay", default=True, help="Write the board with its regions.")
 @click.option("--heat", is_flag=True, help="Blend the map into the overlay.")
@@ -207,7 +220,7 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
     network, prep, core = manifest.network, manifest.preprocessing, manifest.patchcore
     bank, tau = manifest.bank, manifest.thresholds
     size = sum(entry.size for entry in manifest.files.values())
-    resize = "native size" if prep.resize is None else f"resized to {prep.resize} (height, width)"
+    resize = "native size" if prep.resize is None else f"resized to {_size_text(prep.resize)}"
     denoise = "" if prep.denoise is None else f", denoised with h = {prep.denoise.h:g}"
     weights = network.weights.name if network.weights.source != "imagenet" else "ImageNet"
     return [
@@ -219,7 +232,8 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
         ("bank", f"{bank.rows:,} x {bank.dims} of {bank.coreset.candidates:,} patches"),
         ("", f"{bank.coreset.method}, seed {bank.coreset.seed}, radius {bank.coreset.radius:.4g}"),
-        ("score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
+        ("tile score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
+        ("board score", tau.board),
         ("threshold", f"tiles {tau.tile:.6g}, map {tau.map:.6g}: {tau.method}"),
         ("", f"found on {tau.samples:,} tiles"),
         ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
@@ -228,6 +242,12 @@ def _facts(manifest: Manifest) -> list[tuple[str, str]]:
         ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.created_by.items()))),
         ("size", f"{size / 2**20:.1f} MiB; all hashes are right"),
     ]
+
+
+def _size_text(resize: tuple[int, int] | float) -> str:
+    if isinstance(resize, tuple):
+        return f"{resize[0]} x {resize[1]} px"
+    return f"{100 * resize:g} % of their size"
 
 
 @main.command()

@@ -50,8 +50,10 @@ class Detector:
         What the network really runs on, for example ``"cpu"``, ``"cpu"``, ``"fp32"``.
     threads, batch
         Threads used, and tiles in memory at a time. Scores depend on neither.
-    threshold, map_threshold
+    tile_threshold, map_threshold
         tau of tiles and of the map.
+    threshold
+        tau of boards: one of the two, as the artifact says.
     """
 
     def __init__(
@@ -61,14 +63,16 @@ class Detector:
         *,
         threads: int,
         batch: int,
-        threshold: float | None,
+        tile_threshold: float | None,
         map_threshold: float | None,
     ) -> None:
         thresholds = artifact.manifest.thresholds
         self.artifact = artifact
         self.threads, self.batch = threads, batch
-        self.threshold = _threshold("threshold", threshold, thresholds.tile)
+        self.tile_threshold = _threshold("tile_threshold", tile_threshold, thresholds.tile)
         self.map_threshold = _threshold("map_threshold", map_threshold, thresholds.map)
+        self._by_map = thresholds.board == "map-peak"
+        self.threshold = self.map_threshold if self._by_map else self.tile_threshold
         self.provider, self.device = session.provider, session.device
         self.precision = session.precision
         self._index = NativeIndex(artifact.bank, threads=threads)
@@ -92,7 +96,7 @@ class Detector:
         batch: int = 16,
         *,
         device_id: int = 0,
-        threshold: float | None = None,
+        tile_threshold: float | None = None,
         map_threshold: float | None = None,
     ) -> Detector:
         """Open an artifact.
@@ -110,7 +114,7 @@ class Detector:
             Tiles in memory at a time.
         device_id
             Which GPU.
-        threshold, map_threshold
+        tile_threshold, map_threshold
             Used instead of the artifact's own, when given.
 
         Raises
@@ -141,7 +145,7 @@ class Detector:
             session,
             threads=threads,
             batch=batch,
-            threshold=threshold,
+            tile_threshold=tile_threshold,
             map_threshold=map_threshold,
         )
 
@@ -249,16 +253,20 @@ class Detector:
             regions = tuple(self._region(scores, record, size, frame) for record in records)
             board_map = scores.map if size == frame else _resize_map(scores.map, size)
             scores.board.close()
+        settings = self.artifact.manifest.thresholds
+        tau, scale = self.tile_threshold, settings.tile_scale
         tiles = tuple(
-            TileScore(x, y, score, self._normalised(score), score >= self.threshold)
+            TileScore(x, y, score, _normalised(score, tau, scale), score >= tau)
             for (x, y), score in zip(scores.xy.tolist(), scores.scores.tolist(), strict=True)
         )
-        score = max(tile.score for tile in tiles)
+        score = float(np.nanmax(scores.map) if self._by_map else scores.scores.max())
+        scale = settings.map_scale if self._by_map else settings.tile_scale
         return Result(
             score=score,
-            normalised_score=self._normalised(score),
-            anomalous=any(tile.anomalous for tile in tiles),
+            normalised_score=_normalised(score, self.threshold, scale),
+            anomalous=score >= self.threshold,
             threshold=self.threshold,
+            tile_threshold=self.tile_threshold,
             map_threshold=self.map_threshold,
             tiles=tiles,
             map=board_map,
@@ -267,10 +275,6 @@ class Detector:
             image_size=size,
             frame_size=frame,
         )
-
-    def _normalised(self, score: float) -> float:
-        z = (score - self.threshold) / self.artifact.manifest.thresholds.scale
-        return 0.5 * (1 + math.tanh(0.5 * z))  # the logistic function; never overflows
 
     def _region(
         self,
@@ -295,6 +299,10 @@ class Detector:
             distance=record.distance,
             nearest=Nearest(image, source_x, source_y),
         )
+
+
+def _normalised(score: float, tau: float, scale: float) -> float:
+    return 0.5 * (1 + math.tanh(0.5 * (score - tau) / scale))  # the logistic function, unoverflown
 
 
 def _threshold(name: str, value: float | None, own: float) -> float:

@@ -58,7 +58,7 @@ class ImageTooSmallError(KadError, ValueError):
 
 
 class AnnotationError(KadError):
-    """An annotation file is malformed, names no such image, or has a rectangle outside its image."""
+    """An annotation is malformed, names no such image, or has a rectangle outside its image."""
 
 
 class DatasetError(KadError):

@@ -86,7 +86,8 @@ def evaluate(
     folder = Path(out)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    tally = Tally(detector.threshold, detector.artifact.manifest.preprocessing.tile)
+    tile = detector.artifact.manifest.preprocessing.tile
+    tally = Tally(detector.tile_threshold, detector.threshold, tile)
     for sample in dataset.test:
         tally.add(sample, detector)
         if progress is not None:
@@ -104,8 +105,8 @@ def _write(folder: Path, tally: Tally, figures: dict[str, Any], map_threshold: f
     levels = [tally.tiles(), tally.images()]
     files = {
         "scores.csv": _csv(tally.rows),
-        "roc.png": plots.curves_png(levels, tally.threshold),
-        "scores.png": plots.scores_png(levels, tally.threshold),
+        "roc.png": plots.curves_png(levels),
+        "scores.png": plots.scores_png(levels),
         "examples.png": plots.examples_png(tally.gallery.chosen(), map_threshold),
         "metrics.json": (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode(),
     }
@@ -144,7 +145,7 @@ def _artifact_facts(detector: Detector) -> dict[str, Any]:
         "resize": manifest.preprocessing.resize,
         "bank_rows": manifest.bank.rows,
         "bank_dims": manifest.bank.dims,
-        "threshold": manifest.thresholds.tile,
+        "board_score": manifest.thresholds.board,
         "threshold_method": manifest.thresholds.method,
         "training_fingerprint": manifest.training.fingerprint,
         "created_by": dict(manifest.created_by),
@@ -158,6 +159,7 @@ def _runtime_facts(detector: Detector) -> dict[str, Any]:
         "precision": detector.precision,
         "threads": detector.threads,
         "batch": detector.batch,
+        "tile_threshold": detector.tile_threshold,
         "map_threshold": detector.map_threshold,
     }
 
@@ -193,7 +195,8 @@ def format_table(figures: dict[str, Any]) -> str:
         ("anomalous", f"{counts['anomalous_tiles']:,}", f"{counts['anomalous_images']:,}", ""),
     ]
     lines = [f"{a:<20}{b:>10}{c:>10}{d:>10}".rstrip() for a, b, c, d in rows]
-    lines += [f"flagged at score >= {figures['threshold']:.6g}", "", *_kind_lines(figures["kinds"])]
+    taus = f"tiles flagged at {figures['threshold']:.6g}, images at {image['threshold']:.6g}"
+    lines += [taus, "", *_kind_lines(figures["kinds"])]
     if counts["unlabelled_images"]:
         lines.append(f"left out: {counts['unlabelled_images']} images without a known label")
     lines += [f"no {name}: {reason}" for name, reason in reasons.items()]

@@ -51,6 +51,7 @@ Fraction = Annotated[float, Range(0, 1, above=True)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Text = Annotated[str, Pattern(r"[^\x00-\x1f]+", "a non-empty string without control characters")]
+Factor = Annotated[float, Range(0, 8, above=True)]
 Digest = Annotated[str, Pattern(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 FileName = Annotated[
     str,
@@ -111,7 +112,7 @@ class Preprocessing:
     tile: Pixels
     stride: Pixels
     train_stride: Pixels
-    resize: tuple[Pixels, Pixels] | None
+    resize: tuple[Pixels, Pixels] | Factor | None
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
     normalisation: Literal["dataset", "imagenet", "white", "white-with-edges"]
@@ -165,11 +166,16 @@ class Bank:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What counts as anomalous: tile score >= `tile`, map value >= `map`."""
+    """What counts as anomalous: tile score >= `tile`, map value >= `map`.
 
+    `board` says which of the two decides a board. The scales are those of the normalised scores.
+    """
+
+    board: Literal["map-peak", "largest-tile"]
     tile: Positive
+    tile_scale: Positive
     map: Positive
-    scale: Positive
+    map_scale: Positive
     method: Text
     samples: Amount
     min_region_area_px: Count

@@ -43,11 +43,14 @@ class Level:
         For example "tiles".
     labels, scores : ndarray
         (n,) 0 normal, 1 anomalous; (n,) float.
+    threshold : float
+        tau of these scores.
     """
 
     name: str
     labels: NDArray[Any]
     scores: NDArray[Any]
+    threshold: float
 
     @property
     def both_classes(self) -> bool:
@@ -121,13 +124,13 @@ def thumbnail(
     return np.asarray(small, np.uint8), mask, np.asarray(heat, np.float32), scale
 
 
-def curves_png(levels: Sequence[Level], threshold: float) -> bytes:
+def curves_png(levels: Sequence[Level]) -> bytes:
     """Draw ROC and precision-recall curves of all levels, with the point that tau gives."""
     figure = _figure(10, 4.6)
     roc, pr = figure.subplots(1, 2)
     for level, colour in zip(levels, _LEVELS, strict=False):
         if level.both_classes:
-            _draw_curves(roc, pr, level, threshold, colour)
+            _draw_curves(roc, pr, level, colour)
     roc.plot([0, 1], [0, 1], color="0.75", linewidth=0.8, linestyle=":")
     roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
     pr.set(title="Precision and recall", xlabel="recall", ylabel="precision")
@@ -141,8 +144,8 @@ def curves_png(levels: Sequence[Level], threshold: float) -> bytes:
     return _png(figure)
 
 
-def _draw_curves(roc: Any, pr: Any, level: Level, threshold: float, colour: str) -> None:
-    flagged, truth = level.scores >= threshold, level.labels == 1
+def _draw_curves(roc: Any, pr: Any, level: Level, colour: str) -> None:
+    flagged, truth = level.scores >= level.threshold, level.labels == 1
     found = float(np.mean(flagged[truth]))
     curve = roc_curve(level.labels, level.scores)
     area = float(np.trapezoid(curve.y, curve.x))
@@ -156,15 +159,16 @@ def _draw_curves(roc: Any, pr: Any, level: Level, threshold: float, colour: str)
         pr.plot(found, precision, "o", color=colour, label=f"{level.name} at τ")
 
 
-def scores_png(levels: Sequence[Level], threshold: float) -> bytes:
-    """Draw each level's score histogram by class, with tau marked."""
+def scores_png(levels: Sequence[Level]) -> bytes:
+    """Draw each level's score histogram by class, with its tau marked."""
     figure = _figure(10, 1.0 + 2.8 * len(levels))
     rows = np.ravel(figure.subplots(len(levels), 1, sharex=True))
-    edges = _edges(np.concatenate([*(level.scores for level in levels), [threshold]]))
+    taus = [level.threshold for level in levels]
+    edges = _edges(np.concatenate([*(level.scores for level in levels), taus]))
     for axes, level in zip(rows, levels, strict=True):
         axes.set(title=f"Scores of {level.name}", ylabel="share of the class")
         if level.scores.size:
-            _draw_histogram(axes, level, threshold, edges)
+            _draw_histogram(axes, level, edges)
         else:
             _note(axes, f"no {level.name} with a known label")
         _plain(axes)
@@ -178,14 +182,15 @@ def _edges(values: NDArray[Any]) -> NDArray[Any]:
     return np.linspace(low - pad, high + pad, 51)
 
 
-def _draw_histogram(axes: Any, level: Level, threshold: float, edges: NDArray[Any]) -> None:
+def _draw_histogram(axes: Any, level: Level, edges: NDArray[Any]) -> None:
     for value, name, colour in ((0, "normal", _NORMAL), (1, "anomalous", _ANOMALOUS)):
         scores = level.scores[level.labels == value]
         if scores.size:
             share = np.full(scores.size, 1 / scores.size)
             label = f"{name} ({scores.size:,})"
             axes.hist(scores, edges, weights=share, color=colour, alpha=0.55, label=label)
-    axes.axvline(threshold, color=_TAU, linewidth=1.2, linestyle="--", label=f"τ = {threshold:.4g}")
+    tau = level.threshold
+    axes.axvline(tau, color=_TAU, linewidth=1.2, linestyle="--", label=f"τ = {tau:.4g}")
     axes.legend(frameon=False, fontsize=9)
 
 

@@ -75,13 +75,13 @@ class Result:
     Attributes
     ----------
     score
-        The largest tile score.
+        The map's largest value, or the largest tile score: the artifact says which.
     normalised_score
         ``1 / (1 + exp(-(score - threshold) / scale))``: 0..1, the threshold lies at 0.5.
     anomalous
-        Whether any tile's score reaches the threshold.
-    threshold, map_threshold
-        tau of tiles and of the map.
+        Whether the score reaches the threshold.
+    threshold, tile_threshold, map_threshold
+        tau of the score, of tiles, and of the map.
     tiles
         Every tile that was scored.
     map
@@ -102,6 +102,7 @@ class Result:
     normalised_score: float
     anomalous: bool
     threshold: float
+    tile_threshold: float
     map_threshold: float
     tiles: tuple[TileScore, ...]
     map: NDArray[np.float32]
@@ -120,8 +121,9 @@ class Result:
         """Give all but the map, as plain values.
 
         Keys: ``image``, ``image_size``, ``frame_size`` ([height, width]), ``verdict``, ``score``,
-        ``normalised_score``, ``threshold``, ``map_threshold``, ``tiles`` and ``regions`` (objects
-        with the fields of :class:`TileScore` and :class:`Region`), ``timings_ms``.
+        ``normalised_score``, ``threshold``, ``tile_threshold``, ``map_threshold``, ``tiles`` and
+        ``regions`` (objects with the fields of :class:`TileScore` and :class:`Region`),
+        ``timings_ms``.
         """
         return {
             "image": self.image_name,
@@ -131,6 +133,7 @@ class Result:
             "score": self.score,
             "normalised_score": self.normalised_score,
             "threshold": self.threshold,
+            "tile_threshold": self.tile_threshold,
             "map_threshold": self.map_threshold,
             "tiles": [dict(vars(tile)) for tile in self.tiles],
             "regions": [

@@ -1,8 +1,8 @@
 """Decode JSON into nested dataclasses, checking every key, type and range on the way.
 
-A field's annotation is its schema: a dataclass, ``tuple``, ``Mapping``, ``X | None``, ``Literal``,
-``int``, ``float``, ``str``, ``Any`` (any JSON with finite numbers), or ``Annotated`` with a
-:class:`Range` or a :class:`Pattern`.
+A field's annotation is its schema: a dataclass, ``tuple``, ``Mapping``, ``X | None``,
+``tuple | X``, ``Literal``, ``int``, ``float``, ``str``, ``Any`` (any JSON with finite numbers), or
+``Annotated`` with a :class:`Range` or a :class:`Pattern`.
 """
 
 from __future__ import annotations
@@ -91,8 +91,7 @@ def decode(kind: Any, value: Any, path: str = "", *, allow_unknown: bool = False
             raise expected(path, str(rule), value)
     elif origin in {types.UnionType, Union}:
         if value is not None:
-            inner = next(option for option in get_args(kind) if option is not types.NoneType)
-            value = decode(inner, value, path, allow_unknown=allow_unknown)
+            value = decode(_option(kind, value), value, path, allow_unknown=allow_unknown)
     elif origin is Literal:
         if not isinstance(value, str) or value not in get_args(kind):
             raise expected(path, " or ".join(map(repr, get_args(kind))), value)
@@ -103,6 +102,13 @@ def decode(kind: Any, value: Any, path: str = "", *, allow_unknown: bool = False
     else:
         value = _decode_scalar(kind, value, path)
     return value
+
+
+def _option(union: Any, value: Any) -> Any:
+    """Choose the part of a union that `value` is meant for: lists go to tuples, the rest not."""
+    options = [option for option in get_args(union) if option is not types.NoneType]
+    fitting = [o for o in options if (get_origin(o) is tuple) == isinstance(value, list)]
+    return (fitting or options)[0]
 
 
 def _decode_scalar(kind: type, value: Any, path: str) -> Any:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kad_sdk.manifest import Denoise, MapSettings, PatchCore, Preprocessing
     from kad_sdk.session import NetworkSession
 
-__all__ = ["BoardScorer", "BoardScores", "Stopwatch", "prepare_image"]
+__all__ = ["BoardScorer", "BoardScores", "Stopwatch", "frame_size", "prepare_image"]
 
 
 class Stopwatch:
@@ -43,10 +43,22 @@ class Stopwatch:
             self.ms[name] += 1e3 * (time.perf_counter() - start)
 
 
+def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) -> tuple[int, int]:
+    """Size (height, width) in which an image of `size` is scored.
+
+    `resize` is a size, a factor, or None for the image's own size.
+    """
+    if resize is None:
+        return size
+    if isinstance(resize, tuple):
+        return resize
+    return max(1, round(size[0] * resize)), max(1, round(size[1] * resize))
+
+
 def prepare_image(
     image: NDArray[Any],
     *,
-    resize: tuple[int, int] | None,
+    resize: tuple[int, int] | float | None,
     denoise: Denoise | None,
     pixel_format: str | None = None,
     threads: int = 1,
@@ -58,7 +70,7 @@ def prepare_image(
     image
         (H, W) or (H, W, channels), uint8 or uint16.
     resize
-        (height, width) in px, or None to keep the size.
+        (height, width) in px, a factor, or None to keep the size.
     denoise
         Settings of ``cv2.fastNlMeansDenoisingColored``, or None.
     pixel_format
@@ -84,7 +96,7 @@ def prepare_image(
             "the artifact without --denoise"
         )
     # At its own size this is an exact copy as RGB, whatever the pixel format.
-    height, width = image.shape[:2] if resize is None else resize
+    height, width = frame_size((image.shape[0], image.shape[1]), resize)
     rgb = resize_image(image, height, width, pixel_format=pixel_format, threads=threads)
     return rgb if denoise is None else _denoised(rgb, denoise)
 

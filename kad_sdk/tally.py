@@ -117,13 +117,14 @@ class Tally:
 
     Attributes
     ----------
-    threshold : float
-        tau of tiles and images.
+    tile_threshold, image_threshold : float
+        tau of tiles, and of images.
     tile : int
         Side of a tile, px.
     """
 
-    threshold: float
+    tile_threshold: float
+    image_threshold: float
     tile: int
     rows: list[Row] = field(default_factory=list)
     pixels: metrics.PixelMetrics = field(default_factory=metrics.PixelMetrics)
@@ -185,21 +186,24 @@ class Tally:
         known = [row for row in self.rows if row.tile_truth is not None]
         labels = [row.tile_truth for row in known if row.tile_truth is not None]
         scores = [row.tile_scores for row in known]
-        return plots.Level("tiles", _joined(labels), _joined(scores))
+        return plots.Level("tiles", _joined(labels), _joined(scores), self.tile_threshold)
 
     def images(self) -> plots.Level:
         """Labels and scores of all images with a known label."""
         known = [row for row in self.rows if row.sample.label is not None]
         labels = np.array([row.sample.label for row in known], dtype=np.int64)
-        return plots.Level("images", labels, np.array([row.score for row in known]))
+        scores = np.array([row.score for row in known])
+        return plots.Level("images", labels, scores, self.image_threshold)
 
     def figures(self) -> dict[str, Any]:
         """Compute all figures, with the reason for each that is missing."""
-        tau = self.threshold
-        tile, image = self.tiles(), self.images()
-        of_tiles = vars(metrics.classify(tile.labels, tile.scores, threshold=tau, items="tiles"))
-        of_images = vars(
-            metrics.classify(image.labels, image.scores, threshold=tau, items="images")
+        of_tiles, of_images = (
+            vars(
+                metrics.classify(
+                    level.labels, level.scores, threshold=level.threshold, items=level.name
+                )
+            )
+            for level in (self.tiles(), self.images())
         )
         roc, aupro = self.pixels.roc_auc(), self.pixels.aupro()
         found = {
@@ -253,8 +257,7 @@ class Tally:
         if rows[0].sample.label == 0:
             return {"images": n, "flagged": flagged, "false_alarm_rate": flagged / n}
         labels = [0] * len(good) + [1] * n
-        tau = self.threshold
-        scores = [*good, *(row.score for row in rows)]
+        scores, tau = [*good, *(row.score for row in rows)], self.image_threshold
         defective = _joined(
             [row.tile_scores[row.tile_truth == 1] for row in rows if row.tile_truth is not None]
         )
@@ -264,7 +267,7 @@ class Tally:
             "image_recall": flagged / n,
             "image_roc_auc": metrics.classify(labels, scores, threshold=tau).roc_auc,
             "defect_tiles": defective.size,
-            "tile_recall": float(np.mean(defective >= tau)) if defective.size else None,
+            "tile_recall": _share(defective >= self.tile_threshold),
         }
 
     def _counts(self) -> dict[str, int]:
@@ -293,6 +296,10 @@ class Tally:
             }
             for stage in stages
         }
+
+
+def _share(flags: NDArray[np.bool_]) -> float | None:
+    return float(np.mean(flags)) if flags.size else None
 
 
 def _joined(parts: list[Any]) -> NDArray[Any]:

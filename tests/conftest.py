@@ -11,7 +11,7 @@ import pytest
 def _folder(variable: str) -> Path:
     value = os.environ.get(variable)
     if not value:
-        pytest.skip(f"{variable} is not set: it names the folder with the real files this test needs")
+        pytest.skip(f"{variable} is not set: it names a folder with real files")
     return Path(value)
 
 

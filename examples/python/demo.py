@@ -27,7 +27,7 @@ def run(*command: str | Path) -> None:
     words = [str(word) for word in command]
     print(f"\n$ {shlex.join(words)}", flush=True)
     program = Path(sys.executable).with_name(words[0])  # the script of this environment
-    code = subprocess.call([program, *words[1:]])
+    code = subprocess.call([program, *words[1:]])  # noqa: S603 - commands of this file
     if code:
         sys.exit(code)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from kad_export.errors import CalibrationError
 
+from kad_export.errors import CalibrationError
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ class Calibration:
     Attributes
     ----------
     tile, map : float
-        tau of tile and board scores; tau of the board map.
-    scale : float
-        Spread s of the normalised score 1 / (1 + exp(-(x - tau) / s)).
+        tau of tile scores; tau of the board map.
+    tile_scale, map_scale : float
+        Spread s of the normalised score 1 / (1 + exp(-(x - tau) / s)) of each.
     method : str
         As given, for example ``"normal-max=1.05"``.
     samples : int
@@ -127,8 +127,9 @@ class Calibration:
     """
 
     tile: float
+    tile_scale: float
     map: float
-    scale: float
+    map_scale: float
     method: str
     samples: int
     warnings: tuple[str, ...] = ()
@@ -145,17 +146,17 @@ def calibrate(method: ThresholdMethod, tiles: TileScores) -> Calibration:
     defect = np.array(tiles.defect, bool)
     score, peak = np.array(tiles.score), np.array(tiles.peak)
     _check_sample(method, n_normal=int((~defect).sum()), n_defect=int(defect.sum()))
-    tau = _threshold(method, score[~defect], score[defect])
-    tau_map = _threshold(method, peak[~defect], peak[defect])
-    for name, value in (("tile scores", tau), ("the map", tau_map)):
+    found = []
+    for name, values in (("tile scores", score), ("the map", peak)):
+        value = _threshold(method, values[~defect], values[defect])
         if not 0 < value < math.inf:
             raise CalibrationError(
                 f"{method} gives the threshold {value:g} for {name}; a positive one is expected. "
                 "Held-out images that are copies of training images score 0: remove the copies"
             )
-    scale = _scale(tau, score[~defect])
+        found += [value, _scale(value, values[~defect])]
     warned = _warnings(method, int((~defect).sum()))
-    return Calibration(tau, tau_map, scale, str(method), len(score), warned)
+    return Calibration(*found, str(method), len(score), warned)
 
 
 def tile_peaks(board_map: np.ndarray, xy: np.ndarray, tile: int) -> np.ndarray:

@@ -30,36 +30,33 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        signal.signal(signal.SIGTERM, _terminate)
+        previous = signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
         except (KadError, OSError, MemoryError, KeyboardInterrupt, _Terminated) as error:
-            if ctx.params.get("debug"):
+            if ctx.params.get("debug") and isinstance(error, Exception):
                 raise
-            message, code = _explain(error)
-            click.echo(f"\nkad-export: {message}" if code != EXIT_ERROR else message, err=True)
+            text, code = _explain(error)
+            click.echo(f"kad-export: {text}", err=True)
             ctx.exit(code)
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
 
-def _terminate(signum: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signal's signature
+def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise _Terminated
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted, nothing was written", EXIT_INTERRUPTED
+        return "interrupted; nothing was written", EXIT_INTERRUPTED
     if isinstance(error, _Terminated):
-        return "terminated, nothing was written", EXIT_TERMINATED
+        return "terminated; nothing was written", EXIT_TERMINATED
     if isinstance(error, MemoryError):
-        text = "memory ran out: lower --memory, --batch or --max-bank"
-    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        place = f" while writing {error.filename}" if error.filename else ""
-        text = (
-            f"the disk is full{place}: free some space, or name another folder (--scratch, --out)"
-        )
-    else:
-        text = str(error)
-    return f"kad-export: {text}", EXIT_ERROR
+        return "memory ran out: lower --memory, --batch or --max-bank", EXIT_ERROR
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full: free some space, or name another --scratch or --out", EXIT_ERROR
+    return str(error), EXIT_ERROR
 
 
 class _Parsed(click.ParamType):
@@ -86,11 +83,15 @@ def _parse_size(text: str) -> tuple[int, int]:
     return size
 
 
-def _parse_resize(text: str) -> tuple[int, int] | str:
+def _parse_resize(text: str) -> tuple[int, int] | float | str:
     try:
-        return "none" if text.lower() == "none" else _parse_size(text)
+        if text.lower() == "none":
+            return "none"
+        return float(text) if "." in text else _parse_size(text)
     except ValueError:
-        raise ValueError(f"HEIGHTxWIDTH, one number for both, or none is expected, got {text!r}")  # noqa: B904 - int()'s own message adds nothing
+        raise ValueError(  # noqa: B904 - int()'s own message adds nothing
+            f"HEIGHTxWIDTH, N for both, a factor such as 0.5, or none is expected, got {text!r}"
+        )
 
 
 def _parse_denoise(text: str) -> Any:
@@ -157,7 +158,7 @@ def _option(*names: str, **settings: Any) -> Any:
     "--resize",
     default="none",
     type=_Parsed("size", _parse_resize),
-    help="Bring boards to HEIGHTxWIDTH (or N for both) first; none: native resolution.",
+    help="Bring boards to HEIGHTxWIDTH, to N x N, or by a factor such as 0.5; none: native size.",
 )
 @_option("--coreset", default=0.01, type=float, help="Share of patches that the bank keeps.")
 @_option(
@@ -194,6 +195,13 @@ def _option(*names: str, **settings: Any) -> Any:
     type=click.Choice(["none", "thesis", "paper"]),
     help="How a tile's score weighs the bank around the nearest row.",
 )
+@_option("--sigma", default=4.0, type=float, help="Smoothing of the anomaly map, px.")
+@_option(
+    "--board-score",
+    default="map-peak",
+    type=click.Choice(["map-peak", "largest-tile"]),
+    help="What decides a board: the largest value of its map, or its largest tile score.",
+)
 @_option(
     "--memory", default="4GB", type=_Parsed("size", _parse_memory), help="Budget, such as 8GB."
 )
@@ -221,7 +229,7 @@ def patchcore(data: Path, out: Path, memory: int, resize: Any, quiet: bool, **gi
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @_option("--boards", default=8, type=click.IntRange(1), help="Normal boards to learn from.")
 @_option("--test-boards", default=8, type=click.IntRange(0), help="Boards to test, some defective.")
-@_option("--size", default="1024x1024", type=_Parsed("size", _parse_size), help="HEIGHTxWIDTH, px.")
+@_option("--size", default="4730x4074", type=_Parsed("size", _parse_size), help="HEIGHTxWIDTH, px.")
 @_option("--category", default="white", type=click.Choice(["white", "white-with-edges"]))
 @_option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), help="Of every random draw.")
 @_option("--quiet", is_flag=True, help="Only the summary.")
@@ -235,7 +243,7 @@ def synth(folder: Path, quiet: bool, boards: int, test_boards: int, **given: Any
         summary = generate_dataset(
             folder, boards=boards, test_boards=test_boards, progress=bar.advance, **given
         )
-    console.line(str(summary))
+    click.echo(summary)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from kad_sdk.scoring import prepare_image
 
 from kad_sdk._native import plan_tiles
 from kad_sdk.annotations import Annotation
 from kad_sdk.errors import DatasetError
 from kad_sdk.images import full_scale, read_image
 from kad_sdk.manifest import Preprocessing
+from kad_sdk.scoring import frame_size, prepare_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
 def load_board(
     sample: Sample,
     *,
-    resize: tuple[int, int] | None = None,
+    resize: tuple[int, int] | float | None = None,
     denoise: Denoise | None = None,
     threads: int = 1,
 ) -> np.ndarray:
@@ -56,7 +56,7 @@ def load_board(
     Parameters
     ----------
     sample : Sample
-    resize : (height, width), optional
+    resize : (height, width) or factor, optional
         Bring the board to this size first; None keeps its own.
     denoise : Denoise, optional
     threads : int
@@ -74,7 +74,7 @@ def load_training_board(
     *,
     tile: int,
     stride: int,
-    resize: tuple[int, int] | None = None,
+    resize: tuple[int, int] | float | None = None,
     denoise: Denoise | None = None,
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +99,7 @@ def load_training_board(
     annotation = sample.annotation or Annotation()
     annotation.check(height, width, sample.name)
     if resize is not None:
-        annotation = annotation.resized((height, width), resize)
+        annotation = annotation.resized((height, width), frame_size((height, width), resize))
     image = prepare_image(image, resize=resize, denoise=denoise, threads=threads)
     return image, training_tiles(image, tile=tile, stride=stride, labels=annotation.labels)
 
@@ -145,7 +145,7 @@ def tile_statistics(
     *,
     tile: int,
     stride: int,
-    resize: tuple[int, int] | None = None,
+    resize: tuple[int, int] | float | None = None,
     denoise: Denoise | None = None,
     threads: int = 1,
     progress: Callable[[int], object] | None = None,

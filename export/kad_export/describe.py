@@ -76,12 +76,14 @@ def describe_bank(bank: Bank, boards: Sequence[BoardTiles], settings: BankSettin
     )
 
 
-def describe_thresholds(calibration: Calibration) -> schema.Thresholds:
+def describe_thresholds(calibration: Calibration, board_score: str) -> schema.Thresholds:
     """Give the manifest's entry of the thresholds."""
     return schema.Thresholds(
+        board=board_score,
         tile=calibration.tile,
+        tile_scale=calibration.tile_scale,
         map=calibration.map,
-        scale=calibration.scale,
+        map_scale=calibration.map_scale,
         method=calibration.method,
         samples=calibration.samples,
         min_region_area_px=MIN_REGION_AREA_PX,

@@ -19,7 +19,7 @@ from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.dataset import read_mask, tile_labels
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.images import read_image
-from kad_sdk.scoring import prepare_image
+from kad_sdk.scoring import frame_size, prepare_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +83,7 @@ def split_holdout(
 
 
 def split_board(
-    sample: Sample, share: float, tile: int, resize: tuple[int, int] | None = None
+    sample: Sample, share: float, tile: int, resize: tuple[int, int] | float | None = None
 ) -> tuple[Sample, Sample]:
     """Split the only training image in two: a part to learn from, and its far end held out.
 
@@ -97,7 +97,7 @@ def split_board(
     """
     height, width = read_image(sample.path).shape[:2]
     axis = int(width > height)
-    length, working_length = (height, width)[axis], (resize or (height, width))[axis]
+    length, working_length = (height, width)[axis], frame_size((height, width), resize)[axis]
     margin = 0 if resize is None else 2  # px, lost where a label grows to whole pixels
     held = max(tile + margin, round(share * working_length))
     if working_length - held < tile + margin:

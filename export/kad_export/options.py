@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["N_NEIGHBORS", "PatchCoreOptions"]
+__all__ = ["BOARD_SCORES", "N_NEIGHBORS", "PatchCoreOptions"]
 
 N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
+
+BOARD_SCORES = ("map-peak", "largest-tile")
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,10 @@ class PatchCoreOptions:
         The network, see :func:`kad_export.patchcore.build_network`.
     tile, stride, train_stride : int
         px; the stride is that of scoring, and of training too where ``train_stride`` is None.
-    resize : (height, width) or None
-        px; None keeps the boards' own resolution.
+    resize : (height, width), float or None
+        px, or a factor; None keeps the boards' own resolution.
+    sigma : float
+        Smoothing of tile maps, px.
     denoise : Denoise or None
         Non-local means before anything else.
     normalisation : str
@@ -42,6 +46,9 @@ class PatchCoreOptions:
         most of the time of scoring and grows with its rows, hence the absolute limit.
     seed : int
         Of every random draw.
+    board_score : str
+        ``"map-peak"`` or ``"largest-tile"``: what decides a board. The map averages overlapping
+        tiles and neighbouring patches, so its peak is the steadier of the two.
     threshold, holdout
         See :mod:`kad_export.calibrate`; share of training images held out for it.
     reweighting : str
@@ -59,7 +66,7 @@ class PatchCoreOptions:
     tile: int = 224
     stride: int = 112
     train_stride: int | None = None  # None: as stride
-    resize: tuple[int, int] | None = None
+    resize: tuple[int, int] | float | None = None
     denoise: Denoise | None = None
     normalisation: str = "imagenet"
     coreset: float = 0.01
@@ -68,6 +75,8 @@ class PatchCoreOptions:
     threshold: str = DEFAULT_THRESHOLD
     holdout: float = 0.1
     reweighting: str = "thesis"
+    sigma: float = 4.0  # thesis, section 5.3.4
+    board_score: str = "map-peak"
     memory_bytes: int = 4 * 2**30
     scratch: Path | None = None
     threads: int | None = None  # None: all processors of this process
@@ -85,6 +94,12 @@ class PatchCoreOptions:
             "holdout": (0 < self.holdout < 1, "a share between 0 and 1"),
             "batch": (self.batch >= 1, "at least 1 tile"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1"),
+            "resize": (
+                not isinstance(self.resize, float) or 0 < self.resize <= 8,
+                "a factor above 0, at most 8",
+            ),
+            "sigma": (0 < self.sigma <= 256, "above 0, at most 256 px"),
+            "board_score": (self.board_score in BOARD_SCORES, ", ".join(BOARD_SCORES)),
             "reweighting": (self.reweighting in N_NEIGHBORS, ", ".join(N_NEIGHBORS)),
             "normalisation": (
                 self.normalisation in ("dataset", *NORMALISATIONS),

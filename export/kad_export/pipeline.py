@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["PatchCoreOptions", "check_output", "export_patchcore"]
-
-MAP_SETTINGS = schema.MapSettings(sigma=4.0, radius=16)  # px (thesis, chapter 4); to four sigmas
 
 
 @dataclass(frozen=True)
@@ -139,9 +138,9 @@ def export_patchcore(
         network=describe_network(module, network.onnx),
         preprocessing=preprocessing,
         patchcore=fitted.settings,
-        map=MAP_SETTINGS,
+        map=_map_settings(options),
         bank=describe_bank(bank, boards, settings),
-        thresholds=describe_thresholds(calibration),
+        thresholds=describe_thresholds(calibration, options.board_score),
         golden=schema.Golden(GOLDEN_FILE, len(golden), TOLERANCE),
         training=describe_training(dataset, boards),
         verification=figures,
@@ -195,6 +194,10 @@ def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], l
 
 def _threads(options: PatchCoreOptions) -> int:
     return options.threads or default_threads()
+
+
+def _map_settings(options: PatchCoreOptions) -> schema.MapSettings:
+    return schema.MapSettings(options.sigma, radius=math.ceil(4 * options.sigma))  # cut at 4 sigma
 
 
 def _compile(module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path) -> _Network:
@@ -264,7 +267,7 @@ def _calibrate(
         fitted.index,
         preprocessing=fitted.preprocessing,
         patchcore=fitted.settings,
-        map_settings=MAP_SETTINGS,
+        map_settings=_map_settings(options),
         neighbors=fitted.bank.neighbors,
         threads=fitted.threads,
         batch=options.batch,

@@ -57,7 +57,7 @@ def test_recall_gives_the_highest_threshold_that_keeps_it(recall, tau):
 def test_recall_needs_no_normal_tiles():
     calibration = calibrate(ThresholdMethod.parse("recall=1"), _tiles([], [4, 8]))
     assert calibration.tile == 2
-    assert calibration.scale == 0.2
+    assert calibration.tile_scale == 0.2
 
 
 @pytest.mark.parametrize(("rate", "tau"), [("0", 4.5), ("0.25", 3.5), ("0.5", 2.5), ("0.6", 2.5)])
@@ -81,12 +81,14 @@ def test_map_threshold_by_the_same_method():
 
 def test_median_normal_tile_is_normalised_to_a_tenth():
     calibration = calibrate(ThresholdMethod.parse("normal-max=2"), _tiles([1, 2, 5]))
-    assert 1 / (1 + math.exp(-(2 - calibration.tile) / calibration.scale)) == pytest.approx(0.1)
+    assert 1 / (1 + math.exp(-(2 - calibration.tile) / calibration.tile_scale)) == pytest.approx(
+        0.1
+    )
 
 
 def test_scale_stays_positive_below_the_median():
     calibration = calibrate(ThresholdMethod.parse("normal-max=0.1"), _tiles([5, 5, 6]))
-    assert calibration.scale == pytest.approx(0.06)
+    assert calibration.tile_scale == pytest.approx(0.06)
 
 
 def test_small_sample_for_a_quantile_is_told():

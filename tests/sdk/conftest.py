@@ -232,7 +232,7 @@ def _manifest(tau: float) -> Manifest:
             images=("a.png", "b.png"),
             coreset=Coreset("random", 0.08, None, None, None, 512, 11, 0.5),
         ),
-        thresholds=Thresholds(tau, 0.3, 0.1, "fixed", 8, 4),
+        thresholds=Thresholds("map-peak", tau, 0.1, 0.3, 0.1, "fixed", 8, 4),
         golden=Golden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
         training=Training("folder", 2, 8, "0" * 64),
         verification={"scores": {"max_abs": 0.0}},

@@ -109,9 +109,9 @@ def test_annotations_and_threshold(tiny_artifact, boards, tmp_path):
     assert kad(*command).stdout.count("anomalous  ") == 1
     annotated = kad(*command, "--annotations", tmp_path / "a.json")
     assert annotated.stdout.splitlines()[1].startswith("normal ")
-    raised = kad(*command, "--threshold", 100, "--no-overlay")
+    raised = kad(*command, "--map-threshold", 100, "--no-overlay")
     assert raised.stdout.splitlines()[1].startswith("normal ")
-    assert json.loads((tmp_path / "out" / "bad.json").read_text())["threshold"] == 100
+    assert json.loads((tmp_path / "out" / "bad.json").read_text())["map_threshold"] == 100
 
 
 def test_overlay_options(tiny_artifact, boards, tmp_path):

@@ -52,12 +52,27 @@ def test_verdicts(detector, good, bad):
     assert normal.regions == ()
     assert normal.normalised_score < 0.5 < anomalous.normalised_score
     for result in (normal, anomalous):
-        assert result.score == max(tile.score for tile in result.tiles)
-        assert result.anomalous == any(tile.anomalous for tile in result.tiles)
+        assert result.score == np.nanmax(result.map)
+        assert result.threshold == result.map_threshold == 0.3
+        expected = 1 / (1 + math.exp(-(result.score - 0.3) / 0.1))
+        assert result.normalised_score == pytest.approx(expected, abs=1e-12)
         for tile in result.tiles:
             assert tile.anomalous == (tile.score >= 0.3)
             expected = 1 / (1 + math.exp(-(tile.score - 0.3) / 0.1))
             assert tile.normalised_score == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_largest_tile_can_decide_a_board(tiny, tmp_path, bad):
+    thresholds = dataclasses.replace(
+        tiny.manifest.thresholds, board="largest-tile", tile_scale=0.05
+    )
+    manifest = dataclasses.replace(tiny.manifest, thresholds=thresholds)
+    with Detector.open(tiny.write(tmp_path / "x.kad", manifest=manifest)) as detector:
+        result = detector.score(bad)
+    assert result.score == max(tile.score for tile in result.tiles)
+    assert result.normalised_score == max(tile.normalised_score for tile in result.tiles)
+    assert result.threshold == result.tile_threshold
+    assert result.anomalous == any(tile.anomalous for tile in result.tiles)
 
 
 def test_the_region_and_its_nearest_training_patch(detector, tiny, bad):
@@ -129,14 +144,24 @@ def test_folder_with_annotations(detector, bad, tmp_path):
 
 
 def test_own_thresholds(tiny_artifact, bad):
-    with Detector.open(tiny_artifact, threshold=100.0, map_threshold=50.0) as strict:
+    with Detector.open(tiny_artifact, tile_threshold=100.0, map_threshold=50.0) as strict:
         result = strict.score(bad)
-    assert (result.threshold, result.map_threshold) == (100.0, 50.0)
+    assert (result.tile_threshold, result.map_threshold) == (100.0, 50.0)
     assert not result.anomalous
     assert result.regions == ()
     for value in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(InvalidArgumentError, match="threshold: expected a number above 0"):
-            Detector.open(tiny_artifact, threshold=value)
+            Detector.open(tiny_artifact, tile_threshold=value)
+
+
+def test_resizing_by_a_factor(tiny, tmp_path, bad):
+    preprocessing = dataclasses.replace(tiny.manifest.preprocessing, resize=0.5)
+    manifest = dataclasses.replace(tiny.manifest, preprocessing=preprocessing)
+    with Detector.open(tiny.write(tmp_path / "x.kad", manifest=manifest)) as detector:
+        for board, frame in ((bad, (45, 70)), (bad[:81, :99], (40, 50))):
+            result = detector.score(board)
+            assert result.frame_size == frame
+            assert result.map.shape == board.shape[:2]
 
 
 def test_resized_boards_are_reported_in_their_own_pixels(tiny, tmp_path, make_board):

@@ -33,7 +33,7 @@ class BrightnessDetector:
 
     threshold: float = 150.0
     resize: tuple[int, int] | None = None
-    map_threshold = 150.0
+    tile_threshold = map_threshold = 150.0
     provider = device = "cpu"
     precision = "fp32"
     threads = batch = 1
@@ -53,7 +53,7 @@ class BrightnessDetector:
             patchcore=SimpleNamespace(pooling="same-bilinear", reweighting="none"),
             preprocessing=SimpleNamespace(tile=TILE, stride=TILE, resize=self.resize),
             bank=SimpleNamespace(rows=1, dims=1),
-            thresholds=SimpleNamespace(tile=self.threshold, method="given"),
+            thresholds=SimpleNamespace(board="largest-tile", method="given"),
             training=SimpleNamespace(fingerprint="0" * 64),
         )
         return SimpleNamespace(path=Path("white.kad"), manifest=manifest)

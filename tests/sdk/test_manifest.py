@@ -76,6 +76,8 @@ WRONG = [
     ("preprocessing.tile", 0, "preprocessing.tile: expected a number at least 1"),
     ("preprocessing.tile", 1 << 40, "preprocessing.tile: expected a number at least 1 and at most"),
     ("preprocessing.resize", [224], "preprocessing.resize: expected 2 items"),
+    ("preprocessing.resize", 9.0, "preprocessing.resize: expected a number above 0 and at most 8"),
+    ("preprocessing.resize", "half", "preprocessing.resize: expected a finite number"),
     ("preprocessing.mean", [0.5, 0.5], "preprocessing.mean: expected 3 items"),
     ("preprocessing.std", [1, 0, 1], r"preprocessing.std\[1\]: expected a number above 0"),
     ("preprocessing.std", [1, 1e999, 1], r"preprocessing.std\[1\]: expected a finite number"),

@@ -1,6 +1,6 @@
 """The pictures: sizes, content where it can be read back, no state left behind."""
 
-from __future__ import annotations
+from __future__ import dataclasses
 
 import subprocess
 import sys
@@ -27,7 +27,10 @@ def levels(*, anomalous: bool = True) -> list[Level]:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1 if anomalous else 0], 20)
     scores = rng.normal(size=40) + labels
-    return [Level("tiles", labels, scores), Level("images", labels[10:30], scores[10:30])]
+    return [
+        Level("tiles", labels, scores, 0.5),
+        Level("images", labels[10:30], scores[10:30], 0.6),
+    ]
 
 
 def example(name: str = "board.png", *, height: int = 40, width: int = 60) -> Example:
@@ -41,19 +44,19 @@ def example(name: str = "board.png", *, height: int = 40, width: int = 60) -> Ex
 
 @pytest.mark.parametrize("anomalous", [True, False], ids=["both classes", "one class"])
 def test_curves_and_histograms_are_drawn(anomalous: bool) -> None:
-    for png in (curves_png(levels(anomalous=anomalous), 0.5), scores_png(levels(), 0.5)):
+    for png in (curves_png(levels(anomalous=anomalous)), scores_png(levels())):
         image = decoded(png)
         assert image.shape[1] == 1200
         assert image.std() > 5  # something is on it
     # The ROC of images is orange; there is none without both classes.
-    assert has_colour(decoded(curves_png(levels(anomalous=anomalous), 0.5)), (238, 119, 51)) == (
+    assert has_colour(decoded(curves_png(levels(anomalous=anomalous))), (238, 119, 51)) == (
         anomalous
     )
 
 
 def test_histogram_marks_the_threshold_even_beyond_all_scores() -> None:
     def dark_columns(threshold: float) -> int:
-        image = decoded(scores_png(levels()[:1], threshold))
+        image = decoded(scores_png([dataclasses.replace(levels()[0], threshold=threshold)]))
         middle = image[100:250, 100:]  # right of the axis
         return int((middle.max(axis=2) < 90).sum(axis=0).argmax())
 
@@ -109,7 +112,7 @@ def test_pyplot_is_never_imported() -> None:
     code = (
         "import sys, numpy as np\n"
         "from kad_sdk.plots import Level, scores_png\n"
-        "scores_png([Level('tiles', np.array([0, 1]), np.array([0., 1.]))], 0.5)\n"
+        "scores_png([Level('tiles', np.array([0, 1]), np.array([0., 1.]), 0.5)])\n"
         "assert 'matplotlib.figure' in sys.modules\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
@@ -119,4 +122,4 @@ def test_pyplot_is_never_imported() -> None:
 def test_absent_matplotlib_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingDependencyError, match=r"kad-sdk\[evaluate\]"):
-        scores_png(levels(), 0.5)
+        scores_png(levels())
