@@ -1,7 +1,8 @@
 """The pictures: sizes, content where it can be read back, no state left behind."""
 
-from __future__ import dataclasses
+from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
