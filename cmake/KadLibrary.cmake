@@ -3,7 +3,8 @@
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
     abi.cpp board.cpp board_map.cpp board_scalar.cpp features.cpp image.cpp index.cpp level.cpp
-    preprocess.cpp regions.cpp resize.cpp score.cpp search.cpp search_scalar.cpp tile_map.cpp tiles.cpp)
+    preprocess.cpp regions.cpp resize.cpp score.cpp search.cpp search_scalar.cpp tile_map.cpp
+    tiles.cpp zero_memory.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.

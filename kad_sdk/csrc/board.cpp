@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
+#include <memory>
 
 #include "board_kernels.hpp"
 #include "guard.hpp"
@@ -43,19 +43,11 @@ void check_options(const kad_board_options* options) {
   }
 }
 
-// calloc: the system hands out zero pages, which cost nothing until a tile touches them.
-float* allocate_zeros(int32_t height, int32_t width) {
-  check_count(height, width, "image_height");
-  auto* memory = static_cast<float*>(
-      std::calloc(static_cast<size_t>(height) * static_cast<size_t>(width), sizeof(float)));
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-
 void create(const kad_board_options* options, kad_board** out_board) {
   check_pointer(out_board, "out_board");
   *out_board = nullptr;
   check_options(options);
+  check_count(options->image_height, options->image_width, "image_height");
   auto board = std::make_unique<kad_board>();
   board->options = *options;
   const auto axis = [&](int32_t grid) {
@@ -64,7 +56,7 @@ void create(const kad_board_options* options, kad_board** out_board) {
   };
   board->rows = axis(options->grid_height);
   board->columns = axis(options->grid_width);
-  board->sum.reset(allocate_zeros(options->image_height, options->image_width));
+  board->sum = allocate_zeros(int64_t{options->image_height} * options->image_width);
   *out_board = board.release();
 }
 

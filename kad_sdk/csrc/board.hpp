@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
 #include "kad/kad.h"
 #include "tile_map.hpp"
+#include "zero_memory.hpp"
 
 namespace kad {
 
@@ -16,20 +15,16 @@ struct TileCorner {
   int32_t y;
 };
 
-struct FreeMemory {
-  void operator()(float* memory) const { std::free(memory); }
-};
-
 }  // namespace kad
 
 struct kad_board {
   kad_board_options options;
   kad::AxisMatrix rows;
   kad::AxisMatrix columns;
-  std::unique_ptr<float[], kad::FreeMemory> sum;  // (image_height, image_width)
-  std::vector<kad::TileCorner> corners;           // (n,) in the order of kad_board_add
-  std::vector<float> dist;                        // (n, P)
-  std::vector<int64_t> index;                     // (n, P), -1 where none was given
+  kad::Floats sum;                       // (image_height, image_width)
+  std::vector<kad::TileCorner> corners;  // (n,) in the order of kad_board_add
+  std::vector<float> dist;               // (n, P)
+  std::vector<int64_t> index;            // (n, P), -1 where none was given
 
   int64_t patches() const { return int64_t{options.grid_height} * options.grid_width; }
 };
