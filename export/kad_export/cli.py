@@ -160,7 +160,12 @@ def _option(*names: str, **settings: Any) -> Any:
     type=_Parsed("size", _parse_resize),
     help="Bring boards to HEIGHTxWIDTH, to N x N, or by a factor such as 0.5; none: native size.",
 )
-@_option("--coreset", default=0.01, type=float, help="Share of patches that the bank keeps.")
+@_option(
+    "--coreset",
+    default=0.01,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of patches that the bank keeps.",
+)
 @_option(
     "--max-bank",
     default=10_000,
@@ -188,14 +193,24 @@ def _option(*names: str, **settings: Any) -> Any:
     help="normal-max=FACTOR, quantile=Q (held-out normal tiles); f1, youden, recall=R, "
     "false-alarms=R (labelled test tiles).",
 )
-@_option("--holdout", default=0.1, type=float, help="Share of training images held out.")
+@_option(
+    "--holdout",
+    default=0.1,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of training images held out to set the threshold.",
+)
 @_option(
     "--reweighting",
     default="thesis",
     type=click.Choice(["none", "thesis", "paper"]),
     help="How a tile's score weighs the bank around the nearest row.",
 )
-@_option("--sigma", default=4.0, type=float, help="Smoothing of the anomaly map, px.")
+@_option(
+    "--sigma",
+    default=4.0,
+    type=click.FloatRange(0, 256, min_open=True),
+    help="Smoothing of the anomaly map, px.",
+)
 @_option(
     "--board-score",
     default="map-peak",

@@ -117,6 +117,7 @@ def export_patchcore(
     boards = survey_boards(learn, judge, options, console)
     preprocessing = measure_normalisation(learn, options, console)
     with scratch_folder(options.scratch) as scratch:
+        console.line("exporting the network to ONNX")
         with console.step("network"):
             network = _compile(module, options, scratch)
         settings = BankSettings(
@@ -131,6 +132,7 @@ def export_patchcore(
         bank = build_bank(boards, extract, settings, console)
     fitted = _fit(network, preprocessing, bank, options)
     calibration, golden = _calibrate(judge, fitted, extract, options, console)
+    console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
     with console.step("parity gate"):
         expected, figures = _verify(golden, fitted, calibration)
     manifest = schema.Manifest(
