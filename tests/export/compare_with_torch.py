@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 from plain_patchcore import PlainPatchCore, read_rgb
-from sklearn.metrics import roc_auc_score
 
 from kad_sdk import Artifact
 from kad_sdk._native import NativeIndex
 from kad_sdk.dataset import Sample, read_mask, scan_dataset
-from kad_sdk.metrics import PixelMetrics
+from kad_sdk.metrics import PixelMetrics, roc_auc
 from kad_sdk.scoring import BoardScorer
 from kad_sdk.session import NetworkSession
 
@@ -36,27 +35,23 @@ class Figures:
         self.tiles, self.tile_labels = [], []
         self.pixels = PixelMetrics()
 
-    def add(self, sample: Sample, scores, anomaly_map, tile_labels, mask) -> None:
-        """Take in an image."""
-        self.images.append(float(scores.max()))
-        self.image_labels.append(sample.label)
-        self.tiles.extend(scores.tolist())
+    def add(self, truth, *, image: float, tiles: np.ndarray, anomaly_map: np.ndarray) -> None:
+        """Take in an image; `truth` is its label, its tiles' labels, and its mask."""
+        image_label, tile_labels, mask = truth
+        self.images.append(float(image))
+        self.image_labels.append(image_label)
+        self.tiles.extend(tiles.tolist())
         self.tile_labels.extend(tile_labels)
         self.pixels.add(anomaly_map.astype(np.float32), mask)
 
     def to_dict(self) -> dict[str, float | None]:
         """AUROC at each level, and AUPRO."""
         return {
-            "image_roc_auc": auroc(self.image_labels, self.images),
-            "tile_roc_auc": auroc(self.tile_labels, self.tiles),
+            "image_roc_auc": roc_auc(self.image_labels, self.images),
+            "tile_roc_auc": roc_auc(self.tile_labels, self.tiles),
             "pixel_roc_auc": self.pixels.roc_auc().value,
             "aupro": self.pixels.aupro().value,
         }
-
-
-def auroc(labels: list[int], scores: list[float]) -> float | None:
-    """Area under the ROC curve; None without both classes."""
-    return float(roc_auc_score(labels, scores)) if len(set(labels)) == 2 else None
 
 
 def tile_truth(mask: np.ndarray, xy, frame: tuple[int, int], tile: int) -> list[int]:
@@ -69,49 +64,71 @@ def tile_truth(mask: np.ndarray, xy, frame: tuple[int, int], tile: int) -> list[
     return [int(hit.any()) for hit in hits]
 
 
-def compare(artifact: Artifact, samples: list[Sample], weights: Path, *, threads: int) -> dict:
-    """Score the samples both ways."""
-    manifest = artifact.manifest
-    plain = PlainPatchCore(manifest, artifact.bank, weights)
-    runtime = BoardScorer(
-        NetworkSession(artifact.network, threads=threads),
-        NativeIndex(artifact.bank, threads=threads),
-        preprocessing=manifest.preprocessing,
-        patchcore=manifest.patchcore,
-        map_settings=manifest.map,
-        neighbors=artifact.neighbors,
-        threads=threads,
-    )
-    figures = {"plain_pytorch": Figures(), "runtime": Figures()}
-    worst = {"distance": 0.0, "score": 0.0, "map": 0.0}
-    flips = patches = 0
-    for number, sample in enumerate(samples, 1):
+class Pair:
+    """The runtime and plain PyTorch, side by side on one artifact."""
+
+    def __init__(self, artifact: Artifact, weights: Path, *, threads: int) -> None:
+        manifest = artifact.manifest
+        self.tau, self.tile = manifest.thresholds, manifest.preprocessing.tile
+        self.plain = PlainPatchCore(manifest, artifact.bank, weights)
+        self.runtime = BoardScorer(
+            NetworkSession(artifact.network, threads=threads),
+            NativeIndex(artifact.bank, threads=threads),
+            preprocessing=manifest.preprocessing,
+            patchcore=manifest.patchcore,
+            map_settings=manifest.map,
+            neighbors=artifact.neighbors,
+            threads=threads,
+        )
+        self.figures = {"plain_pytorch": Figures(), "runtime": Figures()}
+        self.worst = dict.fromkeys(("distance", "tile_score", "image_score", "map"), 0.0)
+        self.flips = self.patches = 0
+
+    def add(self, sample: Sample) -> None:
+        """Score an image both ways."""
         image = read_rgb(sample.path)
         mask = read_mask(sample, *image.shape[:2])
-        ours, theirs = runtime.score(image), plain.score(image)
+        ours = self.runtime.score(image)
+        theirs = self.plain.score(image, self.runtime.prepare(image))
         assert ours.xy.tolist() == [list(corner) for corner in theirs.xy]
+        by_map = self.tau.board == "map-peak"
+        top = ours.map.max() if by_map else ours.scores.max()
         our_map = resized(ours.map, image.shape[:2])
-        labels = tile_truth(mask, theirs.xy, ours.map.shape, manifest.preprocessing.tile)
-        figures["runtime"].add(sample, ours.scores, our_map, labels, mask)
-        figures["plain_pytorch"].add(sample, theirs.scores, theirs.map, labels, mask)
-        for name, a, b in (
-            ("distance", ours.dist, theirs.dist),
-            ("score", ours.scores, theirs.scores),
-            ("map", our_map, theirs.map),
-        ):
-            worst[name] = max(worst[name], float(np.max(np.abs(a - b) / b)))
-        tau = manifest.thresholds.tile
-        flips += int(np.sum((ours.scores >= tau) != (theirs.scores >= tau)))
-        patches += ours.dist.size
-        print(f"{number}/{len(samples)} {sample.name}: {worst}", file=sys.stderr)  # noqa: T201
-    return {
-        **{name: both.to_dict() for name, both in figures.items()},
-        "largest_relative_difference": worst,
-        "decisions_that_differ": flips,
-        "images": len(samples),
-        "tiles": len(figures["runtime"].tiles),
-        "patches": patches,
-    }
+        truth = (sample.label, tile_truth(mask, theirs.xy, ours.map.shape, self.tile), mask)
+        both = self.figures["runtime"], self.figures["plain_pytorch"]
+        both[0].add(truth, image=top, tiles=ours.scores, anomaly_map=our_map)
+        both[1].add(truth, image=theirs.image, tiles=theirs.tiles, anomaly_map=theirs.map)
+        self._differ("distance", ours.dist, theirs.dist)
+        self._differ("tile_score", ours.scores, theirs.tiles, self.tau.tile)
+        self._differ("image_score", top, theirs.image, self.tau.map if by_map else self.tau.tile)
+        self._differ("map", our_map, theirs.map)
+        self.patches += ours.dist.size
+
+    def _differ(self, name: str, ours, theirs, threshold: float | None = None) -> None:
+        relative = float(np.max(np.abs(ours - theirs) / theirs))
+        self.worst[name] = max(self.worst[name], relative)
+        if threshold is not None:
+            self.flips += int(np.sum((ours >= threshold) != (theirs >= threshold)))
+
+    def to_dict(self) -> dict:
+        """Figures of both, and how far they are apart."""
+        return {
+            **{name: figures.to_dict() for name, figures in self.figures.items()},
+            "largest_relative_difference": self.worst,
+            "decisions_that_differ": self.flips,
+            "images": len(self.figures["runtime"].images),
+            "tiles": len(self.figures["runtime"].tiles),
+            "patches": self.patches,
+        }
+
+
+def compare(artifact: Artifact, samples: list[Sample], weights: Path, *, threads: int) -> dict:
+    """Score the samples both ways; progress goes to the error output."""
+    pair = Pair(artifact, weights, threads=threads)
+    for number, sample in enumerate(samples, 1):
+        pair.add(sample)
+        print(f"{number}/{len(samples)} {sample.name}: {pair.worst}", file=sys.stderr)  # noqa: T201
+    return pair.to_dict()
 
 
 def resized(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:

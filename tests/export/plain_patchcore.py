@@ -30,7 +30,8 @@ class PlainScores:
 
     xy: list[tuple[int, int]]
     dist: np.ndarray  # (n, P) float64
-    scores: np.ndarray  # (n,) float64
+    tiles: np.ndarray  # (n,) float64, tile scores
+    image: float  # score of the image
     map: np.ndarray  # (H, W) float64, in the image's own pixels
 
 
@@ -38,11 +39,8 @@ class PlainPatchCore:
     """ResNets with weights from a safetensors file; images without annotations, not denoised."""
 
     def __init__(self, manifest, bank: np.ndarray, weights: Path) -> None:
-        self.settings, self.method, self.map = (
-            manifest.preprocessing,
-            manifest.patchcore,
-            manifest.map,
-        )
+        self.settings, self.method = manifest.preprocessing, manifest.patchcore
+        self.map, self.board = manifest.map, manifest.thresholds.board
         self.layers = manifest.network.layers
         self.bank = torch.from_numpy(np.array(bank)).double()  # (M, D)
         self.network = getattr(torchvision.models, manifest.network.backbone)(weights=None).eval()
@@ -55,10 +53,9 @@ class PlainPatchCore:
         assert self.settings.denoise is None, "denoising is not part of this comparison"
 
     @torch.inference_mode()
-    def score(self, image: np.ndarray, batch: int = 16) -> PlainScores:
-        """Score an image (H, W) or (H, W, 3) uint8 RGB."""
-        rgb = image if image.ndim == 3 else image[:, :, None].repeat(3, axis=2)
-        frame = self._resized(torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1))
+    def score(self, image: np.ndarray, ties: np.ndarray, batch: int = 16) -> PlainScores:
+        """Score an image (H, W, 3) uint8 RGB; `ties` is for :meth:`_resized`."""
+        frame = self._resized(as_tensor(image), as_tensor(ties))
         tile = self.settings.tile
         xy = plan(frame.shape[1], frame.shape[2], tile, self.settings.stride)
         dist, scores = [], []
@@ -70,18 +67,30 @@ class PlainPatchCore:
             dist.append(near)
             scores.append(self._tile_scores(features, near, rows))
         dist = torch.cat(dist)
+        scores = torch.cat(scores)
         board = self._board_map(dist, xy, frame.shape[1:])
-        if frame.shape[1:] != image.shape[:2]:
+        top = float(board.max() if self.board == "map-peak" else scores.max())
+        if board.shape != image.shape[:2]:
             board = F.interpolate(board[None, None], image.shape[:2], mode="bilinear")[0, 0]
-        return PlainScores(xy, dist.numpy(), torch.cat(scores).numpy(), board.numpy())
+        return PlainScores(xy, dist.numpy(), scores.numpy(), top, board.numpy())
 
-    def _resized(self, image: torch.Tensor) -> torch.Tensor:
-        """Bring (3, H, W) uint8 to the manifest's size, if there is one: float64 and rounded."""
-        if self.settings.resize is None:
+    def _resized(self, image: torch.Tensor, ties: torch.Tensor) -> torch.Tensor:
+        """Bring (3, H, W) uint8 to the manifest's size, in float64.
+
+        Where a value lies within 1e-4 of the middle between two grey levels, float32 may round it
+        either way: there, and only there, the level is taken from `ties`, the other's image.
+        """
+        resize = self.settings.resize
+        if resize is None:
             return image
-        size = list(self.settings.resize)
-        smooth = F.interpolate(image[None].double(), size, mode="bilinear", antialias=True)[0]
-        return (smooth + 0.5).floor().clamp(0, 255).to(torch.uint8)
+        if isinstance(resize, float):
+            resize = [round(length * resize) for length in image.shape[1:]]
+        size = list(resize)
+        exact = F.interpolate(image[None].double(), size, mode="bilinear", antialias=True)[0]
+        level = exact.round().to(torch.uint8)
+        tied = (exact - exact.floor() - 0.5).abs() < 1e-4
+        near = tied & ((exact - ties).abs() < 0.51)
+        return torch.where(near, ties, level)
 
     def _features(self, tiles: torch.Tensor) -> torch.Tensor:
         """Patch features (B, P, D) float64 of tiles (B, 3, t, t) uint8."""
@@ -164,6 +173,11 @@ def nearest(queries: torch.Tensor, bank: torch.Tensor) -> tuple[torch.Tensor, to
 def direct(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
     """All distances (n, M), by direct differences."""
     return torch.cdist(queries, bank, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """Turn (H, W, 3) into (3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
 
 
 def read_rgb(path: Path) -> np.ndarray:

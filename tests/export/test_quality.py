@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CASES = {
-    # Tiles at native resolution: edge tiles, overlaps, the thesis' re-weighting.
-    "kolektor_sdd": {"stride": 224, "train_stride": 336, "reweighting": "thesis"},
-    # Images of mixed sizes, resized whole: the antialiased filter in both directions.
+    # Tiles of images reduced by a factor: overlaps, flush edges; the thesis' re-weighting.
+    "kolektor_sdd": {"resize": 0.6, "train_stride": 224, "sigma": 8.0},
+    # Images of mixed sizes, brought to one: the antialiased filter in both directions.
     "magnetic_tile": {"resize": (224, 224), "reweighting": "none", "coreset": 0.05},
-    # The thesis' own pooling and the paper's re-weighting.
-    "hazelnut": {"pooling": "valid-adaptive", "reweighting": "paper", "stride": 32},
+    # Native tiles; the thesis' own pooling, the paper's re-weighting, the largest tile decides.
+    "hazelnut": {
+        "stride": 32,
+        "pooling": "valid-adaptive",
+        "reweighting": "paper",
+        "board_score": "largest-tile",
+    },
 }
 
 
@@ -55,9 +60,7 @@ def test_runtime_agrees_with_plain_pytorch(subset: Path, weights_file: Path) -> 
     assert found["images"] == len(samples) >= 3
     assert found["patches"] == found["tiles"] * 784
     assert found["plain_pytorch"]["image_roc_auc"] is not None
-    assert found["largest_relative_difference"]["distance"] < 1e-4
-    assert found["largest_relative_difference"]["score"] < 1e-4
-    assert found["largest_relative_difference"]["map"] < 1e-4
+    assert max(found["largest_relative_difference"].values()) < 1e-4
     assert found["decisions_that_differ"] == 0
     assert agrees(found), found
 
