@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from kad_sdk.errors import MissingDependencyError
-from kad_sdk.metrics import precision_recall_curve, roc_curve
+from kad_sdk.metrics import precision_recall_curve, roc_auc, roc_curve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ __all__ = ["Example", "Level", "curves_png", "examples_png", "require", "scores_
 _NORMAL = "#4477aa"
 _ANOMALOUS = "#cc3311"
 _TAU = "#222222"
-_LEVELS = ("#4477aa", "#ee7733")  # tiles, images
+_LEVELS = (("#4477aa", "-"), ("#ee7733", "--"))  # tiles, images
 _MAP_COLOURS = "inferno"
 _DPI = 120
 _WIDE = 0.7  # height over width below which examples stand one in a row, else two
@@ -125,12 +125,12 @@ def thumbnail(
 
 
 def curves_png(levels: Sequence[Level]) -> bytes:
-    """Draw ROC and precision-recall curves of all levels, with the point that tau gives."""
+    """Draw ROC and precision-recall curves of two levels, with the points that tau gives."""
     figure = _figure(10, 4.6)
     roc, pr = figure.subplots(1, 2)
-    for level, colour in zip(levels, _LEVELS, strict=False):
+    for level, (colour, style) in zip(levels, _LEVELS, strict=True):
         if level.both_classes:
-            _draw_curves(roc, pr, level, colour)
+            _draw_curves(roc, pr, level, colour, style)
     roc.plot([0, 1], [0, 1], color="0.75", linewidth=0.8, linestyle=":")
     roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
     pr.set(title="Precision and recall", xlabel="recall", ylabel="precision")
@@ -144,16 +144,16 @@ def curves_png(levels: Sequence[Level]) -> bytes:
     return _png(figure)
 
 
-def _draw_curves(roc: Any, pr: Any, level: Level, colour: str) -> None:
+def _draw_curves(roc: Any, pr: Any, level: Level, colour: str, style: str) -> None:
     flagged, truth = level.scores >= level.threshold, level.labels == 1
     found = float(np.mean(flagged[truth]))
+    line = {"color": colour, "linewidth": 1.6, "linestyle": style}
     curve = roc_curve(level.labels, level.scores)
-    area = float(np.trapezoid(curve.y, curve.x))
-    label = f"{level.name}, AUROC {area:.4f}"
-    roc.plot(curve.x, curve.y, color=colour, linewidth=1.6, label=label)
+    label = f"{level.name}, AUROC {roc_auc(level.labels, level.scores):.4f}"
+    roc.plot(curve.x, curve.y, **line, label=label)
     roc.plot(float(np.mean(flagged[~truth])), found, "o", color=colour, label=f"{level.name} at τ")
     curve = precision_recall_curve(level.labels, level.scores)
-    pr.plot(curve.x, curve.y, color=colour, linewidth=1.6, label=level.name)
+    pr.plot(curve.x, curve.y, **line, label=level.name)
     if flagged.any():
         precision = float(np.mean(truth[flagged]))
         pr.plot(found, precision, "o", color=colour, label=f"{level.name} at τ")

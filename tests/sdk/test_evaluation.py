@@ -188,6 +188,16 @@ def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_tiles_and_images_have_thresholds_of_their_own(boards: Path, tmp_path: Path) -> None:
+    detector = BrightnessDetector(threshold=110.0)
+    figures = evaluate(detector, scan_dataset(boards), tmp_path / "out")
+    assert (figures["threshold"], figures["image"]["threshold"]) == (150, 110)
+    assert figures["confusion_matrix"] == [[44, 1], [1, 2]]
+    assert figures["image"]["confusion_matrix"] == [[1, 1], [0, 2]]
+    assert "tiles flagged at 150, images at 110" in format_table(figures)
+
+
+@pytest.mark.usefixtures("_no_pictures")
 def test_every_figure_says_its_level_and_every_null_its_reason(
     boards: Path, tmp_path: Path
 ) -> None:
