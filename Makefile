@@ -2,6 +2,7 @@
 #
 #   make demo    synthetic boards -> artifact -> scores, pictures, figures, in ./demo
 #   make test    lint, C++ tests, Python tests
+#   make quality detection quality on real images (KAD_WEIGHTS_DIR, KAD_DATA_DIR), into the README
 #   make lint    ruff, mypy, import-linter, clang-format
 #   make clean   remove what was built (not .venv); make distclean removes .venv too
 
@@ -12,7 +13,7 @@ JOBS   ?= $(shell nproc)
 CORE   := CMakeLists.txt $(wildcard cmake/*) $(shell find kad_sdk/csrc kad_sdk/include -type f)
 CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo test lint test-c test-python format setup clean distclean
+.PHONY: demo quality test lint test-c test-python format setup clean distclean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -32,6 +33,9 @@ $(VENV)/.installed: $(VENV)/.requirements $(CORE)
 
 demo: setup
 	$(BIN)/python examples/python/demo.py demo
+
+quality: setup
+	$(BIN)/python tests/export/quality.py --results benchmarks/results/quality.json --readme README.md
 
 test: lint test-c test-python
 
