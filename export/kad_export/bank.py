@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_export.budget import BankSettings, check_disk, make_plan, probe, scratch_folder
+from kad_export.budget import BankSettings, check_disk, make_plan, probe
 from kad_export.coreset import Coreset, Projection, k_center
 from kad_export.features import BoardTiles, PatchExtractor, PointStore
 from kad_sdk._native import NativeIndex
@@ -74,22 +74,17 @@ def build_bank(
     """
     plan = make_plan(boards, extract.patches, probe(boards, extract), settings)
     console.line(str(plan))
-    with scratch_folder(settings.scratch) as scratch:
-        check_disk(plan, scratch)
-        points = PointStore(
-            plan.candidates,
-            plan.projected_dims,
-            scratch / "points.f32" if plan.disk_bytes else None,
-        )
-        try:
-            with console.step("features"):
-                _project_all(boards, extract, points, settings, console)
-            with console.step("coreset"), console.progress("coreset", plan.rows, "rows") as bar:
-                coreset = k_center(
-                    points, plan.rows, threads=settings.threads, progress=bar.advance
-                )
-        finally:
-            points.close()
+    if plan.disk_bytes:
+        check_disk(plan, settings.scratch)
+    file = settings.scratch / "points.f32" if plan.disk_bytes else None
+    points = PointStore(plan.candidates, plan.projected_dims, file)
+    try:
+        with console.step("features"):
+            _project_all(boards, extract, points, settings, console)
+        with console.step("coreset"), console.progress("coreset", plan.rows, "rows") as bar:
+            coreset = k_center(points, plan.rows, threads=settings.threads, progress=bar.advance)
+    finally:
+        points.close()
     with console.step("bank rows"):
         bank, image, xy = _extract_rows(boards, extract, coreset.index, plan.dims, console)
     neighbors = nearest_rows(bank, settings.threads)

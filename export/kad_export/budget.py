@@ -26,18 +26,31 @@ if TYPE_CHECKING:
 __all__ = ["BankSettings", "Plan", "Probe", "check_disk", "make_plan", "probe", "scratch_folder"]
 
 PROBE_BATCHES = 2  # timed before the start
+RESERVE_BYTES = 256 << 20  # for the parity gate, which runs in PyTorch, and for fragmentation
 
 
 @dataclass(frozen=True)
 class BankSettings:
-    """How large the bank may be, and what building it may take."""
+    """How large the bank may be, and what building it may take.
 
+    Attributes
+    ----------
+    scratch : Path
+        An existing folder for one temporary file, where memory is too small.
+    fraction, max_rows
+        The bank keeps this share of the patches, and at most so many.
+    eps, seed
+        Of the random projection.
+    memory_bytes, threads
+        Budget of the whole process; threads of the native stages.
+    """
+
+    scratch: Path
     fraction: float = 0.01
     max_rows: int = 10_000
     eps: float = 0.9
     seed: int = 0
     memory_bytes: int = 4 * 2**30
-    scratch: Path | None = None
     threads: int = 1
 
     def rows(self, candidates: int) -> int:
@@ -156,7 +169,7 @@ def _working_bytes(
     board = max(board.height * board.width for board in boards) * 24  # image twice, maps in float32
     bounds = candidates * 12  # bound, its copy when a pool is drawn, masks
     selection = 4 * projected * (2 * default_pool_rows(candidates) + 3 * CHUNK_ROWS)
-    return int(board + bounds + max(selection, 3 * 4 * rows * dims))
+    return int(RESERVE_BYTES + board + bounds + max(selection, 3 * 4 * rows * dims))
 
 
 def check_disk(plan: Plan, folder: Path) -> None:

@@ -117,8 +117,7 @@ class PatchExtractor:
 class PointStore:
     """Rows (N, d) float32, appended once, then read in slices; in memory, or in one file.
 
-    A slice read from the file is a copy, so that pages of the file never count as this process'
-    memory for longer than the slice is used.
+    The file is read, not mapped: the pages behind a mapping would count as this process' memory.
     """
 
     def __init__(self, rows: int, dims: int, path: Path | None = None) -> None:
@@ -151,7 +150,15 @@ class PointStore:
         """Rows of a slice or of an int64 array."""
         if self._array is not None:
             return self._array[rows]
-        return np.array(np.memmap(self._path, np.float32, "r", shape=self.shape)[rows])
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self.shape[0])
+            return self._read(start, stop - start)
+        return np.concatenate([self._read(row, 1) for row in rows])
+
+    def _read(self, start: int, n_rows: int) -> np.ndarray:
+        dims = self.shape[1]
+        flat = np.fromfile(self._path, np.float32, n_rows * dims, offset=4 * int(start) * dims)
+        return flat.reshape(n_rows, dims)
 
     def close(self) -> None:
         """Forget the rows."""

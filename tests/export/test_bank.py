@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,8 @@ from kad_export.errors import ExportError, MemoryBudgetError
 from kad_export.features import BoardTiles, PatchExtractor, PointStore
 from kad_export.report import Silent
 from kad_kernels.reference import nearest
+
+from kad_sdk.errors import OutputError
 
 TILE, GRID, CHANNELS = 16, (4, 4), 8
 PROBE = Probe(
@@ -65,6 +69,15 @@ def _extractor(images: dict[str, np.ndarray], *, batch: int = 3) -> PatchExtract
     )
 
 
+@pytest.fixture
+def on_disk(monkeypatch):
+    """Let every plan put the projected features on disk."""
+    plan = budget.make_plan
+    monkeypatch.setattr(
+        "kad_export.bank.make_plan", lambda *words: dataclasses.replace(plan(*words), disk_bytes=1)
+    )
+
+
 def _all_features(boards, images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every patch feature, its board and its centre, one tile at a time."""
     extract = _extractor(images, batch=1)
@@ -79,23 +92,18 @@ def _all_features(boards, images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.concatenate(features), np.array(image), np.array(centre)
 
 
-@pytest.mark.parametrize("fits", [True, False], ids=["in-memory", "on-disk"])
+@pytest.mark.parametrize("disk", [False, True], ids=["in-memory", "on-disk"])
 @pytest.mark.parametrize("batch", [1, 3, 64])
-def test_rows_are_the_coreset_with_their_sources(monkeypatch, tmp_path, batch, fits):
+def test_rows_are_the_coreset_with_their_sources(request, tmp_path, batch, disk):
+    if disk:
+        request.getfixturevalue("on_disk")
     boards, images = _boards(7)
     features, image, centre = _all_features(boards, images)
     expected = select_coreset(features, 40, seed=3)
-    if not fits:
-        plan = budget.make_plan
-        monkeypatch.setattr(
-            "kad_export.bank.make_plan",
-            lambda *a: dataclasses.replace(plan(*a), disk_bytes=4 * features.size),
-        )
-
     bank = build_bank(
         boards,
         _extractor(images, batch=batch),
-        BankSettings(fraction=40 / len(features), seed=3, scratch=tmp_path),
+        BankSettings(tmp_path, fraction=40 / len(features), seed=3),
         Silent(),
     )
 
@@ -116,22 +124,35 @@ def test_rows_are_the_coreset_with_their_sources(monkeypatch, tmp_path, batch, f
 def test_second_pass_computes_only_tiles_with_a_selected_row(tmp_path):
     boards, images = _boards(7)
     extract = _extractor(images)
-    build_bank(boards, extract, BankSettings(max_rows=1, scratch=tmp_path), Silent())
+    build_bank(boards, extract, BankSettings(tmp_path, max_rows=1), Silent())
     probed = 3 + 6  # one batch to set up, two that are timed
     assert extract.session.tiles == probed + sum(len(b.xy) for b in boards) + 1
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_scratch_is_removed_on_failure(monkeypatch, tmp_path, error):
+def test_scratch_is_removed_on_failure(monkeypatch, tmp_path, on_disk, error):
     boards, images = _boards(3)
 
     def fail(*_args, **_kwargs):
-        assert list(tmp_path.iterdir())
+        assert [path.name for path in tmp_path.iterdir()] == ["points.f32"]
         raise error
 
     monkeypatch.setattr("kad_export.bank.k_center", fail)
     with pytest.raises(error):
-        build_bank(boards, _extractor(images), BankSettings(scratch=tmp_path), Silent())
+        build_bank(boards, _extractor(images), BankSettings(tmp_path), Silent())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n_bytes", [100, 5_000], ids=["at-once", "half-way"])
+def test_scratch_that_cannot_be_written(monkeypatch, tmp_path, on_disk, n_bytes):
+    boards, images = _boards(3)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limit[1]))
+    try:
+        with pytest.raises(OutputError, match="name another folder with --scratch"):
+            build_bank(boards, _extractor(images), BankSettings(tmp_path), Silent())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not list(tmp_path.iterdir())
 
 
@@ -148,12 +169,12 @@ def test_scratch_in_a_missing_folder(tmp_path):
     [(0.01, 10_000, 78_400, 784), (0.01, 10_000, 10**7, 10_000), (0.01, 10_000, 10, 1)],
 )
 def test_bank_rows(fraction, max_rows, candidates, rows):
-    assert BankSettings(fraction=fraction, max_rows=max_rows).rows(candidates) == rows
+    assert BankSettings(Path(), fraction=fraction, max_rows=max_rows).rows(candidates) == rows
 
 
 def _plan_for(n_tiles: int, memory_bytes: int):
     boards = [BoardTiles(None, np.zeros((n_tiles, 2), np.int32), 4730, 4074)]
-    return make_plan(boards, 784, PROBE, BankSettings(memory_bytes=memory_bytes))
+    return make_plan(boards, 784, PROBE, BankSettings(Path(), memory_bytes=memory_bytes))
 
 
 def test_projected_features_go_to_disk_when_memory_is_short():
@@ -164,7 +185,7 @@ def test_projected_features_go_to_disk_when_memory_is_short():
 
 
 def test_largest_case_of_the_thesis_fits_the_default_memory():
-    plan = _plan_for(185_875, BankSettings().memory_bytes)
+    plan = _plan_for(185_875, BankSettings(Path()).memory_bytes)
     assert plan.candidates == 145_726_000
     assert plan.rows == 10_000
 
