@@ -2,20 +2,23 @@
 
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
-    abi.cpp board.cpp board_map.cpp board_scalar.cpp features.cpp image.cpp index.cpp level.cpp
-    preprocess.cpp regions.cpp resize.cpp score.cpp search.cpp search_scalar.cpp tile_map.cpp
-    tiles.cpp zero_memory.cpp)
+    abi.cpp board.cpp board_map.cpp board_scalar.cpp code_scalar.cpp dense_search.cpp features.cpp
+    image.cpp index.cpp level.cpp preprocess.cpp projection.cpp query_block.cpp regions.cpp
+    resize.cpp score.cpp search.cpp search_scalar.cpp sieve.cpp sieve_pass.cpp sieve_search.cpp
+    tile_map.cpp tiles.cpp zero_memory.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.
-set(kad_avx2_sources board_avx2.cpp search_avx2.cpp)
-set(kad_avx512_sources board_avx512.cpp search_avx512.cpp)
+set(kad_avx2_sources board_avx2.cpp code_avx2.cpp search_avx2.cpp)
+set(kad_avx512_sources board_avx512.cpp code_avx512.cpp search_avx512.cpp)
+set(kad_avx512vnni_sources code_avx512vnni.cpp)
 set(kad_avx2_options -mavx2 -mfma -mf16c)
 set(kad_avx512_options -mavx512f -mavx512bw -mavx512dq -mavx512vl ${kad_avx2_options})
+set(kad_avx512vnni_options -mavx512vnni ${kad_avx512_options})
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(kad_x86_levels 1)
-  list(APPEND kad_sources ${kad_avx2_sources} ${kad_avx512_sources})
+  list(APPEND kad_sources ${kad_avx2_sources} ${kad_avx512_sources} ${kad_avx512vnni_sources})
 else()
   set(kad_x86_levels 0)
 endif()
@@ -27,14 +30,18 @@ set(kad_compile_options
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   list(APPEND kad_avx2_options -Wno-uninitialized -Wno-maybe-uninitialized)
   list(APPEND kad_avx512_options -Wno-uninitialized -Wno-maybe-uninitialized)
+  list(APPEND kad_avx512vnni_options -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 
 list(TRANSFORM kad_sources PREPEND "${kad_source_dir}/")
 list(TRANSFORM kad_avx2_sources PREPEND "${kad_source_dir}/")
 list(TRANSFORM kad_avx512_sources PREPEND "${kad_source_dir}/")
+list(TRANSFORM kad_avx512vnni_sources PREPEND "${kad_source_dir}/")
 set_source_files_properties(${kad_avx2_sources} PROPERTIES COMPILE_OPTIONS "${kad_avx2_options}")
 set_source_files_properties(${kad_avx512_sources} PROPERTIES
   COMPILE_OPTIONS "${kad_avx512_options}")
+set_source_files_properties(${kad_avx512vnni_sources} PROPERTIES
+  COMPILE_OPTIONS "${kad_avx512vnni_options}")
 
 function(kad_add_library name kind)
   add_library(${name} ${kind} ${kad_sources})

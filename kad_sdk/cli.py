@@ -81,7 +81,7 @@ def _running(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=click.IntRange(1), help="Default: all processors."),
         click.option(
             "--level",
-            type=click.Choice(["scalar", "avx2", "avx512"]),
+            type=click.Choice(["scalar", "avx2", "avx512", "avx512vnni"]),
             help="Force an instruction set; scores are the same at each.",
         ),
     ]

@@ -18,7 +18,7 @@ from kad_sdk.errors import (
 )
 
 ABI_MAJOR = 0
-LEVELS = ("scalar", "avx2", "avx512")
+LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 
 
 class Struct(ctypes.Structure):
@@ -210,7 +210,7 @@ def version() -> str:
 
 
 def cpu_level() -> str:
-    """Instruction-set level in use: ``"scalar"``, ``"avx2"`` or ``"avx512"``."""
+    """Instruction-set level in use: ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"avx512vnni"``."""
     return LEVELS[library().kad_cpu_level()]
 
 

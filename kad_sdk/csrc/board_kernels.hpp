@@ -31,7 +31,7 @@ extern const BoardKernels kBoardAvx512;
 
 inline const BoardKernels& board_kernels() {
 #if KAD_X86_LEVELS
-  if (current_level() == Level::avx512) return kBoardAvx512;
+  if (current_level() >= Level::avx512) return kBoardAvx512;
   if (current_level() == Level::avx2) return kBoardAvx2;
 #endif
   return kBoardScalar;

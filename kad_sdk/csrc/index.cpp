@@ -98,15 +98,6 @@ float query_term(double norm2, double limit, int64_t dims) {
                     2.0 * static_cast<double>(dims) * kTiny);
 }
 
-double centred_norm2(const float* values, const float* centre, int64_t dims) {
-  double sum = 0.0;
-  for (int64_t d = 0; d < dims; ++d) {
-    const float difference = values[d] - centre[d];
-    sum += static_cast<double>(difference) * static_cast<double>(difference);
-  }
-  return sum;
-}
-
 bool has_non_finite(const float* values, int64_t n) {
   constexpr uint32_t kExponent = 0x7F800000u;
   uint32_t found = 0;
@@ -125,13 +116,15 @@ kad_index::kad_index(const float* bank_values, int64_t n_rows, int64_t n_dims, i
   kad::check_finite(*this, n_threads);
   centre = kad::mean_row(*this, n_threads);
   row_terms.assign(static_cast<size_t>(rows + kad::kMaxPanelRows), 0.0F);
+  const kad::SearchKernels& kernels = kad::search_kernels(kad::current_level());
   kad::parallel_for(kad::blocks_of(rows), n_threads, [&](int64_t block, int32_t) {
     const kad::FloatEnvironment environment;
     for (int64_t r = block * kad::kBlockRows; r < kad::block_end(block, rows); ++r) {
       row_terms[static_cast<size_t>(r)] =
-          kad::row_term(kad::centred_norm2(row(r), centre.data(), dims), dims);
+          kad::row_term(kernels.norm2(row(r), centre.data(), dims), dims);
     }
   });
+  sieve = kad::Sieve::make(*this, n_threads);
 }
 
 extern "C" {

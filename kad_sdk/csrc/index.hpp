@@ -24,9 +24,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "kad/kad.h"
+#include "sieve.hpp"
 
 struct kad_index {
   kad_index(const float* bank_values, int64_t n_rows, int64_t n_dims, int32_t n_threads);
@@ -36,8 +38,9 @@ struct kad_index {
   const float* bank;  // (rows, dims), the caller's
   int64_t rows;
   int64_t dims;
-  std::vector<float> centre;     // (dims,) mean of the bank
-  std::vector<float> row_terms;  // (rows, padded) (1 - s) Y^2 / 2, rounded down
+  std::vector<float> centre;                // (dims,) mean of the bank
+  std::vector<float> row_terms;             // (rows, padded) (1 - s) Y^2 / 2, rounded down
+  std::unique_ptr<const kad::Sieve> sieve;  // or null
 };
 
 namespace kad {
@@ -57,9 +60,6 @@ float row_term(double norm2, int64_t dims);
 /// (1 - s) norm2 / 2 - (1 + s) T / 2 - D 2^-148 rounded down; -inf where the screening cannot be
 /// trusted, and for an infinite T.
 float query_term(double norm2, double limit, int64_t dims);
-
-/// |values - centre|^2 in float64, each difference rounded to float32 first.
-double centred_norm2(const float* values, const float* centre, int64_t dims);
 
 /// Whether a value of the array is NaN or infinite.
 bool has_non_finite(const float* values, int64_t n);

@@ -37,7 +37,8 @@ Level best_level() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return Level::scalar;
   if (!has_all(b, kAvx2) || !has_all(saved, kXmmYmm)) return Level::scalar;
   if (!has_all(b, kAvx512) || !has_all(saved, kXmmYmm | kOpmaskZmm)) return Level::avx2;
-  return Level::avx512;
+  constexpr uint32_t kVnni = 1u << 11;
+  return has_all(c, kVnni) ? Level::avx512vnni : Level::avx512;
 }
 
 #else
@@ -54,8 +55,8 @@ Level detected_level() {
 std::atomic<int32_t> forced_level{KAD_LEVEL_AUTO};
 
 void force_level(int32_t level) {
-  if (level < KAD_LEVEL_AUTO || level > KAD_LEVEL_AVX512) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "level must be one of KAD_LEVEL_* (-1 to 2), got %d", level);
+  if (level < KAD_LEVEL_AUTO || level > KAD_LEVEL_AVX512VNNI) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "level must be one of KAD_LEVEL_* (-1 to 3), got %d", level);
   }
   const auto best = static_cast<int32_t>(detected_level());
   if (level > best) {

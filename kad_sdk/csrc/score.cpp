@@ -95,7 +95,7 @@ extern "C" kad_status kad_score_tiles(const kad_index* index, const kad_base_map
       const kad::FloatEnvironment environment;
       float* dist = out_dist + first * patches;
       int64_t* rows = out_index + first * patches;
-      kad::search(*index, queries, n * patches, 1, n_threads, dist, rows);
+      kad::search_features(*index, queries, first, n, patches, 1, n_threads, dist, rows);
       for (int64_t t = 0; t < n; ++t) {
         out_score[first + t] =
             kad::tile_score(*index, *options, queries + t * patches * index->dims, patches,

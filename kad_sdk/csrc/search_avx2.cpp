@@ -6,8 +6,9 @@ namespace kad {
 namespace {
 
 constexpr int64_t kQueries = 4;
-constexpr int64_t kVectors = 3;  // of 8 rows
+constexpr int kVectors = 3;  // of 8 rows
 constexpr int64_t kRows = 8 * kVectors;
+constexpr int64_t kColumns = 16;
 
 void combine(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out) {
   int64_t i = 0;
@@ -83,43 +84,47 @@ void distances(const float* query, const float* const* rows, int64_t n_rows, int
   for (; r < n_rows; ++r) distances_of<1>(query, rows + r, dims, out + r);
 }
 
+// One chain of at most kChainLength fused multiply-adds for each product of 4 queries and
+// 8 * vectors rows.
+template <int vectors>
 void multiply_chain(const float* queries, const float* panel, int64_t dims,
-                    __m256 products[kQueries][kVectors]) {
-  __m256 chain[kQueries][kVectors];
+                    __m256 products[kQueries][vectors]) {
+  __m256 chain[kQueries][vectors];
   for (int64_t q = 0; q < kQueries; ++q) {
-    for (int64_t v = 0; v < kVectors; ++v) chain[q][v] = _mm256_setzero_ps();
+    for (int v = 0; v < vectors; ++v) chain[q][v] = _mm256_setzero_ps();
   }
-  for (int64_t d = 0; d < dims; ++d, queries += kQueries, panel += kRows) {
-    const __m256 row_0 = _mm256_loadu_ps(panel);
-    const __m256 row_1 = _mm256_loadu_ps(panel + 8);
-    const __m256 row_2 = _mm256_loadu_ps(panel + 16);
+  for (int64_t d = 0; d < dims; ++d, queries += kQueries, panel += 8 * vectors) {
+    __m256 rows[vectors];
+    for (int v = 0; v < vectors; ++v) rows[v] = _mm256_loadu_ps(panel + 8 * v);
     for (int64_t q = 0; q < kQueries; ++q) {
       const __m256 value = _mm256_broadcast_ss(queries + q);
-      chain[q][0] = _mm256_fmadd_ps(value, row_0, chain[q][0]);
-      chain[q][1] = _mm256_fmadd_ps(value, row_1, chain[q][1]);
-      chain[q][2] = _mm256_fmadd_ps(value, row_2, chain[q][2]);
+      for (int v = 0; v < vectors; ++v) chain[q][v] = _mm256_fmadd_ps(value, rows[v], chain[q][v]);
     }
   }
   for (int64_t q = 0; q < kQueries; ++q) {
-    for (int64_t v = 0; v < kVectors; ++v) {
-      products[q][v] = _mm256_add_ps(products[q][v], chain[q][v]);
-    }
+    for (int v = 0; v < vectors; ++v) products[q][v] = _mm256_add_ps(products[q][v], chain[q][v]);
+  }
+}
+
+template <int vectors>
+void multiply_chains(const float* queries, const float* panel, int64_t dims,
+                     __m256 products[kQueries][vectors]) {
+  for (int64_t q = 0; q < kQueries; ++q) {
+    for (int v = 0; v < vectors; ++v) products[q][v] = _mm256_setzero_ps();
+  }
+  for (int64_t d = 0; d < dims; d += kChainLength) {
+    const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
+    multiply_chain<vectors>(queries + d * kQueries, panel + d * 8 * vectors, length, products);
   }
 }
 
 void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
             const float* query_terms, uint64_t* masks) {
   __m256 products[kQueries][kVectors];
-  for (int64_t q = 0; q < kQueries; ++q) {
-    for (int64_t v = 0; v < kVectors; ++v) products[q][v] = _mm256_setzero_ps();
-  }
-  for (int64_t d = 0; d < dims; d += kChainLength) {
-    const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
-    multiply_chain(queries + d * kQueries, panel + d * kRows, length, products);
-  }
+  multiply_chains<kVectors>(queries, panel, dims, products);
   for (int64_t q = 0; q < kQueries; ++q) {
     uint64_t mask = 0;
-    for (int64_t v = 0; v < kVectors; ++v) {
+    for (int v = 0; v < kVectors; ++v) {
       const __m256 limit =
           _mm256_add_ps(_mm256_loadu_ps(row_terms + 8 * v), _mm256_set1_ps(query_terms[q]));
       const __m256 kept = _mm256_cmp_ps(products[q][v], limit, _CMP_NLT_UQ);
@@ -129,8 +134,38 @@ void screen(const float* queries, const float* panel, int64_t dims, const float*
   }
 }
 
+void multiply(const float* queries, const float* panel, int64_t dims, float* out,
+              int64_t out_stride) {
+  __m256 products[kQueries][kColumns / 8];
+  multiply_chains<kColumns / 8>(queries, panel, dims, products);
+  for (int64_t q = 0; q < kQueries; ++q) {
+    for (int64_t v = 0; v < kColumns / 8; ++v) {
+      _mm256_storeu_ps(out + q * out_stride + 8 * v, products[q][v]);
+    }
+  }
+}
+
+double norm2(const float* values, const float* centre, int64_t n) {
+  __m256d low = _mm256_setzero_pd(), high = _mm256_setzero_pd();
+  for (int64_t i = 0; i < n; i += 8) {
+    const __m256i lanes = lanes_below(n - i < 8 ? n - i : 8);
+    __m256 difference = _mm256_maskload_ps(values + i, lanes);
+    if (centre != nullptr) {
+      difference = _mm256_sub_ps(difference, _mm256_maskload_ps(centre + i, lanes));
+    }
+    const __m256d first = _mm256_cvtps_pd(_mm256_castps256_ps128(difference));
+    const __m256d second = _mm256_cvtps_pd(_mm256_extractf128_ps(difference, 1));
+    low = _mm256_fmadd_pd(first, first, low);
+    high = _mm256_fmadd_pd(second, second, high);
+  }
+  double sums[4];
+  _mm256_storeu_pd(sums, _mm256_add_pd(low, high));
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 }  // namespace
 
-const SearchKernels kAvx2SearchKernels = {kQueries, kRows, combine, distances, pack, screen};
+const SearchKernels kAvx2SearchKernels = {kQueries, kRows,  kColumns, combine, distances,
+                                          pack,     screen, norm2,    multiply};
 
 }  // namespace kad

@@ -3,8 +3,8 @@
 // Two kinds of kernel:
 //   - defined arithmetic (`combine`, `distances`): the operations and their order are fixed, so the
 //     results are bitwise the same at every level;
-//   - screening arithmetic (`screen`): may differ in the last bits; its error is bounded in
-//     index.hpp, and it only decides which rows need not be looked at.
+//   - screening arithmetic (the others): may differ in the last bits; its error is bounded in
+//     index.hpp and sieve.hpp, and it only decides which rows need not be looked at.
 //
 // The files that implement this are compiled with instruction sets the processor may lack. They
 // use nothing of the standard library that could be emitted as a shared inline function, and keep
@@ -20,13 +20,15 @@ namespace kad {
 /// Steps after which `screen` closes a chain of additions and starts another one.
 constexpr int64_t kChainLength = 256;
 
-/// Largest panel_rows and tile_queries of any level.
+/// Largest panel_rows, tile_queries and columns of any level.
 constexpr int64_t kMaxPanelRows = 64;
 constexpr int64_t kMaxTileQueries = 16;
+constexpr int64_t kMaxColumns = 32;
 
 struct SearchKernels {
   int64_t tile_queries;  // queries that `screen` takes at once
   int64_t panel_rows;    // bank rows that `screen` takes at once, at most 64
+  int64_t columns;       // columns that `multiply` makes at once
 
   /// out[i] = w[0] * x[0][i], then + w[t] * x[t][i] for t = 1 .. n_sources - 1, i < n.
   void (*combine)(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out);
@@ -47,6 +49,15 @@ struct SearchKernels {
   /// and panel (dims, panel_rows), as `pack` writes them.
   void (*screen)(const float* queries, const float* panel, int64_t dims, const float* row_terms,
                  const float* query_terms, uint64_t* masks);
+
+  /// Sum of (values[i] - centre[i])^2, each difference rounded to float32; not finite when a value
+  /// is not. A NULL centre subtracts nothing.
+  double (*norm2)(const float* values, const float* centre, int64_t n);
+
+  /// out[q * out_stride + c] = product(q, c) for q < tile_queries and c < columns. queries is
+  /// (dims, tile_queries) and panel (dims, columns), as `pack` writes them.
+  void (*multiply)(const float* queries, const float* panel, int64_t dims, float* out,
+                   int64_t out_stride);
 };
 
 extern const SearchKernels kScalarSearchKernels;
@@ -57,7 +68,7 @@ extern const SearchKernels kAvx512SearchKernels;
 
 inline const SearchKernels& search_kernels(Level level) {
 #if KAD_X86_LEVELS
-  if (level == Level::avx512) return kAvx512SearchKernels;
+  if (level >= Level::avx512) return kAvx512SearchKernels;
   if (level == Level::avx2) return kAvx2SearchKernels;
 #endif
   (void)level;

@@ -8,6 +8,7 @@ namespace {
 
 constexpr int64_t kQueries = 4;
 constexpr int64_t kRows = 8;
+constexpr int64_t kColumns = 8;
 
 void combine(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = w[0] * x[0][i];
@@ -60,13 +61,17 @@ void multiply_chain(const float* queries, const float* panel, int64_t dims, floa
   for (int64_t i = 0; i < kQueries * kRows; ++i) products[i] += chain[i];
 }
 
-void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
-            const float* query_terms, uint64_t* masks) {
-  float products[kQueries * kRows] = {};
+void multiply_chains(const float* queries, const float* panel, int64_t dims, float* products) {
   for (int64_t d = 0; d < dims; d += kChainLength) {
     const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
     multiply_chain(queries + d * kQueries, panel + d * kRows, length, products);
   }
+}
+
+void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
+            const float* query_terms, uint64_t* masks) {
+  float products[kQueries * kRows] = {};
+  multiply_chains(queries, panel, dims, products);
   for (int64_t q = 0; q < kQueries; ++q) {
     uint64_t mask = 0;
     for (int64_t r = 0; r < kRows; ++r) {
@@ -77,8 +82,28 @@ void screen(const float* queries, const float* panel, int64_t dims, const float*
   }
 }
 
+double norm2(const float* values, const float* centre, int64_t n) {
+  double sums[8] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    const float difference = centre == nullptr ? values[i] : values[i] - centre[i];
+    sums[i % 8] += static_cast<double>(difference) * static_cast<double>(difference);
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+void multiply(const float* queries, const float* panel, int64_t dims, float* out,
+              int64_t out_stride) {
+  static_assert(kColumns == kRows, "multiply_chain makes kRows products of a query");
+  float products[kQueries * kColumns] = {};
+  multiply_chains(queries, panel, dims, products);
+  for (int64_t q = 0; q < kQueries; ++q) {
+    for (int64_t c = 0; c < kColumns; ++c) out[q * out_stride + c] = products[q * kColumns + c];
+  }
+}
+
 }  // namespace
 
-const SearchKernels kScalarSearchKernels = {kQueries, kRows, combine, distances, pack, screen};
+const SearchKernels kScalarSearchKernels = {kQueries, kRows,  kColumns, combine, distances,
+                                            pack,     screen, norm2,    multiply};
 
 }  // namespace kad

@@ -73,7 +73,7 @@ static inline void banded_check_and_free(banded buffer) {
 
 // The instruction-set levels of this machine: run a test at each.
 static inline void check_at_every_level(void (*test)(void)) {
-  for (int32_t level = KAD_LEVEL_SCALAR; level <= KAD_LEVEL_AVX512; ++level) {
+  for (int32_t level = KAD_LEVEL_SCALAR; level <= KAD_LEVEL_AVX512VNNI; ++level) {
     if (kad_cpu_level_force(level) == KAD_OK) test();
   }
   CHECK_OK(kad_cpu_level_force(KAD_LEVEL_AUTO));

@@ -22,8 +22,8 @@ static void test_text_belongs_to_its_thread(void) {
 
 static void test_levels(void) {
   const int32_t best = kad_cpu_level();
-  CHECK(best >= KAD_LEVEL_SCALAR && best <= KAD_LEVEL_AVX512);
-  for (int32_t level = KAD_LEVEL_SCALAR; level <= KAD_LEVEL_AVX512; ++level) {
+  CHECK(best >= KAD_LEVEL_SCALAR && best <= KAD_LEVEL_AVX512VNNI);
+  for (int32_t level = KAD_LEVEL_SCALAR; level <= KAD_LEVEL_AVX512VNNI; ++level) {
     if (level <= best) {
       CHECK_OK(kad_cpu_level_force(level));
       CHECK(kad_cpu_level() == level);

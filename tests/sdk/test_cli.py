@@ -83,7 +83,7 @@ def test_the_map_file_means_what_the_json_says(tiny_artifact, boards, tmp_path):
 
 
 SETTINGS = [("--threads", 1), ("--threads", 2), ("--batch", 1), ("--batch", 32)]
-SETTINGS += [("--level", "scalar"), ("--level", "avx2"), ("--level", "avx512")]
+SETTINGS += [("--level", name) for name in ("scalar", "avx2", "avx512", "avx512vnni")]
 
 
 def test_threads_batches_and_levels_give_the_same_scores(tiny_artifact, boards, tmp_path):

@@ -82,7 +82,7 @@ def test_threads_and_batch_do_not_matter(tiny_artifact, scorer, board, threads, 
     assert_same(other.score(board), scorer.score(board))
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512", "avx512vnni"])
 def test_the_level_does_not_matter(tiny_artifact, scorer, board, level):
     expected = scorer.score(board)
     try:

@@ -13,7 +13,7 @@ from kad_sdk._native import cpu_level, force_cpu_level
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 from kad_sdk.search import SearchIndex
 
-LEVELS = ("scalar", "avx2", "avx512")
+LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 EDGES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 47, 48, 49, 63, 64, 65, 97)
 
 

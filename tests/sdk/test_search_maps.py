@@ -10,7 +10,7 @@ from kad_sdk.search import SearchIndex
 
 torch = pytest.importorskip("torch")
 
-LEVELS = ("scalar", "avx2", "avx512")
+LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 SIZES = [  # of the layers, then the grid
     ([(5, 28, 28), (9, 14, 14)], (28, 28)),
     ([(5, 26, 26), (9, 12, 12)], (28, 28)),

@@ -64,7 +64,13 @@ KAD_API const char* kad_status_name(kad_status status);
  * next call into the library. */
 KAD_API const char* kad_last_error(void);
 
-enum { KAD_LEVEL_AUTO = -1, KAD_LEVEL_SCALAR = 0, KAD_LEVEL_AVX2 = 1, KAD_LEVEL_AVX512 = 2 };
+enum {
+  KAD_LEVEL_AUTO = -1,
+  KAD_LEVEL_SCALAR = 0,
+  KAD_LEVEL_AVX2 = 1,      /* AVX2, FMA, F16C */
+  KAD_LEVEL_AVX512 = 2,    /* F, BW, DQ and VL besides */
+  KAD_LEVEL_AVX512VNNI = 3 /* VNNI besides */
+};
 
 /* The instruction-set level in use: the best that processor and operating system offer, unless
  * forced. */

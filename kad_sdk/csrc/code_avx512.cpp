@@ -1,0 +1,63 @@
+// Code kernels for AVX-512 without VNNI: codes are widened to 16 bits before they are multiplied.
+#include "code_avx512_match.hpp"
+#include "code_bounds.hpp"
+#include "code_sums.hpp"
+
+namespace kad {
+namespace {
+
+struct Step {
+  static inline __attribute__((always_inline)) void add(const uint8_t* rows, const int8_t* queries,
+                                                        CodeSums& sums) {
+    __m512i even[kCodeVectors], odd[kCodeVectors];  // codes 0 and 2 of every group of 4; 1 and 3
+#pragma GCC unroll 3
+    for (int v = 0; v < kCodeVectors; ++v) {
+      const __m512i codes = _mm512_loadu_si512(rows + 64 * v);
+      even[v] = _mm512_and_si512(codes, _mm512_set1_epi16(0x00FF));
+      odd[v] = _mm512_srli_epi16(codes, 8);
+    }
+#pragma GCC unroll 8
+    for (int64_t q = 0; q < kCodeQueries; ++q) {
+      const __m512i query = broadcast_step(queries + q * kStepDims);
+      const __m512i query_even = _mm512_srai_epi16(_mm512_slli_epi16(query, 8), 8);
+      const __m512i query_odd = _mm512_srai_epi16(query, 8);
+#pragma GCC unroll 3
+      for (int v = 0; v < kCodeVectors; ++v) {
+        const __m512i products = _mm512_add_epi32(_mm512_madd_epi16(even[v], query_even),
+                                                  _mm512_madd_epi16(odd[v], query_odd));
+        sums[q][v] = _mm512_add_epi32(sums[q][v], products);
+      }
+    }
+  }
+};
+
+void match(const CodeTile& tile, uint64_t* masks) { match_with<Step>(tile, masks); }
+
+void wide_products(const int16_t* query, const int16_t* const* rows, int64_t width, int32_t* out) {
+  __m512i sums[4];
+  for (auto& sum : sums) sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < width; i += kWideBlock) {
+    const __m512i values = _mm512_loadu_si512(query + i);
+    for (int r = 0; r < 4; ++r) {
+      const __m512i row = _mm512_loadu_si512(rows[r] + i);
+      sums[r] = _mm512_add_epi32(sums[r], _mm512_madd_epi16(values, row));
+    }
+  }
+  __m256i halves[4];
+  for (int r = 0; r < 4; ++r) {
+    halves[r] =
+        _mm256_add_epi32(_mm512_castsi512_si256(sums[r]), _mm512_extracti64x4_epi64(sums[r], 1));
+  }
+  store_sums(halves, out);
+}
+
+void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, const int32_t* slots,
+            int64_t n, int64_t width, float* out) {
+  bounds_with(wide_products, query, codes, rows, slots, n, width, out);
+}
+
+}  // namespace
+
+const CodeKernels kAvx512CodeKernels = {0.25, match, bounds};
+
+}  // namespace kad

@@ -1,0 +1,78 @@
+// The arithmetic on the codes of a sieve (sieve.hpp), one implementation for each level. Products
+// of codes are integers, so they are the same everywhere. The rules of search_kernels.hpp for the
+// files that implement this hold here too.
+#pragma once
+
+#include <cstdint>
+
+#include "level.hpp"
+
+namespace kad {
+
+/// Layout of narrow (8-bit) codes, the same at every level: groups of 4 dimensions (a step), and in
+/// a step the 4 codes of a row after those of the row before it.
+constexpr int64_t kCodeRows = 48;
+constexpr int64_t kCodeQueries = 8;
+constexpr int64_t kStepDims = 4;
+
+/// Wide (16-bit) codes come in whole blocks of this many.
+constexpr int64_t kWideBlock = 32;
+
+/// A tile of narrow codes: kCodeQueries queries against kCodeRows rows.
+struct CodeTile {
+  const uint8_t* rows;     // (steps, kCodeRows, kStepDims), code + 128
+  const uint8_t* rest;     // (kCodeRows, kStepDims), code + 128: the last step, stored elsewhere
+  const int8_t* queries;   // (steps + 1, kCodeQueries, kStepDims)
+  int64_t steps;           // without the last
+  const float* row_terms;  // (kCodeRows,)
+  const float* slopes;     // (kCodeQueries,)
+  const float* limits;     // (kCodeQueries,)
+};
+
+/// What belongs to a row's wide codes.
+struct WideRow {
+  float scale;  // of one unit of code
+  float norm2;  // squared norm of the coded vector
+  float error;  // how far it may be from the true one
+};
+
+/// A query's wide codes, and the same for them.
+struct WideQuery {
+  const int16_t* codes;  // (width,)
+  float scale;
+  float norm2;
+  float error;
+};
+
+struct CodeKernels {
+  double step_cost;  // of a step for one pair of a query and a row in `match`, in cycles
+
+  /// For every query q and row r set bit r of masks[q] when the integer product of their codes (the
+  /// row's raised by 128) is at least slopes[q] * row_terms[r] + limits[q].
+  void (*match)(const CodeTile& tile, uint64_t* masks);
+
+  /// bounds[i] = sqrt(query.norm2 + row.norm2 - 2 query.scale row.scale product) - query.error -
+  /// row.error for the row at slots[i], the root of a negative number counting as zero; codes is
+  /// (rows, width). The largest product must fit 32 bits.
+  void (*bounds)(const WideQuery& query, const int16_t* codes, const WideRow* rows,
+                 const int32_t* slots, int64_t n, int64_t width, float* bounds);
+};
+
+extern const CodeKernels kScalarCodeKernels;
+#if KAD_X86_LEVELS
+extern const CodeKernels kAvx2CodeKernels;
+extern const CodeKernels kAvx512CodeKernels;
+extern const CodeKernels kAvx512VnniCodeKernels;
+#endif
+
+inline const CodeKernels& code_kernels(Level level) {
+#if KAD_X86_LEVELS
+  if (level == Level::avx512vnni) return kAvx512VnniCodeKernels;
+  if (level == Level::avx512) return kAvx512CodeKernels;
+  if (level == Level::avx2) return kAvx2CodeKernels;
+#endif
+  (void)level;
+  return kScalarCodeKernels;
+}
+
+}  // namespace kad

@@ -1,0 +1,48 @@
+// Code kernels in plain C++.
+#include "code_bounds.hpp"
+#include "code_kernels.hpp"
+
+namespace kad {
+namespace {
+
+int32_t step_product(const uint8_t* row, const int8_t* query) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < kStepDims; ++i) sum += int32_t{row[i]} * int32_t{query[i]};
+  return sum;
+}
+
+void match(const CodeTile& tile, uint64_t* masks) {
+  for (int64_t q = 0; q < kCodeQueries; ++q) {
+    masks[q] = 0;
+    for (int64_t r = 0; r < kCodeRows; ++r) {
+      const int8_t* query = tile.queries + q * kStepDims;
+      int32_t product = 0;
+      for (int64_t step = 0; step < tile.steps; ++step) {
+        product += step_product(tile.rows + (step * kCodeRows + r) * kStepDims, query);
+        query += kCodeQueries * kStepDims;
+      }
+      product += step_product(tile.rest + r * kStepDims, query);
+      const float limit = tile.slopes[q] * tile.row_terms[r] + tile.limits[q];
+      masks[q] |= static_cast<uint64_t>(static_cast<float>(product) >= limit) << r;
+    }
+  }
+}
+
+void wide_products(const int16_t* query, const int16_t* const* rows, int64_t width, int32_t* out) {
+  for (int64_t r = 0; r < 4; ++r) {
+    int32_t sum = 0;
+    for (int64_t i = 0; i < width; ++i) sum += int32_t{query[i]} * int32_t{rows[r][i]};
+    out[r] = sum;
+  }
+}
+
+void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, const int32_t* slots,
+            int64_t n, int64_t width, float* out) {
+  bounds_with(wide_products, query, codes, rows, slots, n, width, out);
+}
+
+}  // namespace
+
+const CodeKernels kScalarCodeKernels = {4.0, match, bounds};
+
+}  // namespace kad
