@@ -135,11 +135,12 @@ def make_plan(
         boards, candidates, rows, dims, measured.dims
     )
     if working > settings.memory_bytes:
+        enough = math.ceil(10 * working / 2**30) / 10
         raise MemoryBudgetError(
             f"the memory budget of {format_bytes(settings.memory_bytes)} cannot hold the work, "
             f"which needs {format_bytes(working)}: {format_bytes(measured.resident_bytes)} for the "
             "libraries, the network and a batch of tiles, the rest for boards and the selection. "
-            "Raise --memory, or lower --batch or --max-bank"
+            f"Raise --memory to {enough:g}GB, or lower --batch or --max-bank"
         )
     fits = working + stored <= settings.memory_bytes
     again = tiles * -math.expm1(-rows / tiles)  # tiles that hold a selected row, computed twice
