@@ -99,10 +99,11 @@ bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t dept
   SievePass pass(sieve_, codes_, queries, depth, coordinates_.data(), rests_.data());
   matches_.resize(queries.size() * static_cast<size_t>(kGroupRows));
   Flow flow;
+  constexpr int64_t kMostPanels = kGroupRows / kCodeRows;
   int64_t panels = 1;  // to match before the limits are taken anew
   for (const SieveGroup& group : sieve_.groups()) {
     const int64_t end = group.first_panel + group.n_panels;
-    for (int64_t first = group.first_panel; first < end; first += panels, panels *= 2) {
+    for (int64_t first = group.first_panel; first < end;) {
       pass.set_limits(block, group);
       n_matches_.assign(queries.size(), 0);
       for (int64_t p = first; p < std::min(first + panels, end); ++p) {
@@ -113,6 +114,8 @@ bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t dept
         flow.pairs += sieve_.panel_rows(p) * static_cast<int64_t>(queries.size());
       }
       decide_matches(block, queries, flow);
+      first += panels;
+      panels = std::min(2 * panels, kMostPanels);
     }
     if (hopeless(flow, &group == &sieve_.groups().front())) return false;
   }

@@ -47,6 +47,11 @@ def test_rows(level, rows):
     assert_exact(curved(1, rows, 80), curved(2, 30, 80), k=3)
 
 
+def test_a_bank_of_many_groups():
+    bank, queries = curved(1, 60_000, 64), curved(2, 9, 64)
+    assert_exact(bank, queries, k=2, threads=2)
+
+
 @pytest.mark.parametrize("n", [1, 7, 8, 9, 65, 130])
 @pytest.mark.parametrize("k", [1, 3, 16])
 def test_batches(level, n, k):
