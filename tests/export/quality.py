@@ -40,11 +40,15 @@ CASES = (
     Case("kolektor_sdd", "half resolution, tiles", "--resize 0.5 --max-bank 5000"),
     Case("kolektor_sdd", "native resolution, tiles", "--train-stride 224 --sigma 8"),
     Case("kolektor_sdd", "whole image at 224 px", "--resize 224 --coreset 0.07 --max-bank 4000"),
-    Case("magnetic_tile", "whole image at 224 px", "--resize 224 --coreset 0.03 --max-bank 4000"),
+    Case(
+        "magnetic_tile",
+        "whole image at 224 px",
+        "--resize 224 --coreset 0.03 --max-bank 4000 --holdout 0.02",
+    ),
     Case(
         "magnetic_tile",
         "whole image at 160 px",
-        "--resize 160 --tile 160 --sigma 8 --coreset 0.06 --max-bank 4000",
+        "--resize 160 --tile 160 --sigma 8 --coreset 0.06 --max-bank 4000 --holdout 0.02",
     ),
     Case("hazelnut", "whole image at 224 px", "--resize 224 --coreset 0.1"),
 )
