@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import click
 
+from kad_bench.suites import LEVELS, SUITES
 from kad_sdk import __version__
+from kad_sdk.errors import KadError
 
 __all__ = ["main"]
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Turns errors into one message and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (KadError, OSError) as error:
+            click.echo(f"kad-bench: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kad-bench")
 def main() -> None:
     """Measure."""
@@ -25,6 +46,48 @@ def env(as_json: bool) -> None:
 
     found = collect()
     click.echo(json.dumps(found, indent=2) if as_json else format_table(found))
+
+
+@main.command()
+@click.argument("suites", nargs=-1, required=True, type=click.Choice(list(SUITES)))
+@click.option("--profile", type=click.Choice(LEVELS), default="regular", show_default=True)
+@click.option("--json", "json_path", type=_FILE, metavar="OUT", help="Write the results here.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=os.cpu_count,
+    help="For every engine.  [default: all processors]",
+)
+@click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Features of images are kept here.  [default: kad/bench in the user's cache folder]",
+)
+def run(
+    suites: tuple[str, ...], profile: str, json_path: Path | None, threads: int, cache: Path | None
+) -> None:
+    """Measure, and print the results as Markdown tables.
+
+    smoke: seconds, no images needed. regular: minutes, and some more to make the features the first
+    time; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the images and the weights. full: the same, longer.
+    """
+    from kad_bench.suites import Settings, default_cache, document_table, run_suites
+    from kad_sdk.storage import write_atomic
+
+    say = partial(click.echo, err=True)
+    document = run_suites(suites, Settings(profile, threads, cache or default_cache(), say))
+    if json_path:
+        write_atomic(json_path, json.dumps(document, indent=1).encode() + b"\n")
+    click.echo(document_table(document), nl=False)
+
+
+@main.command()
+@click.argument("results", type=_FILE)
+def table(results: Path) -> None:
+    """Print the tables of a file that ``run --json`` wrote."""
+    from kad_bench.suites import document_table
+
+    click.echo(document_table(json.loads(results.read_text())), nl=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""Times that can be compared: taken in turn in one process, and summed up by order statistics."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["interleave", "ratios", "sgemm_gflop_per_s", "summarise"]
+
+# OpenMP's threads spin on after a parallel region, on cores that the next call needs.
+PAUSE_S = 0.02
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]], rounds: int, *, pause_s: float = PAUSE_S
+) -> dict[str, list[float]]:
+    """Time each call once in every round, each round beginning with another one.
+
+    What changes slowly, other work on the machine or its clock, so falls on all of them alike.
+
+    Parameters
+    ----------
+    calls
+        Name to what is timed. Each must have run before: the first run is not like the others.
+    rounds
+        How often.
+    pause_s
+        Sleep before each call.
+
+    Returns
+    -------
+    dict
+        Name to seconds, by round.
+    """
+    names = list(calls)
+    seconds: dict[str, list[float]] = {name: [0.0] * rounds for name in names}
+    for i in range(rounds):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(pause_s)
+            start = time.perf_counter()
+            calls[name]()
+            seconds[name][i] = time.perf_counter() - start
+    return seconds
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """Median, 90th percentile, smallest and largest."""
+    p50, p90 = np.percentile(values, (50, 90))
+    return {"median": float(p50), "p90": float(p90), "min": min(values), "max": max(values)}
+
+
+def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
+    """Summary of slower / faster, round by round."""
+    return summarise([a / b for a, b in zip(slower, faster, strict=True)])
+
+
+def sgemm_gflop_per_s(threads: int, *, side: int = 1536, repeats: int = 6) -> float:
+    """Float32 matrix product of this machine, best of several: its peak for dense search."""
+    a, b = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
+    seconds = []
+    with threadpool_limits(threads, user_api="blas"):
+        for _ in range(repeats):
+            start = time.perf_counter()
+            a @ b
+            seconds.append(time.perf_counter() - start)
+    return 2 * side**3 / min(seconds) / 1e9

@@ -1,0 +1,94 @@
+"""The search suite's results as Markdown tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kad_bench.peers import FAISS, TORCH_CDIST, TORCH_MATMUL
+
+__all__ = ["table"]
+
+_PEERS = (FAISS, TORCH_CDIST, TORCH_MATMUL)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Lay out what :func:`kad_bench.search_suite.run` returned."""
+    peak = results["sgemm_gflop_per_s"]
+    notes = [
+        f"Float32 matrix product on this machine: {peak:.0f} GFLOP/s. *GFLOP/s*: what a product of "
+        "all pairs would take, 2 n M D, over the time; *of peak* above 1 is beyond any search that "
+        "makes that product.",
+        "Ratios: median of the rounds (smallest to largest), time of the peer for a query over "
+        "that of kad. The peers are given patch features; joining the base maps is not charged "
+        "to them.",
+    ]
+    cases = dict.fromkeys(f"{x['case']}: {x['what']}" for x in results["cases"])
+    skipped = {f"{k} not run: {v}" for x in results["cases"] for k, v in x["skipped"].items()}
+    parts = [_speed(results["cases"], peak)]
+    if results["banks"]:
+        parts.append(_banks(results["banks"]))
+    listed = "\n".join(f"- {text}" for text in [*cases, *sorted(skipped)])
+    return "\n\n".join([*parts, *notes, listed])
+
+
+def _speed(cases: list[dict[str, Any]], peak: float) -> str:
+    header = [
+        "bank",
+        "queries",
+        "k",
+        "kad",
+        "queries/s",
+        "GFLOP/s",
+        "of peak",
+        *(f"x {p}" for p in _PEERS),
+    ]
+    header += [*(f"x {peer}" for peer in _PEERS), "FAISS queries/s"]
+    rows = []
+    for case in cases:
+        engines = case["engines"]
+        faiss = f"{engines[FAISS]['queries_per_s']:,.0f}" if FAISS in engines else "–"
+        for way, ratios in case["ratios"].items():
+            figures = engines[way]
+            rate = figures["gflop_equivalent_per_s"]
+            rows.append(
+                [
+                    *(case["case"], case["queries"], str(case["k"]), way.removeprefix("kad ")),
+                    *(f"{figures['queries_per_s']:,.0f}", f"{rate:,.0f}", f"{rate / peak:.1f}"),
+                    *(_ratio(ratios.get(peer)) for peer in _PEERS),
+                    faiss,
+                ]
+            )
+    return _markdown(header, rows)
+
+
+def _banks(banks: list[dict[str, Any]]) -> str:
+    header = ["bank", "bank MB", "index MB", "index bytes a row", "bank and index / bank"]
+    header += ["open s", "then first tile s"]
+    rows = []
+    for bank in banks:
+        size, index = bank["bank_bytes"], bank["index_bytes"]
+        memory = ["–"] * 3
+        if index is not None:
+            memory = [f"{index / 1e6:.0f}", f"{index / bank['rows']:,.0f}"]
+            memory.append(f"{(size + index) / size:.2f}")
+        rows.append(
+            [
+                bank["case"],
+                f"{size / 1e6:.0f}",
+                *memory,
+                f"{bank['open_s']:.2f}",
+                f"{bank['first_tile_s']:.2f}",
+            ]
+        )
+    return _markdown(header, rows)
+
+
+def _ratio(summary: dict[str, float] | None) -> str:
+    if summary is None:
+        return "–"
+    return f"{summary['median']:.1f} ({summary['min']:.1f} to {summary['max']:.1f})"
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
