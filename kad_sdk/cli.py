@@ -1,12 +1,11 @@
 """The command ``kad``: score boards, evaluate, inspect and verify artifacts.
 
 Exit codes: 0 done; 1 an error, told in one message, or a failed verification; 2 wrong usage;
-130 Ctrl-C.
+130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kad_sdk import __version__
-from kad_sdk.errors import KadError
+from kad_sdk.cli_group import EXIT_ERROR, Commands, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,38 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+_TEXTS = Texts(
+    name="kad",
+    stopped="boards that were reported are complete",
+    no_memory="use a smaller --batch, or close other programs",
+    no_space="free some space, or choose another --out",
+)
 
 
-class _Commands(click.Group):
-    """Turns errors into one message and an exit code; ``--debug`` shows the traceback instead."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except (KadError, OSError, MemoryError, KeyboardInterrupt) as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            closed = isinstance(error, OSError) and error.errno == errno.EPIPE
-            if closed or (ctx.params.get("debug") and not interrupted):
-                raise
-            click.echo(f"kad: {_explain(error)}", err=True)
-            ctx.exit(EXIT_INTERRUPTED if interrupted else EXIT_ERROR)
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; boards that were reported are complete"
-    if isinstance(error, MemoryError):
-        return "memory ran out: use a smaller --batch, or close other programs"
-    if isinstance(error, OSError) and not isinstance(error, KadError):
-        if error.errno == errno.ENOSPC:
-            return "the disk is full: free some space, or choose another --out"
-        return str(error)
-    return str(error)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, texts=_TEXTS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kad")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def main(debug: bool) -> None:

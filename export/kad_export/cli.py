@@ -5,58 +5,23 @@ Exit codes: 0 done; 1 an error, told in one message; 2 wrong usage; 130 Ctrl-C; 
 
 from __future__ import annotations
 
-import errno
-import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from kad_sdk import __version__
-from kad_sdk.errors import KadError
+from kad_sdk.cli_group import Commands, Texts
 
 __all__ = ["main"]
 
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 143
-
-
-class _Terminated(BaseException):
-    """SIGTERM: unwinds as Ctrl-C does, so that scratch files are removed."""
-
-
-class _Commands(click.Group):
-    """Turns errors into one message and an exit code; ``--debug`` shows the traceback instead."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        previous = signal.signal(signal.SIGTERM, _terminate)
-        try:
-            return super().invoke(ctx)
-        except (KadError, OSError, MemoryError, KeyboardInterrupt, _Terminated) as error:
-            if ctx.params.get("debug") and isinstance(error, Exception):
-                raise
-            text, code = _explain(error)
-            click.echo(f"kad-export: {text}", err=True)
-            ctx.exit(code)
-        finally:
-            signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(_signal: int, _frame: object) -> NoReturn:
-    raise _Terminated
-
-
-def _explain(error: BaseException) -> tuple[str, int]:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing was written", EXIT_INTERRUPTED
-    if isinstance(error, _Terminated):
-        return "terminated; nothing was written", EXIT_TERMINATED
-    if isinstance(error, MemoryError):
-        return "memory ran out: lower --memory, --batch or --max-bank", EXIT_ERROR
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full: free some space, or name another --scratch or --out", EXIT_ERROR
-    return str(error), EXIT_ERROR
+_TEXTS = Texts(
+    name="kad-export",
+    stopped="nothing unfinished was left behind",
+    no_memory="lower --memory, --batch or --max-bank",
+    no_space="free some space, or name another --scratch or --out",
+)
 
 
 class _Parsed(click.ParamType):
@@ -126,7 +91,7 @@ def _parse_layers(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-@click.group(cls=_Commands)
+@click.group(cls=Commands, texts=_TEXTS)
 @click.version_option(__version__, prog_name="kad-export")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:

@@ -214,7 +214,7 @@ def test_debug_shows_the_traceback(tmp_path, debug):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; nothing was written"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing unfinished was left behind"),
         (MemoryError(), 1, "memory ran out"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "the disk is full"),
         (OSError(errno.EACCES, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
@@ -250,7 +250,7 @@ def test_signals_leave_nothing_behind(tmp_path, small_dataset, name, code):
     process.send_signal(getattr(signal, name))
     _, text = process.communicate(timeout=60)
     assert process.returncode == code, text
-    assert "nothing was written" in text.splitlines()[-1]
+    assert "nothing unfinished was left behind" in text.splitlines()[-1]
     assert "Traceback" not in text
     assert not list(scratch.iterdir())
     assert [p.name for p in tmp_path.iterdir()] == ["scratch"]
