@@ -20,9 +20,9 @@ from kad_sdk.errors import (
     InvalidArgumentError,
 )
 from kad_sdk.images import read_image
-from kad_sdk.render import render_overlay, write_map, write_map_npy, write_overlay
+from kad_sdk.render import map_npy, map_png, overlay_png, render_overlay
 from kad_sdk.scoring import Stopwatch
-from kad_sdk.storage import write_atomic, writing
+from kad_sdk.storage import made_folder, write_together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -123,12 +123,13 @@ def plan_jobs(images: Sequence[Path], annotations: Mapping[str, Annotation] | No
 
 
 def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, dict[str, float]]:
-    """Score a board and write its files; the JSON comes last and stands for a complete set.
+    """Score a board and write its files, all or none; the JSON comes last.
 
     Returns
     -------
     tuple
-        The result, and stage to ms with ``read``, ``overlay``, ``write`` and ``total``.
+        The result, and stage to ms with ``read``, ``overlay``, ``encode``, ``write`` and
+        ``total``; the JSON has those up to ``encode``.
     """
     begin = time.perf_counter()
     watch = Stopwatch()
@@ -137,18 +138,17 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
     result = detector.score(image, job.annotation)
     timings = {**watch.ms, **result.timings_ms}
     base = outputs.folder / job.stem
-    with writing(base.parent):
-        base.parent.mkdir(parents=True, exist_ok=True)
     watch = Stopwatch()
+    files: dict[Path, list[bytes]] = {}
     if outputs.overlay:
         with watch.stage("overlay"):
             picture = render_overlay(image, result, max_side=outputs.max_side, heat=outputs.heat)
-            write_overlay(_beside(base, "_overlay.png"), picture)
-    with watch.stage("write"):
-        high = 2 * result.map_threshold
-        write_map(_beside(base, "_map.png"), result.map, high=high)
+            files[_beside(base, "_overlay.png")] = [overlay_png(picture)]
+    high = 2 * result.map_threshold
+    with watch.stage("encode"):
+        files[_beside(base, "_map.png")] = [map_png(result.map, high=high)]
         if outputs.npy:
-            write_map_npy(_beside(base, "_map.npy"), result.map)
+            files[_beside(base, "_map.npy")] = [map_npy(result.map)]
     timings = {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
     content = {
         **result.to_dict(),
@@ -161,8 +161,9 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
         "artifact": detector.artifact.path.name,
     }
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomic(_beside(base, ".json"), text.encode())
-    return result, timings
+    with watch.stage("write"), made_folder(base.parent):
+        write_together({**files, _beside(base, ".json"): [text.encode()]})
+    return result, {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
 
 
 def _beside(base: Path, ending: str) -> Path:

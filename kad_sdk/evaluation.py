@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kad_sdk import metrics, plots
 from kad_sdk.errors import DatasetError
-from kad_sdk.storage import write_atomic, writing
+from kad_sdk.storage import made_folder, write_together
 from kad_sdk.tally import Row, Tally
 
 if TYPE_CHECKING:
@@ -84,24 +84,28 @@ def evaluate(
     metrics.require()
     plots.require()
     folder = Path(out)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with made_folder(folder):  # at once: that it cannot be made is not found out hours later
+        tally = _score(detector, dataset, progress)
+        figures = tally.figures()
+        figures["artifact"] = _artifact_facts(detector)
+        figures["data"] = _data_facts(dataset, tally.fingerprint.hexdigest())
+        figures["runtime"] = _runtime_facts(detector)
+        _write(folder, tally, figures, detector.map_threshold)
+    return figures
+
+
+def _score(detector: Detector, dataset: Dataset, progress: Callable[[int], object] | None) -> Tally:
     tile = detector.artifact.manifest.preprocessing.tile
     tally = Tally(detector.tile_threshold, detector.threshold, tile)
     for sample in dataset.test:
         tally.add(sample, detector)
         if progress is not None:
             progress(1)
-    figures = tally.figures()
-    figures["artifact"] = _artifact_facts(detector)
-    figures["data"] = _data_facts(dataset, tally.fingerprint.hexdigest())
-    figures["runtime"] = _runtime_facts(detector)
-    _write(folder, tally, figures, detector.map_threshold)
-    return figures
+    return tally
 
 
 def _write(folder: Path, tally: Tally, figures: dict[str, Any], map_threshold: float) -> None:
-    """Write all files; metrics.json comes last, so that it stands for a complete folder."""
+    """Write all files or none."""
     levels = [tally.tiles(), tally.images()]
     files = {
         "scores.csv": _csv(tally.rows),
@@ -110,8 +114,7 @@ def _write(folder: Path, tally: Tally, figures: dict[str, Any], map_threshold: f
         "examples.png": plots.examples_png(tally.gallery.chosen(), map_threshold),
         "metrics.json": (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode(),
     }
-    for name, data in files.items():
-        write_atomic(folder / name, data)
+    write_together({folder / name: [data] for name, data in files.items()})
 
 
 def _csv(rows: list[Row]) -> bytes:

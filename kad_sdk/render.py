@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import io
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from kad_sdk.errors import InvalidArgumentError
-from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
-    import os
-
     from numpy.typing import NDArray
 
     from kad_sdk.result import Region, Result
 
-__all__ = ["map_to_uint16", "render_overlay", "write_map", "write_map_npy", "write_overlay"]
+__all__ = ["map_npy", "map_png", "map_to_uint16", "overlay_png", "render_overlay"]
 
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
@@ -176,20 +172,18 @@ def _png(pixels: NDArray[Any], settings: list[int]) -> bytes:
     return bytes(data.tobytes())
 
 
-def write_overlay(path: str | os.PathLike[str], overlay: NDArray[np.uint8]) -> None:
-    """Write an RGB picture as PNG, whole or not at all; :class:`OutputError` when it fails."""
-    write_atomic(Path(path), _png(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), _OVERLAY_PNG))
+def overlay_png(overlay: NDArray[np.uint8]) -> bytes:
+    """Encode an RGB picture."""
+    return _png(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), _OVERLAY_PNG)
 
 
-def write_map(
-    path: str | os.PathLike[str], anomaly_map: NDArray[np.float32], *, high: float
-) -> None:
-    """Write a map as 16-bit PNG; the values mean what :func:`map_to_uint16` says."""
-    write_atomic(Path(path), _png(map_to_uint16(anomaly_map, high), _MAP_PNG))
+def map_png(anomaly_map: NDArray[np.float32], *, high: float) -> bytes:
+    """Encode a map as 16-bit PNG; the values mean what :func:`map_to_uint16` says."""
+    return _png(map_to_uint16(anomaly_map, high), _MAP_PNG)
 
 
-def write_map_npy(path: str | os.PathLike[str], anomaly_map: NDArray[np.float32]) -> None:
-    """Write a map's float32 values, NaN included, as .npy."""
+def map_npy(anomaly_map: NDArray[np.float32]) -> bytes:
+    """Encode a map's float32 values, NaN included, as .npy."""
     buffer = io.BytesIO()
     np.save(buffer, anomaly_map, allow_pickle=False)
-    write_atomic(Path(path), buffer.getbuffer())
+    return buffer.getvalue()

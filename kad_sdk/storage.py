@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any
 from kad_sdk.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["map_file", "output_error", "strict_json", "sync_folder", "write_atomic", "writing"]
+__all__ = [
+    "made_folder",
+    "map_file",
+    "output_error",
+    "strict_json",
+    "sync_folder",
+    "write_atomic",
+    "write_synced",
+    "write_together",
+    "writing",
+]
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -79,7 +89,7 @@ def output_error(error: OSError, path: Path) -> OutputError:
             free = f"{shutil.disk_usage(path.parent).free / 2**20:.1f} MiB"
         return OutputError(
             f"cannot write {path}: {os.strerror(error.errno or 0)} (free there: {free}). Nothing "
-            "was left behind; free some space or quota, or choose another output folder."
+            "was left behind; free some space or quota, or choose a folder on another disk."
         )
     reason = error.strerror or str(error)
     return OutputError(
@@ -122,12 +132,52 @@ def write_atomic(path: Path, *parts: bytes | bytearray | memoryview) -> None:
     OutputError
         The disk is full or the place cannot be written; no temporary file is left.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    with writing(path):
-        try:
-            write_synced(temporary, *parts)
-            temporary.replace(path)
-            sync_folder(path.parent)
-        except BaseException:
+    write_together({path: parts})
+
+
+def write_together(files: Mapping[Path, Sequence[bytes | bytearray | memoryview]]) -> None:
+    """Write files that belong together: all of them, or none when one cannot be written.
+
+    They get their names once all are on disk, in the order given.
+
+    Raises
+    ------
+    OutputError
+        As :func:`write_atomic`.
+    """
+    ending = f".{secrets.token_hex(6)}.tmp"
+    temporaries = {path: path.with_name(f".{path.name}{ending}") for path in files}
+    try:
+        for path, parts in files.items():
+            with writing(path):
+                write_synced(temporaries[path], *parts)
+        for path, temporary in temporaries.items():
+            with writing(path):
+                temporary.replace(path)
+    finally:
+        for temporary in temporaries.values():
             temporary.unlink(missing_ok=True)
-            raise
+    for folder in {path.parent for path in files}:
+        with writing(folder):
+            sync_folder(folder)
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; when the block fails, those that are empty are gone again.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in missing:
+                path.rmdir()
+        raise

@@ -180,13 +180,12 @@ def _new_folder(root: Path) -> Iterator[Path]:
     root = root.absolute()
     scratch = root.with_name(f".{root.name}.{secrets.token_hex(6)}.partial")
     with writing(root):
-        scratch.mkdir(parents=True)
         try:
+            scratch.mkdir(parents=True)
             yield scratch
             scratch.replace(root)
-        except BaseException:
-            shutil.rmtree(scratch)
-            raise
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _generator(seed: int, *branch: int) -> np.random.Generator:

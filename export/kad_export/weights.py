@@ -31,7 +31,8 @@ import torchvision
 
 from kad_export.backbones import Trunk, get_backbone
 from kad_export.errors import WeightsError
-from kad_sdk.errors import KadError
+from kad_sdk.errors import KadError, OutputError
+from kad_sdk.storage import made_folder
 from kad_sdk.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -171,11 +172,11 @@ def _imagenet(backbone: str) -> Weights:
         if path.is_file():
             return _checked(path, checkpoint, backbone)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(
-            url, str(places[0]), _hash_prefix(checkpoint), progress=sys.stderr.isatty()
-        )
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        with made_folder(cache):
+            torch.hub.download_url_to_file(
+                url, str(places[0]), _hash_prefix(checkpoint), progress=sys.stderr.isatty()
+            )
+    except (OSError, OutputError, RuntimeError, http.client.HTTPException) as error:
         raise WeightsError(_nowhere(backbone, places, url, error)) from error
     return _checked(places[0], checkpoint, backbone)
 
