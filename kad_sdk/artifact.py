@@ -105,14 +105,14 @@ class Artifact:
             the manifest says. The text names the file and the check.
         """
         path = Path(path)
-        manifest = Manifest.from_json(_read_manifest(path))
+        manifest = Manifest.from_json(_read_manifest(path), str(path / _MANIFEST))
         _check_listing(path, manifest.files)
         content = {name: _read_checked(path / name, e) for name, e in manifest.files.items()}
         bank = parse_tensors(content[manifest.bank.file], str(path / manifest.bank.file))
         golden = parse_tensors(content[manifest.golden.file], str(path / manifest.golden.file))
         _check_tensors(bank, _bank_layout(manifest), str(path / manifest.bank.file))
         _check_tensors(golden, _golden_layout(manifest), str(path / manifest.golden.file))
-        _check_values(bank, golden, manifest)
+        _check_values(bank, golden, manifest, path)
         return cls(
             path=path,
             manifest=manifest,
@@ -140,7 +140,10 @@ class Artifact:
 
 def _read_manifest(path: Path) -> bytes:
     if not path.is_dir():
-        raise ArtifactError(f"{path}: expected an artifact, a folder NAME.kad; there is none")
+        raise ArtifactError(
+            f"{path}: expected an artifact, a folder NAME.kad; there is none: "
+            "give the path of one that kad-export made"
+        )
     file = path / _MANIFEST
     try:
         status = file.lstat()
@@ -184,7 +187,9 @@ def _check_listing(path: Path, files: Mapping[str, FileEntry]) -> None:
         _check_regular(path / name, status)
     for name, entry in sorted(files.items()):
         if name not in found:
-            raise ArtifactCorruptError(f"{path / name}: is listed in the manifest but is missing")
+            raise ArtifactCorruptError(
+                f"{path / name}: is listed in the manifest but is missing; copy the artifact again"
+            )
         if found[name].st_size != entry.size:
             raise ArtifactCorruptError(
                 f"{path / name}: expected {entry.size} bytes, got {found[name].st_size}: the "
@@ -249,20 +254,23 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], layout: _Layout, name: s
 
 
 def _check_values(
-    bank: Mapping[str, NDArray[Any]], golden: Mapping[str, NDArray[Any]], manifest: Manifest
+    bank: Mapping[str, NDArray[Any]],
+    golden: Mapping[str, NDArray[Any]],
+    manifest: Manifest,
+    folder: Path,
 ) -> None:
     """Numbers are finite and indices point somewhere."""
     for tensors, name in ((bank, manifest.bank.file), (golden, manifest.golden.file)):
         for key, tensor in tensors.items():
             if tensor.dtype.kind == "f":
-                _check_finite(tensor, f"{name}: tensor {key!r}")
+                _check_finite(tensor, f"{folder / name}: tensor {key!r}")
     rows, images = manifest.bank.rows, len(manifest.bank.images)
     for key, end in (("neighbors", rows), ("source_image", images)):
         tensor = bank[key]
         if tensor.size and (tensor.min() < 0 or tensor.max() >= end):
             raise ArtifactCorruptError(
-                f"{manifest.bank.file}: tensor {key!r}: expected values in 0..{end - 1}, got "
-                f"{tensor.min()}..{tensor.max()}"
+                f"{folder / manifest.bank.file}: tensor {key!r}: expected values in 0..{end - 1}, "
+                f"got {tensor.min()}..{tensor.max()}"
             )
 
 
@@ -327,7 +335,7 @@ def write_artifact(
     checked = Manifest.from_json(text)
     _check_tensors(bank, _bank_layout(checked), checked.bank.file)
     _check_tensors(golden, _golden_layout(checked), checked.golden.file)
-    _check_values(bank, golden, checked)
+    _check_values(bank, golden, checked, path)
     parts[_MANIFEST] = [text]
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with writing(path):
@@ -361,15 +369,14 @@ def _file_entry(content: list[bytes | memoryview]) -> FileEntry:
 def _move_into_place(temporary: Path, path: Path) -> None:
     """Rename the new folder to its name, setting an old one aside for that moment."""
     aside = temporary.with_suffix(".old")
-    replaced = path.exists()
-    if replaced:
-        path.rename(aside)
     try:
+        if path.exists():
+            path.rename(aside)
         temporary.rename(path)
-    except BaseException:
-        if replaced:
-            aside.rename(path)
-        raise
-    sync_folder(path.parent)
-    if replaced:
-        shutil.rmtree(aside, ignore_errors=True)
+        sync_folder(path.parent)
+    finally:  # looks at what is there: Ctrl-C may come between any two of these lines
+        if aside.exists():
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(path)

@@ -245,8 +245,8 @@ class Manifest:
         return text + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Manifest:
-        """Read and check a manifest.
+    def from_json(cls, text: str | bytes, name: str = "manifest.json") -> Manifest:
+        """Read and check a manifest; `name` is what errors call it.
 
         Raises
         ------
@@ -260,37 +260,39 @@ class Manifest:
         try:
             content = strict_json(data, limit=MANIFEST_LIMIT_BYTES)
         except ValueError as error:
-            raise ArtifactCorruptError(f"manifest.json: {error}") from error
+            raise ArtifactCorruptError(f"{name}: {error}; copy the artifact again") from error
         if not isinstance(content, dict):
-            raise ArtifactCorruptError("manifest.json: expected a JSON object")
-        newer = _check_version(content)
+            raise ArtifactCorruptError(f"{name}: expected a JSON object; copy the artifact again")
+        newer = _check_version(content, name)
         del content["format"]
         try:
             manifest: Manifest = decode(cls, content, allow_unknown=newer)
             _check_consistency(manifest)
         except SchemaError as error:
-            raise ArtifactCorruptError(f"manifest.json: {error}") from error
+            raise ArtifactCorruptError(
+                f"{name}: {error}: the file was changed; copy the artifact again"
+            ) from error
         return manifest
 
 
-def _check_version(content: Mapping[str, Any]) -> bool:
+def _check_version(content: Mapping[str, Any], name: str) -> bool:
     """Refuse what this reader does not know; True when the minor version is newer than ours."""
     if content.get("format") != FORMAT:
         raise ArtifactVersionError(
-            f"manifest.json: expected format {FORMAT!r}, got {content.get('format')!r}: this is "
+            f"{name}: expected format {FORMAT!r}, got {content.get('format')!r}: this is "
             "not an artifact of kad-export"
         )
     version = content.get("format_version")
     if not isinstance(version, str) or not re.fullmatch(r"\d{1,4}\.\d{1,4}", version):
         raise ArtifactCorruptError(
-            f"manifest.json: format_version: expected 'major.minor', got {version!r}"
+            f"{name}: format_version: expected 'major.minor', got {version!r}"
         )
     major, minor = map(int, version.split("."))
     own_major, own_minor = map(int, FORMAT_VERSION.split("."))
     if major != own_major:
         advice = "upgrade kad-sdk" if major > own_major else "export the artifact again"
         raise ArtifactVersionError(
-            f"manifest.json: format version {version} cannot be read by this version of kad-sdk, "
+            f"{name}: format version {version} cannot be read by this version of kad-sdk, "
             f"which reads {own_major}.x: {advice}"
         )
     return minor > own_minor

@@ -137,7 +137,7 @@ def _decode_container(kind: Any, value: Any, path: str, *, allow_unknown: bool) 
         return _decode_object(kind, value, path, allow_unknown=allow_unknown)
     key_kind, item_kind = get_args(kind)
     return {
-        decode(key_kind, key, f"{path}, a key"): decode(
+        decode(key_kind, key, f"{path}: each key"): decode(
             item_kind, item, f"{path}.{key}", allow_unknown=allow_unknown
         )
         for key, item in value.items()

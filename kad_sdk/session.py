@@ -257,7 +257,7 @@ def _require_provider(runtime: Any, provider: str) -> str:
         raise ProviderUnavailableError(
             f"provider {provider!r}: the installed ONNX Runtime {runtime.__version__} has no "
             f"{PROVIDERS[provider]} (it has {', '.join(available)}). Uninstall onnxruntime and "
-            "install kad-sdk[gpu]; the two wheels exclude each other."
+            "install kad-sdk[gpu] (the two exclude each other), or score with provider 'cpu'."
         )
     if provider == "cpu" or not hasattr(runtime, "preload_dlls"):
         return ""

@@ -100,7 +100,7 @@ WRONG = [
     ("golden.file", "other.safetensors", "files: other.safetensors is not listed"),
     ("verification", {"a": {"b": [1, "x", None, 1e999]}}, r"verification.a.b\[3\]: expected a fin"),
     ("created_by.torch", 2.6, "created_by.torch: expected a string"),
-    ("files", {"a/b": {"size": 1, "sha256": "a" * 64}}, "files, a key: expected a plain file name"),
+    ("files", {"a/b": {"size": 1, "sha256": "a" * 64}}, "files: each key: expected a plain file"),
     ("method", "cutpaste", "method: expected 'patchcore'"),
     ("extra", 1, "unknown key extra"),
     ("bank.coreset.extra", 1, "unknown key bank.coreset.extra"),
