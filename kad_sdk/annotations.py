@@ -53,13 +53,14 @@ class Annotation:
     borders: tuple[Rect, ...] = ()
     labels: tuple[Rect, ...] = ()
 
-    def check(self, height: int, width: int, name: str) -> None:
+    def check(self, height: int, width: int, name: str = "") -> None:
         """Raise AnnotationError when a rectangle leaves the image called `name`."""
+        place = f"{name}: " if name else ""
         for key in _KEYS:
             for index, rect in enumerate(getattr(self, key)):
                 if rect.x + rect.width > width or rect.y + rect.height > height:
                     raise AnnotationError(
-                        f"{name}: {key}[{index}] = {list(rect)} ([x, y, width, height]) reaches to "
+                        f"{place}{key}[{index}] = {list(rect)} ([x, y, width, height]) reaches to "
                         f"({rect.x + rect.width}, {rect.y + rect.height}), outside the image of "
                         f"{width} x {height} px; measure it on this image at its full size"
                     )
@@ -151,7 +152,9 @@ def _parse(data: bytes) -> dict[str, Annotation]:
     try:
         document = strict_json(data.removeprefix(codecs.BOM_UTF8), limit=_LIMIT_BYTES)
     except ValueError as error:
-        raise AnnotationError(f"not an annotation file in JSON: {error}") from error
+        raise AnnotationError(
+            f"not an annotation file in JSON: {error}; correct it there"
+        ) from error
     if not isinstance(document, dict):
         raise AnnotationError(
             f"expected an object of image names, got {_kind(document)}; write "

@@ -13,7 +13,13 @@ import numpy as np
 from kad_sdk._native import NativeIndex
 from kad_sdk.annotations import find_annotation
 from kad_sdk.artifact import Artifact
-from kad_sdk.errors import ImageReadError, InvalidArgumentError
+from kad_sdk.errors import (
+    AnnotationError,
+    ImageReadError,
+    ImageTooSmallError,
+    InvalidArgumentError,
+    UnsupportedImageError,
+)
 from kad_sdk.images import is_image_file, read_image
 from kad_sdk.result import Nearest, Region, Result, TileScore
 from kad_sdk.scoring import BoardScorer, Stopwatch
@@ -204,7 +210,11 @@ class Detector:
         watch = Stopwatch()
         with watch.stage("read"):
             pixels = read_image(image)
-        result = self._result(self._scorer.score(pixels, annotation), pixels.shape)
+        try:
+            scores = self._scorer.score(pixels, annotation)
+        except (AnnotationError, ImageTooSmallError, UnsupportedImageError) as error:
+            raise type(error)(f"{image}: {error}") from error
+        result = self._result(scores, pixels.shape)
         return replace(
             result, image_name=Path(image).name, timings_ms={**watch.ms, **result.timings_ms}
         )

@@ -13,7 +13,12 @@ import numpy as np
 
 from kad_sdk._native import NativeBoard, plan_tiles, preprocess, resize_image
 from kad_sdk.annotations import Annotation
-from kad_sdk.errors import AnnotationError, InvalidArgumentError, UnsupportedImageError
+from kad_sdk.errors import (
+    AnnotationError,
+    ImageTooSmallError,
+    InvalidArgumentError,
+    UnsupportedImageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -291,17 +296,23 @@ class BoardScorer:
         self, size: tuple[int, ...], frame: tuple[int, ...], annotation: Annotation
     ) -> NDArray[np.int32]:
         """Tiles (n, 2) of the scored frame; the annotation is in px of the image."""
-        annotation.check(size[0], size[1], "the image")
+        annotation.check(size[0], size[1])
         if frame != size:
             annotation = annotation.resized((size[0], size[1]), (frame[0], frame[1]))
-        xy = plan_tiles(
-            frame[0],
-            frame[1],
-            tile=self._preprocessing.tile,
-            stride=self._preprocessing.stride,
-            borders=annotation.borders,
-            labels=annotation.labels,
-        )
+        try:
+            xy = plan_tiles(
+                frame[0],
+                frame[1],
+                tile=self._preprocessing.tile,
+                stride=self._preprocessing.stride,
+                borders=annotation.borders,
+                labels=annotation.labels,
+            )
+        except ImageTooSmallError as error:
+            raise ImageTooSmallError(
+                f"{error}; give the whole board, or export an artifact with a smaller tile or with "
+                "a size that boards are brought to (--tile, --resize)"
+            ) from error
         if len(xy) == 0:
             raise AnnotationError(
                 f"the {len(annotation.labels)} labels touch every tile: nothing is left to score; "
