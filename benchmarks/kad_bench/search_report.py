@@ -32,16 +32,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _speed(cases: list[dict[str, Any]], peak: float) -> str:
-    header = [
-        "bank",
-        "queries",
-        "k",
-        "kad",
-        "queries/s",
-        "GFLOP/s",
-        "of peak",
-        *(f"x {p}" for p in _PEERS),
-    ]
+    header = ["bank", "queries", "k", "kad", "queries/s", "GFLOP/s", "of peak"]
     header += [*(f"x {peer}" for peer in _PEERS), "FAISS queries/s"]
     rows = []
     for case in cases:

@@ -113,6 +113,10 @@ def test_tables_come_from_the_document_alone(
     printed = CliRunner().invoke(main, ["table", str(path)])
     assert printed.exit_code == 0
     assert printed.output == result.stdout
+    tables = [part.splitlines() for part in printed.output.split("\n\n") if part.startswith("|")]
+    assert [len(lines) - 2 for lines in tables] == [10, 1]  # ways of kad and k, banks
+    for lines in tables:
+        assert len({line.count("|") for line in lines}) == 1
     case = document["suites"]["search"]["cases"][0]
     case["ratios"][KAD_MAPS][FAISS] = {"median": 15.25, "p90": 16, "min": 14.0, "max": 16.4}
     assert "| 15.2 (14.0 to 16.4) |" in document_table(document)
