@@ -68,8 +68,8 @@ def run(
 ) -> None:
     """Measure, and print the results as Markdown tables.
 
-    smoke: seconds, no images needed. regular: minutes, and some more to make the features the first
-    time; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the images and the weights. full: the same, longer.
+    smoke: seconds, no images needed. regular: minutes, the first time a quarter of an hour more for
+    the features; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the images and the weights. full: longer.
     """
     from kad_bench.suites import Settings, default_cache, document_table, run_suites
     from kad_sdk.storage import write_atomic
