@@ -144,7 +144,7 @@ def score(
     from kad_sdk.annotations import read_annotations
     from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
 
-    jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations))
+    jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations), out)
     outputs = Outputs(out, npy, overlay, heat, max_overlay_side or None)
     summary = Summary()
     with _open(artifact, **running) as detector:
@@ -276,6 +276,8 @@ def verify(
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @_running
 @_BATCH
+@_TILE_THRESHOLD
+@_MAP_THRESHOLD
 def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
     """Score the test images of DATA and compare with their ground truth.
 
@@ -285,7 +287,7 @@ def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
     from kad_sdk.evaluation import evaluate as evaluate_detector
     from kad_sdk.evaluation import format_table
 
-    dataset = scan_dataset(data)
+    dataset = scan_dataset(data, need_train=False)
     with (
         _open(artifact, **running) as detector,
         click.progressbar(

@@ -88,7 +88,9 @@ class Summary:
         return [head, f"  {'stage':<12}{'median ms':>12}", *rows, f"peak memory {peak:.0f} MiB"]
 
 
-def plan_jobs(images: Sequence[Path], annotations: Mapping[str, Annotation] | None) -> list[Job]:
+def plan_jobs(
+    images: Sequence[Path], annotations: Mapping[str, Annotation] | None, out: Path
+) -> list[Job]:
     """List the boards; those of a folder keep their place in it.
 
     Raises
@@ -98,8 +100,17 @@ def plan_jobs(images: Sequence[Path], annotations: Mapping[str, Annotation] | No
     AnnotationError
         An image is not named in `annotations`.
     InvalidArgumentError
-        Two boards would be written to the same files.
+        Two boards would be written to the same files, or `out` lies among the images.
     """
+    for entry in images:
+        folder = entry if entry.is_dir() else entry.parent
+        if out.resolve() == folder.resolve() or (
+            entry.is_dir() and out.resolve().is_relative_to(entry.resolve())
+        ):
+            raise InvalidArgumentError(
+                f"--out {out} lies among the images: results could replace images, and would be "
+                "scored as boards the next time; name another folder"
+            )
     places: list[tuple[Path, Path]] = []
     for entry in images:
         if entry.is_dir():

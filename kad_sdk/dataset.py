@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import cv2
 import numpy as np
 
 from kad_sdk.annotations import Annotation, find_annotation, read_annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     Layout = Literal["mvtec", "boards", "folder"]
     Split = Literal["train", "test"]
 
-__all__ = ["Dataset", "Sample", "read_mask", "scan_dataset", "tile_labels"]
+__all__ = ["Dataset", "Sample", "read_mask", "resize_mask", "scan_dataset", "tile_labels"]
 
 ANNOTATIONS_NAME = "annotations.json"
 GROUND_TRUTH_SUFFIX = "_groundtruth.png"
@@ -81,12 +80,19 @@ class Dataset:
     test: tuple[Sample, ...]
 
 
-def scan_dataset(root: str | PathLike[str]) -> Dataset:
+def scan_dataset(root: str | PathLike[str], *, need_train: bool = True) -> Dataset:
     """List a data folder's images. Nothing is decoded but the masks of boards.
 
     Hidden files and files with other suffixes are left out. Where an annotation file names test
     boards, it has to name all of them: scoring one of them whole, with its black surround, would
     be a silent change of method.
+
+    Parameters
+    ----------
+    root : path
+        The data folder.
+    need_train : bool
+        Whether a folder without training images is refused.
 
     Raises
     ------
@@ -99,7 +105,7 @@ def scan_dataset(root: str | PathLike[str]) -> Dataset:
     folder = Path(root)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder; {_LAYOUTS_HELP}")
-    layout = _layout(folder)
+    layout = _layout(folder, ("train",) if need_train else ("train", "test"))
     test: tuple[Sample, ...] = ()
     if layout == "folder":
         train = _board_samples(folder, folder, "train")
@@ -108,7 +114,7 @@ def scan_dataset(root: str | PathLike[str]) -> Dataset:
         test = _board_samples(folder, folder / "test", "test")
     else:
         train, test = _mvtec_samples(folder, "train"), _mvtec_samples(folder, "test")
-    if not train:
+    if need_train and not train:
         raise DatasetError(
             f"{folder}: no training images; put images of normal boards into "
             f"{'train/good/' if layout == 'mvtec' else 'train/'}"
@@ -130,7 +136,7 @@ def read_mask(sample: Sample, height: int, width: int) -> npt.NDArray[np.bool_]:
     Returns
     -------
     ndarray
-        (H, W) bool, True where the mask's grey value is above 0; all False for a good sample
+        (H, W) bool, True where the mask is above 0; all False for a good sample
         without a mask.
 
     Raises
@@ -149,6 +155,27 @@ def read_mask(sample: Sample, height: int, width: int) -> npt.NDArray[np.bool_]:
             f"size of {sample.name}, {width} x {height} px; draw it on the image at its full size"
         )
     return mask
+
+
+def resize_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Bring a mask (H, W) to `size` (height, width): a pixel that covers any defect is defective.
+
+    However thin a defect is, and whichever axis shrinks, it stays.
+    """
+    for axis, length in enumerate(size):
+        if length != mask.shape[axis]:
+            mask = _any_in_spans(np.moveaxis(mask, axis, 0), length)
+            mask = np.moveaxis(mask, 0, axis)
+    return mask
+
+
+def _any_in_spans(mask: npt.NDArray[np.bool_], length: int) -> npt.NDArray[np.bool_]:
+    """Resize axis 0 to `length`: whether any row within the span of each new row is set."""
+    n, at = mask.shape[0], np.arange(length)
+    first, beyond = at * n // length, -(-(at + 1) * n // length)
+    counts = np.zeros((n + 1, *mask.shape[1:]), np.int32)
+    np.cumsum(mask, axis=0, out=counts[1:])
+    return np.asarray(counts[beyond] > counts[first])
 
 
 def tile_labels(
@@ -187,15 +214,16 @@ def tile_labels(
     return np.fromiter(hits, np.uint8, len(corners))  # (n,)
 
 
-def _layout(folder: Path) -> Layout:
+def _layout(folder: Path, splits: tuple[str, ...]) -> Layout:
     found: dict[Layout, str] = {}
     if _images(folder):
         found["folder"] = "images directly in the folder"
-    if _images(folder / "train"):
-        found["boards"] = "images in train/"
-    kinds = _kinds(folder / "train")
-    if kinds:
-        found["mvtec"] = f"images in {', '.join(f'train/{kind}/' for kind in kinds)}"
+    for split in splits:
+        if _images(folder / split):
+            found["boards"] = f"images in {split}/"
+        kinds = _kinds(folder / split)
+        if kinds:
+            found["mvtec"] = f"images in {', '.join(f'{split}/{kind}/' for kind in kinds)}"
     if len(found) > 1:
         raise DatasetError(
             f"{folder}: two layouts at once: {' and '.join(found.values())}; keep one: "
@@ -346,10 +374,9 @@ def _check_annotations_fit(root: Path, samples: Sequence[Sample]) -> None:
 
 
 def _read_mask_file(path: Path) -> npt.NDArray[np.bool_]:
-    """Ground truth is where the grey value is above 0: 1 of 255 counts as well as 255."""
+    """Ground truth is where any channel is above 0: 1 of 255 counts as well as 255."""
     image = read_image(path)
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.asarray(grey > 0)  # (H, W)
+    return np.asarray(image > 0 if image.ndim == 2 else (image > 0).any(axis=2))  # (H, W)
 
 
 def _mask_help(sample: Sample) -> str:

@@ -260,7 +260,7 @@ class Detector:
                 threshold=self.map_threshold,
                 min_area_px=self.artifact.manifest.thresholds.min_region_area_px,
             )
-            regions = tuple(self._region(scores, record, size, frame) for record in records)
+            regions = tuple(self._region(record, size, frame) for record in records)
             board_map = scores.map if size == frame else _resize_map(scores.map, size)
             scores.board.close()
         settings = self.artifact.manifest.thresholds
@@ -288,14 +288,12 @@ class Detector:
 
     def _region(
         self,
-        scores: BoardScores,
         record: RegionRecord,
         size: tuple[int, int],
         frame: tuple[int, int],
     ) -> Region:
-        row = int(scores.index[record.tile, record.patch])
-        source_x, source_y = self.artifact.source_xy[row].tolist()
-        image = self.artifact.manifest.bank.images[self.artifact.source_image[row]]
+        source_x, source_y = self.artifact.source_xy[record.bank_row].tolist()
+        image = self.artifact.manifest.bank.images[self.artifact.source_image[record.bank_row]]
         sy, sx = size[0] / frame[0], size[1] / frame[1]
         x, y = math.floor(record.x * sx), math.floor(record.y * sy)
         return Region(

@@ -231,15 +231,7 @@ class BoardScorer:
             prepared = self.prepare(image, pixel_format)
             format_now = pixel_format if prepared is image else None
             xy = self._plan(image.shape[:2], prepared.shape[:2], annotation or Annotation())
-        height, width = prepared.shape[:2]
-        board = NativeBoard(
-            height,
-            width,
-            tile=self._preprocessing.tile,
-            grid=self._patchcore.grid,
-            sigma=self._map.sigma,
-            radius=self._map.radius,
-        )
+        board = self._board(prepared.shape[0], prepared.shape[1])
         patches = self._patchcore.grid[0] * self._patchcore.grid[1]
         dist = np.empty((len(xy), patches), np.float32)
         index = np.empty((len(xy), patches), np.int64)
@@ -254,6 +246,22 @@ class BoardScorer:
         with watch.stage("map"):
             anomaly_map = board.map(threads=self._threads)
         return BoardScores(xy, dist, index, scores, anomaly_map, board, dict(watch.ms))
+
+    def map_of(self, scores: BoardScores, keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Give the map (H, W) that some of a board's tiles make alone; `keep` is (n,)."""
+        board = self._board(scores.map.shape[0], scores.map.shape[1])
+        board.add(scores.xy[keep], scores.dist[keep], threads=self._threads)
+        return board.map(threads=self._threads)
+
+    def _board(self, height: int, width: int) -> NativeBoard:
+        return NativeBoard(
+            height,
+            width,
+            tile=self._preprocessing.tile,
+            grid=self._patchcore.grid,
+            sigma=self._map.sigma,
+            radius=self._map.radius,
+        )
 
     def score_tiles(
         self, tiles: NDArray[np.float32], watch: Stopwatch | None = None

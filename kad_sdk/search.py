@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_sdk._native import NativeIndex
+from kad_sdk._native import NativeIndex, default_threads
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class SearchIndex:
     """
 
     def __init__(self, bank: ArrayLike, *, threads: int | None = None) -> None:
-        self._threads = _default_threads() if threads is None else threads
+        self._threads = default_threads() if threads is None else threads
         self._index = NativeIndex(_float32("bank", bank), threads=self._threads)
         self.rows: int = self._index.rows
         self.dims: int = self._index.dims
@@ -158,10 +157,6 @@ class SearchIndex:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _default_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _float32(name: str, values: ArrayLike) -> NDArray[np.float32]:

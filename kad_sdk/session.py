@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kad_sdk._native import default_threads
 from kad_sdk.errors import (
     ArtifactCorruptError,
     InvalidArgumentError,
@@ -40,11 +41,6 @@ PROVIDERS = {
 # ONNX Runtime's log severities. Failures come as exceptions, so nothing is lost.
 _FATAL_ONLY, _WARNINGS = 4, 2
 _process_lock = threading.Lock()  # held while something of the whole process is changed
-
-
-def default_threads() -> int:
-    """Count the processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class NetworkSession:
@@ -95,6 +91,11 @@ class NetworkSession:
         if provider not in PROVIDERS:
             raise InvalidArgumentError(
                 f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}"
+            )
+        if provider == "cpu" and device_id != 0:
+            raise InvalidArgumentError(
+                f"device_id: {device_id} names a GPU, and the provider is 'cpu'; use "
+                "provider='cuda' or 'tensorrt', or leave it 0"
             )
         runtime = _import_runtime()
         data = network if isinstance(network, bytes) else Path(network).read_bytes()

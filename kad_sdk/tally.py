@@ -12,11 +12,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from kad_sdk import metrics, plots
-from kad_sdk.dataset import read_mask, tile_labels
+from kad_sdk.dataset import read_mask, resize_mask, tile_labels
 from kad_sdk.errors import KadError
 from kad_sdk.images import read_image
 
@@ -167,11 +166,7 @@ class Tally:
 
     def _tile_truth(self, result: Result, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Label the tiles, in the frame that they were cut from: any defect counts there too."""
-        if mask.shape != result.frame_size:
-            height, width = result.frame_size
-            whole = mask.astype(np.float32)
-            share = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-            mask = np.asarray(share > 0)
+        mask = resize_mask(mask, result.frame_size)
         xy = np.array([(tile.x, tile.y) for tile in result.tiles], dtype=np.int64)
         return tile_labels(mask, xy, self.tile)
 

@@ -64,9 +64,10 @@ def print_products(folder: Path, seconds: float) -> None:
 def main() -> None:
     """Run the demo into the folder given on the command line."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "demo")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     boards, artifact = folder / "boards", folder / "board.kad"
+    for made in (boards, artifact, folder / "scores", folder / "evaluation"):
+        shutil.rmtree(made, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     weights = choose_weights()
     run("kad-export", "synth", boards, "--boards", "6", "--size", BOARD_SIZE, "--seed", str(SEED))

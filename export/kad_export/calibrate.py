@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 DEFAULT_THRESHOLD = "normal-max=1.05"
-MIN_REGION_AREA_PX = 16  # 4 x 4 px: below the smallest defect of the thesis (black dot, 6 px wide)
+MIN_REGION_AREA_PX = 1  # a board whose map reaches its threshold shows where
 METHODS = {
     "quantile": "the score that a share Q of held-out normal tiles does not exceed, 0 < Q < 1",
     "normal-max": "FACTOR times the largest score of held-out normal tiles, FACTOR > 0",

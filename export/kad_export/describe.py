@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 NETWORK_FILE, BANK_FILE, GOLDEN_FILE = "network.onnx", "bank.safetensors", "golden.safetensors"
-PACKAGES = ("numpy", "onnx", "onnxruntime", "opencv-python", "torch", "torchvision")
+PACKAGES = (
+    *("numpy", "onnx", "onnxruntime", "opencv-python", "scikit-learn", "torch", "torchvision"),
+)
 
 
 def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.Network:

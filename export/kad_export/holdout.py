@@ -9,14 +9,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from kad_export.calibrate import TileScores, tile_peaks
 from kad_export.data import bright_tiles
 from kad_export.errors import CalibrationError
 from kad_sdk.annotations import Annotation, Rect
-from kad_sdk.dataset import read_mask, tile_labels
+from kad_sdk.dataset import read_mask, resize_mask, tile_labels
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.images import read_image
 from kad_sdk.scoring import frame_size, prepare_image
@@ -140,14 +139,14 @@ def score_boards(
         for sample in samples:
             image = read_image(sample.path)
             board = scorer.score(image, sample.annotation)
-            size = board.map.shape
             # Denoising hardly moves a tile's mean, and takes longest of all: spare it here.
             plain = prepare_image(image, resize=preprocessing.resize, denoise=None)
             keep = bright_tiles(plain, board.xy, tile)
             dark += int((~keep).sum())
             xy, score = board.xy[keep], board.scores[keep]
-            defect = tile_labels(_mask(sample, image.shape[:2], size), xy, tile).astype(bool)
-            tiles.add(score, tile_peaks(board.map, xy, tile), defect)
+            mask = resize_mask(read_mask(sample, *image.shape[:2]), board.map.shape)
+            defect = tile_labels(mask, xy, tile).astype(bool)
+            tiles.add(score, tile_peaks(scorer.map_of(board, keep), xy, tile), defect)
             places += [
                 ScoredTile(sample, int(x), int(y), float(s), bool(d))
                 for (x, y), s, d in zip(xy, score, defect, strict=True)
@@ -205,12 +204,3 @@ def _spread(tiles: list[ScoredTile], n: int) -> list[ScoredTile]:
     if len(ranked) <= n:
         return ranked
     return [ranked[i] for i in np.linspace(0, len(ranked) - 1, n).round().astype(int)]
-
-
-def _mask(sample: Sample, size: tuple[int, int], frame: tuple[int, int]) -> np.ndarray:
-    """Ground truth (H, W) bool in the frame that tiles are planned in."""
-    mask = read_mask(sample, *size)
-    if size == frame:
-        return mask
-    # Averages over areas: a thin defect that the resized board still shows must not be lost.
-    return cv2.resize(mask.astype(np.float32), frame[::-1], interpolation=cv2.INTER_AREA) > 0

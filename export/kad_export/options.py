@@ -95,9 +95,10 @@ class PatchCoreOptions:
             "batch": (self.batch >= 1, "at least 1 tile"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1"),
             "resize": (
-                not isinstance(self.resize, float) or 0 < self.resize <= 8,
-                "a factor above 0, at most 8",
+                _is_resize(self.resize),
+                "None, (height, width) of 1 to 65536 px, or a factor (float) above 0, at most 8",
             ),
+            "memory_bytes": (self.memory_bytes >= 1, "at least 1 byte"),
             "sigma": (0 < self.sigma <= 256, "above 0, at most 256 px"),
             "board_score": (self.board_score in BOARD_SCORES, ", ".join(BOARD_SCORES)),
             "reweighting": (self.reweighting in N_NEIGHBORS, ", ".join(N_NEIGHBORS)),
@@ -112,3 +113,9 @@ class PatchCoreOptions:
                     f"{name}: expected {expected}, got {getattr(self, name)!r}"
                 )
         ThresholdMethod.parse(self.threshold)
+
+
+def _is_resize(value: object) -> bool:
+    if isinstance(value, tuple):
+        return len(value) == 2 and all(isinstance(v, int) and 1 <= v <= 65536 for v in value)
+    return value is None or (isinstance(value, float) and 0 < value <= 8)

@@ -12,7 +12,7 @@ import numpy as np
 
 from kad_export.bank import Bank, build_bank
 from kad_export.budget import BankSettings, scratch_folder
-from kad_export.calibrate import Calibration, ThresholdMethod, calibrate
+from kad_export.calibrate import DEFAULT_THRESHOLD, Calibration, ThresholdMethod, calibrate
 from kad_export.data import load_board
 from kad_export.describe import (
     GOLDEN_FILE,
@@ -24,7 +24,7 @@ from kad_export.describe import (
     summary,
     versions,
 )
-from kad_export.errors import ExportError
+from kad_export.errors import CalibrationError, ExportError
 from kad_export.features import PatchExtractor
 from kad_export.holdout import crop_tiles, pick_golden, score_boards, split_board, split_holdout
 from kad_export.onnx_export import OnnxInfo, export_onnx
@@ -187,6 +187,12 @@ def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], l
     """Images to learn from, and images whose tiles set the thresholds."""
     if ThresholdMethod.parse(options.threshold).labelled:
         known = [s for s in dataset.test if s.label == 0 or (s.label == 1 and s.mask_path)]
+        if not known:
+            raise CalibrationError(
+                f"--threshold {options.threshold} needs labelled test images, and {dataset.root} "
+                "has none: add boards with ground truth to test/, or take a threshold from good "
+                f"boards alone, such as {DEFAULT_THRESHOLD}"
+            )
         return list(dataset.train), known
     if len(dataset.train) > 1:
         return split_holdout(dataset.train, options.holdout, options.seed)
@@ -239,17 +245,17 @@ def _fit(
 ) -> _Fitted:
     """Settle how distances become a score, now that the bank is known."""
     rows, wanted = len(bank.bank), N_NEIGHBORS[options.reweighting]
-    if wanted and rows < 2:
+    if rows <= wanted:
         raise ExportError(
-            f"re-weighting {options.reweighting!r} compares bank rows with each other, and the "
-            f"bank has {rows}: raise --coreset or --max-bank, or use --reweighting none"
+            f"re-weighting {options.reweighting!r} needs {wanted} bank rows beside the nearest, "
+            f"and the bank has {rows}: raise --coreset or --max-bank, or use --reweighting none"
         )
     settings = schema.PatchCore(
         resampling=network.module.resampling,
         pooling=network.module.pooling,
         grid=network.grid,
         reweighting=options.reweighting,
-        n_neighbors=min(wanted, rows - 1),
+        n_neighbors=wanted,
     )
     threads = _threads(options)
     index = NativeIndex(bank.bank, threads=threads)

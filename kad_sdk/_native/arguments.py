@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Longs: TypeAlias = npt.NDArray[np.int64]
+
+
+def default_threads() -> int:
+    """Count the processors that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def choice(name: str, value: str, choices: dict[str, int]) -> int:

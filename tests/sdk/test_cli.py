@@ -123,6 +123,15 @@ def test_overlay_options(tiny_artifact, boards, tmp_path):
     assert cv2.imread(str(tmp_path / "full" / "bad_overlay.png")).shape == (90, 140, 3)
 
 
+def test_results_do_not_go_among_the_images(tiny_artifact, boards):
+    before = files(boards)
+    for out in (boards, boards / "late" / "results"):
+        message = fails("score", tiny_artifact, boards, "--out", out)
+        assert "lies among the images" in message
+    assert "lies among" in fails("score", tiny_artifact, boards / "bad.png", "--out", boards)
+    assert files(boards) == before
+
+
 def test_two_boards_of_one_name_are_refused(tiny_artifact, boards, tmp_path):
     out = tmp_path / "out"
     message = fails(

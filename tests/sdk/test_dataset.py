@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kad_sdk.annotations import Rect
-from kad_sdk.dataset import Dataset, Sample, read_mask, scan_dataset, tile_labels
+from kad_sdk.dataset import Dataset, Sample, read_mask, resize_mask, scan_dataset, tile_labels
 from kad_sdk.errors import AnnotationError, DatasetError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -197,9 +197,9 @@ def test_masks_are_true_above_zero(boards: Path) -> None:
         read_mask(defect, 30, 41)
 
 
-def test_a_coloured_mask_counts_by_its_grey_value(boards: Path) -> None:
+def test_a_coloured_mask_counts_in_any_channel(boards: Path) -> None:
     pixels = np.zeros((30, 40, 3), np.uint8)
-    pixels[5, 6] = (0, 0, 255)
+    pixels[5, 6] = (0, 0, 1)
     cv2.imwrite(str(boards / "test" / "t1_groundtruth.png"), pixels)
     assert np.argwhere(read_mask(scan_dataset(boards).test[0], 30, 40)).tolist() == [[5, 6]]
 
@@ -209,6 +209,30 @@ def test_an_mvtec_defect_without_mask_cannot_give_one(mvtec: Path) -> None:
     assert not read_mask(data.test[2], 30, 40).any()
     with pytest.raises(DatasetError, match=r"expected ground_truth/hole/000_mask\.png"):
         read_mask(data.test[3], 30, 40)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (20, 1000), (200, 100), (7, 3000), (400, 31)])
+def test_no_line_is_lost_when_a_mask_is_resized(size: tuple[int, int]) -> None:
+    for at in range(0, 200, 7):
+        across, along = np.zeros((200, 1000), np.bool_), np.zeros((200, 1000), np.bool_)
+        across[at], along[:, 5 * at] = True, True
+        for line in (resize_mask(across, size), resize_mask(along, size)):
+            assert line.shape == size
+            assert line.any()
+        rows = np.flatnonzero(resize_mask(across, size).any(axis=1))
+        assert rows[0] <= (at + 0.5) * size[0] / 200 <= rows[-1] + 1
+    assert not resize_mask(np.zeros((200, 1000), np.bool_), size).any()
+
+
+@pytest.mark.parametrize("layout", ["boards", "mvtec"])
+def test_evaluation_needs_no_training_images(request, layout: str) -> None:
+    root = request.getfixturevalue(layout)
+    whole = scan_dataset(root)
+    for image in whole.train:
+        image.path.unlink()
+    assert scan_dataset(root, need_train=False).test == whole.test
+    with pytest.raises(DatasetError):
+        scan_dataset(root)
 
 
 def test_a_tile_is_anomalous_when_one_of_its_pixels_is() -> None:

@@ -209,3 +209,8 @@ def test_no_kernel_of_the_graph_is_left_out():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with pytest.raises(ArtifactCorruptError, match="NoSuchOperator"):
         NetworkSession(model.SerializeToString())
+
+
+def test_a_gpu_is_not_named_for_the_cpu(tiny):
+    with pytest.raises(InvalidArgumentError, match="names a GPU, and the provider is 'cpu'"):
+        NetworkSession(tiny.network, device_id=1)
