@@ -3,7 +3,7 @@
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
     abi.cpp board.cpp board_map.cpp board_scalar.cpp code_scalar.cpp dense_search.cpp features.cpp
-    image.cpp index.cpp level.cpp preprocess.cpp projection.cpp query_block.cpp regions.cpp
+    image.cpp index.cpp level.cpp preprocess.cpp projection.cpp query_block.cpp query_order.cpp regions.cpp
     resize.cpp score.cpp search.cpp search_scalar.cpp sieve.cpp sieve_pass.cpp sieve_search.cpp
     tile_map.cpp tiles.cpp zero_memory.cpp)
 

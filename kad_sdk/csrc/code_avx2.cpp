@@ -3,6 +3,7 @@
 #include <immintrin.h>
 
 #include "code_bounds.hpp"
+#include "code_encode.hpp"
 #include "code_kernels.hpp"
 #include "code_sums.hpp"
 
@@ -19,7 +20,7 @@ __m256i odd_codes(__m256i rows) { return _mm256_srli_epi16(rows, 8); }
 __m256i even_signed(__m256i query) { return _mm256_srai_epi16(_mm256_slli_epi16(query, 8), 8); }
 __m256i odd_signed(__m256i query) { return _mm256_srai_epi16(query, 8); }
 
-__m256i broadcast_step(const int8_t* codes) {
+__m256i broadcast_step(const void* codes) {
   int32_t step = 0;
   __builtin_memcpy(&step, codes, sizeof(step));
   return _mm256_set1_epi32(step);
@@ -53,7 +54,7 @@ void match_part(const CodeTile& tile, int64_t first_query, int64_t first_row, ui
     rows += kStepBytes;
     queries += kCodeQueries * kStepDims;
   }
-  add_step(tile.rest + first_row * kStepDims, queries, sums);
+  add_step(tile.last + first_row * kStepDims, queries, sums);
   for (int64_t q = 0; q < kQueries; ++q) {
     const __m256 slope = _mm256_set1_ps(tile.slopes[first_query + q]);
     const __m256 limit = _mm256_set1_ps(tile.limits[first_query + q]);
@@ -92,8 +93,41 @@ void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, c
   bounds_with(wide_products, query, codes, rows, slots, n, width, out);
 }
 
+// kQueries vectors and 8 * kVectors columns.
+void project_part(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
+                  int64_t out_stride) {
+  __m256i sums[kQueries][kVectors];
+  for (auto& row : sums) row[0] = row[1] = _mm256_setzero_si256();
+  for (int64_t p = 0; p < pairs; ++p) {
+    const __m256i column_0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns));
+    const __m256i column_1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(columns + 16));
+    for (int64_t v = 0; v < kQueries; ++v) {
+      const __m256i pair = broadcast_step(vectors + 2 * v);
+      sums[v][0] = _mm256_add_epi32(sums[v][0], _mm256_madd_epi16(pair, column_0));
+      sums[v][1] = _mm256_add_epi32(sums[v][1], _mm256_madd_epi16(pair, column_1));
+    }
+    vectors += kCodeQueries * 2;
+    columns += kProjectColumns * 2;
+  }
+  for (int64_t v = 0; v < kQueries; ++v) {
+    auto* to = reinterpret_cast<__m256i*>(out + v * out_stride);
+    _mm256_storeu_si256(to, sums[v][0]);
+    _mm256_storeu_si256(to + 1, sums[v][1]);
+  }
+}
+
+void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
+             int64_t out_stride) {
+  for (int64_t c = 0; c < kProjectColumns; c += 8 * kVectors) {
+    for (int64_t v = 0; v < kCodeQueries; v += kQueries) {
+      project_part(vectors + 2 * v, columns + 2 * c, pairs, out + v * out_stride + c, out_stride);
+    }
+  }
+}
+
 }  // namespace
 
-const CodeKernels kAvx2CodeKernels = {0.25, match, bounds};
+const CodeKernels kAvx2CodeKernels = {0.25,          match,       bounds,           project,
+                                      encode_narrow, encode_wide, largest_magnitude};
 
 }  // namespace kad

@@ -1,6 +1,8 @@
 // Code kernels for AVX-512 without VNNI: codes are widened to 16 bits before they are multiplied.
-#include "code_avx512_match.hpp"
+#include "code_avx512.hpp"
+
 #include "code_bounds.hpp"
+#include "code_encode.hpp"
 #include "code_sums.hpp"
 
 namespace kad {
@@ -56,8 +58,21 @@ void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, c
   bounds_with(wide_products, query, codes, rows, slots, n, width, out);
 }
 
+struct Pair {
+  static inline __attribute__((always_inline)) void add(__m512i vector, __m512i column,
+                                                        __m512i& sums) {
+    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(vector, column));
+  }
+};
+
+void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
+             int64_t out_stride) {
+  project_with<Pair>(vectors, columns, pairs, out, out_stride);
+}
+
 }  // namespace
 
-const CodeKernels kAvx512CodeKernels = {0.25, match, bounds};
+const CodeKernels kAvx512CodeKernels = {0.25,          match,       bounds,           project,
+                                        encode_narrow, encode_wide, largest_magnitude};
 
 }  // namespace kad

@@ -18,10 +18,13 @@ constexpr int64_t kStepDims = 4;
 /// Wide (16-bit) codes come in whole blocks of this many.
 constexpr int64_t kWideBlock = 32;
 
+/// Columns that `project` makes at once; it takes kCodeQueries vectors.
+constexpr int64_t kProjectColumns = 32;
+
 /// A tile of narrow codes: kCodeQueries queries against kCodeRows rows.
 struct CodeTile {
   const uint8_t* rows;     // (steps, kCodeRows, kStepDims), code + 128
-  const uint8_t* rest;     // (kCodeRows, kStepDims), code + 128: the last step, stored elsewhere
+  const uint8_t* last;     // (kCodeRows, kStepDims), code + 128: one more step, stored elsewhere
   const int8_t* queries;   // (steps + 1, kCodeQueries, kStepDims)
   int64_t steps;           // without the last
   const float* row_terms;  // (kCodeRows,)
@@ -44,6 +47,13 @@ struct WideQuery {
   float error;
 };
 
+/// What is known of n codes c_i of values v_i.
+struct Coded {
+  float error2;    // sum of (v_i - scale c_i)^2, good to 2^-20 of itself and 2^-44 sum v_i^2
+  int32_t sum;     // of c_i
+  uint32_t norm2;  // sum of c_i^2
+};
+
 struct CodeKernels {
   double step_cost;  // of a step for one pair of a query and a row in `match`, in cycles
 
@@ -56,6 +66,18 @@ struct CodeKernels {
   /// (rows, width). The largest product must fit 32 bits.
   void (*bounds)(const WideQuery& query, const int16_t* codes, const WideRow* rows,
                  const int32_t* slots, int64_t n, int64_t width, float* bounds);
+
+  /// out[v * out_stride + c] = integer product of vector v < kCodeQueries and column c <
+  /// kProjectColumns. vectors is (pairs, kCodeQueries, 2) and columns (pairs, kProjectColumns, 2).
+  /// Every partial sum must fit 32 bits.
+  void (*project)(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
+                  int64_t out_stride);
+
+  /// Codes of values / scale, cut off at 127 and 32767. |values| / scale must stay below 2^22.
+  Coded (*encode_narrow)(const float* values, int64_t n, float scale, int8_t* codes);
+  Coded (*encode_wide)(const float* values, int64_t n, float scale, int16_t* codes);
+
+  float (*largest_magnitude)(const float* values, int64_t n);
 };
 
 extern const CodeKernels kScalarCodeKernels;

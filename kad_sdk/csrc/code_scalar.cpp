@@ -1,5 +1,6 @@
 // Code kernels in plain C++.
 #include "code_bounds.hpp"
+#include "code_encode.hpp"
 #include "code_kernels.hpp"
 
 namespace kad {
@@ -21,7 +22,7 @@ void match(const CodeTile& tile, uint64_t* masks) {
         product += step_product(tile.rows + (step * kCodeRows + r) * kStepDims, query);
         query += kCodeQueries * kStepDims;
       }
-      product += step_product(tile.rest + r * kStepDims, query);
+      product += step_product(tile.last + r * kStepDims, query);
       const float limit = tile.slopes[q] * tile.row_terms[r] + tile.limits[q];
       masks[q] |= static_cast<uint64_t>(static_cast<float>(product) >= limit) << r;
     }
@@ -41,8 +42,25 @@ void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, c
   bounds_with(wide_products, query, codes, rows, slots, n, width, out);
 }
 
+void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
+             int64_t out_stride) {
+  for (int64_t v = 0; v < kCodeQueries; ++v) {
+    int32_t sums[kProjectColumns] = {};
+    for (int64_t p = 0; p < pairs; ++p) {
+      const int16_t* pair = vectors + (p * kCodeQueries + v) * 2;
+      const int16_t* row = columns + p * kProjectColumns * 2;
+      for (int64_t c = 0; c < kProjectColumns; ++c) {
+        sums[c] +=
+            int32_t{pair[0]} * int32_t{row[2 * c]} + int32_t{pair[1]} * int32_t{row[2 * c + 1]};
+      }
+    }
+    for (int64_t c = 0; c < kProjectColumns; ++c) out[v * out_stride + c] = sums[c];
+  }
+}
+
 }  // namespace
 
-const CodeKernels kScalarCodeKernels = {4.0, match, bounds};
+const CodeKernels kScalarCodeKernels = {4.0,           match,       bounds,           project,
+                                        encode_narrow, encode_wide, largest_magnitude};
 
 }  // namespace kad

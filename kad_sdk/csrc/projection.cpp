@@ -6,12 +6,17 @@
 
 #include "float_environment.hpp"
 #include "parallel.hpp"
+#include "search_kernels.hpp"
 
 namespace kad {
 namespace {
 
 constexpr int64_t kSampleRows = 4096;
 constexpr int kIterations = 5;
+constexpr double kOne = 32767.0;           // of the directions' integers
+constexpr double kVectorLength = 60000.0;  // of a vector's integers: products stay below 2^31
+constexpr double kSmallestScale = 1e-24;
+constexpr double kUnderflow = 1e-20;      // what squares of errors may lose, for dims up to 65,536
 constexpr double kRankTolerance = 1e-10;  // squared length below which a direction is noise
 
 using Matrix = std::vector<float>;
@@ -95,37 +100,48 @@ void orthonormalise(Matrix& rows, int64_t n, int64_t dims) {
   }
 }
 
+// Rows in units of `unit`, rounded: values stay integers, as floats.
+Matrix rounded(const Matrix& rows, double unit) {
+  Matrix codes(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    codes[i] = static_cast<float>(std::nearbyint(static_cast<double>(rows[i]) / unit));
+  }
+  return codes;
+}
+
 // The squared spectral norm is at most the largest absolute row sum of the Gram matrix.
 double norm2_limit(const Matrix& rows, int64_t n, int64_t dims) {
-  double largest = 0.0;
+  std::vector<double> sums(size(n));
   for (int64_t i = 0; i < n; ++i) {
-    double sum = 0.0;
-    for (int64_t j = 0; j < n; ++j) {
-      sum += std::fabs(dot(rows.data() + i * dims, rows.data() + j * dims, dims));
+    for (int64_t j = 0; j <= i; ++j) {
+      const double product = std::fabs(dot(rows.data() + i * dims, rows.data() + j * dims, dims));
+      sums[size(i)] += product;
+      if (j < i) sums[size(j)] += product;
     }
-    largest = std::max(largest, sum);
   }
-  return largest;
+  return *std::max_element(sums.begin(), sums.end());
 }
 
-// Shrink the rows until the computed limit, which is good to 1e-12, proves a norm below 1.
-void make_contraction(Matrix& rows, int64_t n, int64_t dims) {
-  for (double limit = norm2_limit(rows, n, dims); limit > 1.0 - 1e-9;
-       limit = norm2_limit(rows, n, dims)) {
-    const double factor = (1.0 - 1e-6) / std::sqrt(limit);
-    for (float& value : rows) value = static_cast<float>(factor * static_cast<double>(value));
+// Rows of integers in units of 1 / kOne close to `rows` that make a map of norm at most 1. The sums
+// of integers are exact in float64, so this is proved and not estimated.
+Matrix contraction(const Matrix& rows, int64_t n, int64_t dims) {
+  double unit = 1.0 / kOne;
+  for (;;) {
+    Matrix codes = rounded(rows, unit);
+    const double limit = norm2_limit(codes, n, dims);
+    if (limit <= kOne * kOne) return codes;
+    unit *= (1.0 + 1e-6) * std::sqrt(limit) / kOne;
   }
 }
 
-}  // namespace
-
-Projection::Projection(const float* rows, int64_t n, int64_t dims, const float* centre,
-                       int64_t width, int32_t n_threads)
-    : dims_(dims), width_(width) {
+// Orthonormal rows (width, dims): the principal directions of a sample, after a few steps of
+// subspace iteration from rows of the sample.
+Matrix principal_directions(const float* rows, int64_t n, int64_t dims, const float* centre,
+                            int64_t width, int32_t n_threads) {
   const FloatEnvironment environment;
   const SearchKernels& kernels = search_kernels(current_level());
   const int64_t n_sample = std::min(n, kSampleRows);
-  const int64_t padded = (dims + kMaxColumns - 1) / kMaxColumns * kMaxColumns;
+  const int64_t padded = (dims + kProjectColumns - 1) / kProjectColumns * kProjectColumns;
   Matrix sample(size(n_sample * dims));
   for (int64_t i = 0; i < n_sample; ++i) {
     const float* row = rows + i * n / n_sample * dims;
@@ -133,49 +149,84 @@ Projection::Projection(const float* rows, int64_t n, int64_t dims, const float* 
   }
   Matrix sample_transposed = transposed(kernels, sample, n_sample, dims);  // (dims, n_sample)
   sample_transposed.resize(size(padded * n_sample));
-  directions_.assign(size(width * dims), 0.0F);
+  Matrix directions(size(width * dims));
   for (int64_t i = 0; i < std::min(width, n_sample); ++i) {
     const float* row = sample.data() + i * n_sample / width * dims;
-    std::copy(row, row + dims, directions_.data() + i * dims);
+    std::copy(row, row + dims, directions.data() + i * dims);
   }
-  orthonormalise(directions_, width, dims);
+  orthonormalise(directions, width, dims);
   for (int iteration = 0; iteration < kIterations; ++iteration) {
     const Matrix coordinates =
-        product(kernels, sample, n_sample, directions_, width, dims, n_threads);
+        product(kernels, sample, n_sample, directions, width, dims, n_threads);
     const Matrix moved = product(kernels, transposed(kernels, coordinates, n_sample, width), width,
                                  sample_transposed, padded, n_sample, n_threads);
     for (int64_t i = 0; i < width; ++i) {
-      std::copy_n(moved.data() + i * padded, dims, directions_.data() + i * dims);
+      std::copy_n(moved.data() + i * padded, dims, directions.data() + i * dims);
     }
-    orthonormalise(directions_, width, dims);
+    orthonormalise(directions, width, dims);
   }
-  make_contraction(directions_, width, dims);
+  return directions;
 }
 
-double Projection::coordinate_error() const {
-  const int64_t chains = (dims_ + kChainLength - 1) / kChainLength;
-  return static_cast<double>(std::min(dims_, kChainLength) + chains + 2) * 0x1p-24;
-}
+}  // namespace
 
-std::vector<float> Projection::packed(const SearchKernels& kernels) const {
-  return packed_panels(kernels, directions_.data(), width_, dims_);
-}
-
-void Projection::apply(const SearchKernels& kernels, const std::vector<float>& packed,
-                       const float* values, int64_t n, const float* centre,
-                       std::vector<float>& scratch, float* out) const {
-  const int64_t step = kernels.tile_queries;
-  scratch.resize(size(step * (dims_ + width_)));
-  float* rows = scratch.data();
-  float* rest = rows + step * dims_;  // coordinates of a tile that is not full
-  for (int64_t first = 0; first < n; first += step) {
-    const int64_t count = std::min(step, n - first);
-    kernels.pack(values + first * dims_, dims_, count, step, dims_, centre, rows);
-    float* tile = count == step ? out + first * width_ : rest;
-    for (int64_t c = 0; c < width_; c += kernels.columns) {
-      kernels.multiply(rows, packed.data() + c * dims_, dims_, tile + c, width_);
+Projection::Projection(const float* rows, int64_t n, int64_t dims, const float* centre,
+                       int64_t width, int32_t n_threads)
+    : dims_(dims), width_(width), pairs_((dims + 1) / 2) {
+  const Matrix codes =
+      contraction(principal_directions(rows, n, dims, centre, width, n_threads), width, dims);
+  columns_.resize(size(width * pairs_ * 2));
+  for (int64_t c = 0; c < width; ++c) {
+    int16_t* panel = columns_.data() + c / kProjectColumns * kProjectColumns * pairs_ * 2;
+    for (int64_t d = 0; d < dims; ++d) {
+      panel[(d / 2 * kProjectColumns + c % kProjectColumns) * 2 + d % 2] =
+          static_cast<int16_t>(codes[size(c * dims + d)]);
     }
-    if (count < step) std::copy_n(rest, count * width_, out + first * width_);
+  }
+}
+
+void Projection::apply(const CodeKernels& kernels, const float* values, const double* norms2,
+                       int64_t n, const float* centre, float* out, float* errors) const {
+  std::vector<int16_t> codes(size(kCodeQueries * pairs_ * 2));
+  std::vector<int32_t> products(size(kCodeQueries * width_));
+  float scales[kCodeQueries];
+  for (int64_t first = 0; first < n; first += kCodeQueries) {
+    const int64_t count = std::min(kCodeQueries, n - first);
+    encode_tile(kernels, values + first * dims_, norms2 + first, count, centre, codes.data(),
+                scales, errors + first);
+    for (int64_t c = 0; c < width_; c += kProjectColumns) {
+      kernels.project(codes.data(), columns_.data() + c * pairs_ * 2, pairs_, products.data() + c,
+                      width_);
+    }
+    for (int64_t v = 0; v < count; ++v) {
+      const float unit = scales[v] / static_cast<float>(kOne);
+      const int32_t* from = products.data() + v * width_;
+      float* to = out + (first + v) * width_;
+      for (int64_t c = 0; c < width_; ++c) to[c] = unit * static_cast<float>(from[c]);
+    }
+  }
+}
+
+// Vectors rounded to integers, (pairs, kCodeQueries, 2). `errors` also covers the rounding of the
+// products to float32.
+void Projection::encode_tile(const CodeKernels& kernels, const float* values, const double* norms2,
+                             int64_t n, const float* centre, int16_t* codes, float* scales,
+                             float* errors) const {
+  std::vector<float> vector(size(dims_));
+  std::vector<int16_t> row(size(pairs_ * 2));
+  for (int64_t v = 0; v < n; ++v, values += dims_) {
+    for (int64_t d = 0; d < dims_; ++d) vector[size(d)] = values[d] - centre[d];
+    const double length = std::sqrt(norms2[v]);
+    const float largest = kernels.largest_magnitude(vector.data(), dims_);
+    const double scale =
+        std::max({length / kVectorLength, static_cast<double>(largest) / 32767.0, kSmallestScale});
+    scales[v] = static_cast<float>(scale);
+    const Coded coded = kernels.encode_wide(vector.data(), dims_, scales[v], row.data());
+    errors[v] = static_cast<float>(std::sqrt(static_cast<double>(coded.error2)) * (1.0 + 0x1p-18) +
+                                   length * 0x1p-20 + kUnderflow);
+    for (int64_t p = 0; p < pairs_; ++p) {
+      std::copy_n(row.data() + 2 * p, 2, codes + (p * kCodeQueries + v) * 2);
+    }
   }
 }
 

@@ -49,6 +49,7 @@ class QueryBlock {
   int32_t k() const { return k_; }
   const float* query(int64_t q) const { return queries_ + q * index_.dims; }
   double norm2(int64_t q) const { return norms2_[static_cast<size_t>(q)]; }  // centred
+  const double* norms2() const { return norms2_.data(); }
   const NearestRows& nearest(int64_t q) const { return nearest_[static_cast<size_t>(q)]; }
 
   /// T of the screening bound (index.hpp), infinite as long as fewer than k rows are known.

@@ -25,7 +25,7 @@ class BlockSearch {
   BlockSearch(const kad_index& index, const SearchKernels& kernels, const CodeKernels& codes,
               int32_t k)
       : block_(index, kernels, k), dense_(index, kernels) {
-    if (index.sieve) sieve_ = std::make_unique<SieveSearch>(index, kernels, codes);
+    if (index.sieve) sieve_ = std::make_unique<SieveSearch>(index, codes);
   }
 
   bool run(const float* queries, int64_t n, float* out_dist, int64_t* out_index) {

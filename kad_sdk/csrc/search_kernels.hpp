@@ -20,10 +20,9 @@ namespace kad {
 /// Steps after which `screen` closes a chain of additions and starts another one.
 constexpr int64_t kChainLength = 256;
 
-/// Largest panel_rows, tile_queries and columns of any level.
+/// Largest panel_rows and tile_queries of any level; every `columns` divides 32.
 constexpr int64_t kMaxPanelRows = 64;
 constexpr int64_t kMaxTileQueries = 16;
-constexpr int64_t kMaxColumns = 32;
 
 struct SearchKernels {
   int64_t tile_queries;  // queries that `screen` takes at once

@@ -16,14 +16,16 @@
 //
 //   |q - m| >= |x~ - y~| - e_q - e_m.
 //
-// e holds everything by which x~ may differ from x: the rounding to codes, measured; the rounding
-// of the coordinates, c |v'| sqrt(width) for the relative error c of one; what that does to the
-// length of the rest, which is a difference of squares; and the rounding of the centring itself,
-// 2^-24 |v'|. Products of codes are exact integers. A row whose bound exceeds the root of T (see
-// index.hpp) cannot be among the k nearest, not even by a tie.
+// e holds everything by which x~ may differ from x: the rounding to codes, measured; the error of
+// the coordinates (projection.hpp); what that does to the length of the rest, which is a difference
+// of squares; and the rounding of the centring itself, 2^-24 |v'|. Products of codes are exact
+// integers. A row whose bound exceeds the root of T (see index.hpp) cannot be among the k nearest,
+// not even by a tie.
 //
-// Narrow codes have 8 bits and are compared for all pairs, at one of several depths p; wide codes
-// have 16 bits and all coordinates, and are compared for the rows that the narrow ones leave.
+// Narrow codes have 8 bits and are compared for all pairs, at one of several depths; wide codes
+// have 16 bits and more coordinates, and are compared for the rows that the narrow ones leave. Of n
+// codes of either kind n - 1 are coordinates, and the last is the length of the rest, less its
+// mean.
 #pragma once
 
 #include <cstdint>
@@ -38,19 +40,21 @@ struct kad_index;
 namespace kad {
 
 constexpr int64_t kMostDepths = 4;
-constexpr int64_t kDepths[kMostDepths] = {32, 48, 64, 96};
+constexpr int64_t kDepths[kMostDepths] = {32, 48, 64, 96};  // in codes
+constexpr int64_t kMostWidth = 256;
 
 /// Rows of a group, at most.
 constexpr int64_t kGroupRows = 16 * kCodeRows;
 
-/// Coordinates beyond these are refused: products of float32 could leave the range.
-constexpr double kLargestCoordinate = 1e15;
-constexpr double kSmallestCoordinate = 1e-15;
+/// Vectors longer than this are refused, and banks of vectors all shorter than that: products of
+/// float32 could leave the range.
+constexpr double kLongest = 1e15;
+constexpr double kShortest = 1e-12;
 
-/// Lengths of what prefixes of the coordinates leave, and how far |x - x_computed| may be. Entries:
-/// the depths, then the wide codes.
+/// For each depth, then for the wide codes: the length of what the coordinates leave, less the
+/// sieve's shift, and how far the vector of coordinates and length may be from the true one.
 struct Rests {
-  float length[kMostDepths + 1];  // less the sieve's shift
+  float length[kMostDepths + 1];
   float error[kMostDepths + 1];
 };
 
@@ -61,6 +65,9 @@ struct SieveGroup {
   float scale;
   float error[kMostDepths];  // the largest e of a row
 };
+
+/// |x - x~| of codes of a vector of at most this length, known up to `error`.
+float total_error(const Coded& coded, double length, float error);
 
 class Sieve {
  public:
@@ -79,6 +86,7 @@ class Sieve {
   /// Rows of a panel, at most kCodeRows; the row in each of its slots.
   int64_t panel_rows(int64_t panel) const { return panel_rows_[static_cast<size_t>(panel)]; }
   int32_t row(int64_t slot) const { return rows_[static_cast<size_t>(slot)]; }
+  int32_t slot(int64_t row) const { return slots_[static_cast<size_t>(row)]; }
 
   /// Point a tile at a panel's codes at a depth.
   void aim(int64_t panel, int64_t depth, CodeTile& tile) const;
@@ -86,39 +94,34 @@ class Sieve {
   const int16_t* wide_codes() const { return wide_codes_.data(); }
   const WideRow* wide_rows() const { return wide_rows_.data(); }
 
-  /// Rests of a vector with these coordinates and squared length.
-  Rests rests(const float* coordinates, double norm2) const;
+  /// Rests of a vector with these coordinates, known up to `error`, and this squared length.
+  Rests rests(const float* coordinates, double norm2, float error) const;
 
   /// Wide codes of a vector, out (width,).
-  WideRow encode_wide(const float* coordinates, const Rests& rests, int16_t* out) const;
+  WideRow encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
+                      const Rests& rests, int16_t* out) const;
 
  private:
   Sieve(const kad_index& index, int64_t width, int32_t n_threads);
 
   struct Bank;
-  bool encode(const kad_index& index, int32_t n_threads);
+  void encode(const kad_index& index, int32_t n_threads);
   void measure(const kad_index& index, Bank& bank, int32_t n_threads);
   void arrange(const Bank& bank);
-  void encode_group(const Bank& bank, SieveGroup& group);
-  void encode_row(const Bank& bank, int64_t slot, SieveGroup& group);
+  void encode_row(const CodeKernels& kernels, const Bank& bank, int64_t slot, SieveGroup& group);
 
   Projection projection_;
   int64_t n_depths_ = 0;
-  int64_t steps_ = 0;  // of a panel's narrow codes, without the rests
+  int64_t steps_ = 0;  // of the deepest narrow codes, without the last
   double shift_[kMostDepths + 1] = {};
   std::vector<SieveGroup> groups_;
   std::vector<int64_t> panel_rows_;    // (panels,)
   std::vector<int32_t> rows_;          // (slots,)
-  std::vector<uint8_t> narrow_codes_;  // (panels, steps + 1, kCodeRows, kStepDims)
+  std::vector<int32_t> slots_;         // (rows,) where each row is
+  std::vector<uint8_t> narrow_codes_;  // (panels, steps + a last one for each depth, kCodeRows, 4)
   std::vector<float> row_terms_;       // (panels, depths, kCodeRows)
   std::vector<int16_t> wide_codes_;    // (slots, width)
   std::vector<WideRow> wide_rows_;     // (slots,)
 };
-
-/// Codes of values / scale, for |values| <= 127 scale; the squared error is added to `error2`.
-void encode_narrow(const float* values, int64_t n, float scale, int8_t* codes, double& error2);
-
-/// The largest magnitude of n values and `start`.
-float largest_magnitude(const float* values, int64_t n, float start);
 
 }  // namespace kad

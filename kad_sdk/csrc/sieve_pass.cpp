@@ -25,7 +25,7 @@ SievePass::SievePass(const Sieve& sieve, const CodeKernels& kernels,
     : sieve_(sieve), kernels_(kernels), queries_(queries), depth_(depth) {
   const auto n = static_cast<int64_t>(queries.size());
   const int64_t places = (n + kCodeQueries - 1) / kCodeQueries * kCodeQueries;
-  codes_.assign(static_cast<size_t>(places * (kDepths[depth] + kStepDims)), 0);
+  codes_.assign(static_cast<size_t>(places * kDepths[depth]), 0);
   slopes_.assign(static_cast<size_t>(places), 0.0F);
   limits_.assign(static_cast<size_t>(places), kNever);
   encoded_.resize(queries.size());
@@ -36,26 +36,24 @@ SievePass::SievePass(const Sieve& sieve, const CodeKernels& kernels,
 }
 
 void SievePass::encode(int64_t place, const float* coordinates, const Rests& rests) {
-  const int64_t dims = kDepths[depth_];
-  const float rest_length = rests.length[depth_];
-  const float largest = largest_magnitude(coordinates, dims, std::fabs(rest_length));
-  const float scale = std::max(largest, static_cast<float>(kSmallestCoordinate)) / 127.0F;
-  int8_t codes[kDepths[kMostDepths - 1] + kStepDims] = {};
-  double error2 = 0.0;
-  encode_narrow(coordinates, dims, scale, codes, error2);
-  encode_narrow(&rest_length, 1, scale, codes + dims + depth_, error2);
+  const int64_t n = kDepths[depth_];
+  float values[kDepths[kMostDepths - 1]];
+  int8_t codes[kDepths[kMostDepths - 1]];
+  std::copy_n(coordinates, n - 1, values);
+  values[n - 1] = rests.length[depth_];
+  const float largest = kernels_.largest_magnitude(values, n);
+  const float scale = std::max(largest, static_cast<float>(kShortest)) / 127.0F;
+  const Coded coded = kernels_.encode_narrow(values, n, scale, codes);
   const int64_t lane = place % kCodeQueries;
-  int8_t* tile = codes_.data() + (place - lane) * (dims + kStepDims);
-  int32_t sum = 0, norm2 = 0;
-  for (int64_t i = 0; i < dims + kStepDims; ++i) {
-    tile[(i / kStepDims * kCodeQueries + lane) * kStepDims + i % kStepDims] = codes[i];
-    sum += codes[i];
-    norm2 += int32_t{codes[i]} * int32_t{codes[i]};
+  int8_t* tile = codes_.data() + (place - lane) * n;
+  for (int64_t i = 0; i < n; i += kStepDims) {
+    std::copy_n(codes + i, kStepDims, tile + i * kCodeQueries + lane * kStepDims);
   }
   const auto unit = static_cast<double>(scale);
+  const double length = static_cast<double>(largest) * static_cast<double>(n);
   encoded_[static_cast<size_t>(place)] = {
-      unit, unit * unit * norm2, 128.0 * sum,
-      kUp * (std::sqrt(error2) + static_cast<double>(rests.error[depth_]))};
+      unit, unit * unit * coded.norm2, 128.0 * coded.sum,
+      static_cast<double>(total_error(coded, length, rests.error[depth_]))};
   slopes_[static_cast<size_t>(place)] = static_cast<float>(kDown / unit);
 }
 

@@ -65,7 +65,7 @@ class SievePass {
   const CodeKernels& kernels_;
   const std::vector<int32_t>& queries_;
   int64_t depth_;
-  std::vector<int8_t> codes_;  // (tiles, steps + 1, kCodeQueries, kStepDims)
+  std::vector<int8_t> codes_;  // (tiles, steps, kCodeQueries, kStepDims)
   std::vector<float> slopes_;  // (places,)
   std::vector<float> limits_;  // (places,)
   std::vector<Encoded> encoded_;

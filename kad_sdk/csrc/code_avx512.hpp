@@ -1,5 +1,5 @@
-// CodeKernels::match for the two AVX-512 levels, around what differs: how a step is multiplied.
-// Private to each file that includes it.
+// CodeKernels::match and ::project for the two AVX-512 levels, around what differs: how codes are
+// multiplied. Private to each file that includes it.
 #pragma once
 
 #include <immintrin.h>
@@ -14,8 +14,8 @@ static_assert(kCodeRows == 16 * kCodeVectors && kCodeQueries == 8, "layout of th
 
 using CodeSums = __m512i[kCodeQueries][kCodeVectors];
 
-/// The 4 codes of a query's step in every lane.
-inline __m512i broadcast_step(const int8_t* codes) {
+/// 4 bytes of codes in every lane.
+inline __m512i broadcast_step(const void* codes) {
   int32_t step = 0;
   __builtin_memcpy(&step, codes, sizeof(step));
   return _mm512_set1_epi32(step);
@@ -33,7 +33,7 @@ inline __attribute__((always_inline)) void match_with(const CodeTile& tile, uint
   const uint8_t* rows = tile.rows;
   const int8_t* queries = tile.queries;
   for (int64_t step = 0; step <= tile.steps; ++step) {
-    Step::add(step < tile.steps ? rows : tile.rest, queries, sums);
+    Step::add(step < tile.steps ? rows : tile.last, queries, sums);
     rows += kCodeRows * kStepDims;
     queries += kCodeQueries * kStepDims;
   }
@@ -49,6 +49,34 @@ inline __attribute__((always_inline)) void match_with(const CodeTile& tile, uint
       mask |= static_cast<uint64_t>(kept) << (16 * v);
     }
     masks[q] = mask;
+  }
+}
+
+/// Pair::add(vector, column, sums) adds the products of two 16-bit codes.
+template <class Pair>
+inline __attribute__((always_inline)) void project_with(const int16_t* vectors,
+                                                        const int16_t* columns, int64_t pairs,
+                                                        int32_t* out, int64_t out_stride) {
+  static_assert(kProjectColumns == 32, "two registers of columns");
+  __m512i sums[kCodeQueries][2];
+#pragma GCC unroll 8
+  for (int64_t v = 0; v < kCodeQueries; ++v) sums[v][0] = sums[v][1] = _mm512_setzero_si512();
+  for (int64_t p = 0; p < pairs; ++p) {
+    const __m512i column_0 = _mm512_loadu_si512(columns);
+    const __m512i column_1 = _mm512_loadu_si512(columns + 32);
+#pragma GCC unroll 8
+    for (int64_t v = 0; v < kCodeQueries; ++v) {
+      const __m512i vector = broadcast_step(vectors + 2 * v);
+      Pair::add(vector, column_0, sums[v][0]);
+      Pair::add(vector, column_1, sums[v][1]);
+    }
+    vectors += kCodeQueries * 2;
+    columns += kProjectColumns * 2;
+  }
+#pragma GCC unroll 8
+  for (int64_t v = 0; v < kCodeQueries; ++v) {
+    _mm512_storeu_si512(out + v * out_stride, sums[v][0]);
+    _mm512_storeu_si512(out + v * out_stride + 16, sums[v][1]);
   }
 }
 
