@@ -76,14 +76,14 @@ class Summary:
     def lines(self) -> list[str]:
         """Lay out the medians as a table, and the peak memory."""
         medians = {stage: statistics.median(values) for stage, values in self.stages.items()}
-        total = medians.get("total", 0.0)
+        medians["total"] = total = medians.pop("total", 0.0)  # the last row
         rows = [
             f"  {stage:<12}{ms:>12.1f}{100 * ms / total if total else 0:>8.1f} %"
             for stage, ms in medians.items()
         ]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
         head = f"{self.scored} scored, {self.anomalous} anomalous, {self.failed} failed"
-        if not rows:
+        if not self.stages:
             return [head]
         return [head, f"  {'stage':<12}{'median ms':>12}", *rows, f"peak memory {peak:.0f} MiB"]
 
