@@ -38,6 +38,11 @@ class Case:
 
 CASES = (
     Case("kolektor_sdd", "half resolution, tiles", "--resize 0.5 --max-bank 5000"),
+    Case(
+        "kolektor_sdd",
+        "the same, largest tile decides",
+        "--resize 0.5 --max-bank 5000 --board-score largest-tile",
+    ),
     Case("kolektor_sdd", "native resolution, tiles", "--train-stride 224 --sigma 8"),
     Case("kolektor_sdd", "whole image at 224 px", "--resize 224 --coreset 0.07 --max-bank 4000"),
     Case(
