@@ -139,12 +139,15 @@ def score(
 
     Writes OUT/STEM.json, OUT/STEM_map.png (16 bits) and OUT/STEM_overlay.png for each board, and
     prints one line for each. A board that cannot be read or scored is reported and left out; the
-    exit code is then 1.
+    exit code is then 1. With --annotations every image has to be named there; without, all of an
+    image is scored, its surround and stickers too.
     """
     from kad_sdk.annotations import read_annotations
     from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
 
     jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations), out)
+    if annotations is None:
+        _warn_of_annotations(images)
     outputs = Outputs(out, npy, overlay, heat, max_overlay_side or None)
     summary = Summary()
     with _open(artifact, **running) as detector:
@@ -166,6 +169,20 @@ def score(
     click.echo("\n".join(summary.lines()))
     if summary.failed:
         raise click.exceptions.Exit(EXIT_ERROR)
+
+
+def _warn_of_annotations(images: tuple[Path, ...]) -> None:
+    """Say so where a data folder's annotations lie near the images and are not used."""
+    from kad_sdk.dataset import ANNOTATIONS_NAME
+
+    folders = [entry if entry.is_dir() else entry.parent for entry in images]
+    for folder in dict.fromkeys(near for f in folders for near in (f, f.parent)):
+        if (folder / ANNOTATIONS_NAME).is_file():
+            click.echo(
+                f"kad: warning: {folder / ANNOTATIONS_NAME} is not used, all of each image is "
+                f"scored; use it with --annotations {folder / ANNOTATIONS_NAME}",
+                err=True,
+            )
 
 
 def _describe(detector: Detector) -> str:

@@ -81,6 +81,8 @@ def main() -> None:
     run("kad", "score", artifact, *images, "--annotations", annotations, "--out", folder / "scores")
     run("kad", "evaluate", artifact, boards, "--out", folder / "evaluation")
     print_products(folder, time.perf_counter() - started)
+    if weights != "imagenet":
+        print("These are the figures of an untrained network: no ImageNet weights were found.")
 
 
 if __name__ == "__main__":

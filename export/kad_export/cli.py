@@ -91,7 +91,7 @@ def _parse_layers(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-@click.group(cls=Commands, texts=_TEXTS)
+@click.group(cls=Commands, texts=_TEXTS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="kad-export")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def main(debug: bool) -> None:

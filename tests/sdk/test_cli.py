@@ -113,6 +113,15 @@ def test_annotations_and_threshold(tiny_artifact, boards, tmp_path):
     assert json.loads((tmp_path / "out" / "bad.json").read_text())["map_threshold"] == 100
 
 
+def test_annotations_that_are_not_used_are_mentioned(tiny_artifact, boards, tmp_path):
+    (boards.parent / "annotations.json").write_text("{}")
+    command = ("score", tiny_artifact, boards / "bad.png", "--no-overlay", "--out")
+    said = kad(*command, tmp_path / "out").stderr
+    (boards.parent / "annotations.json").unlink()
+    assert "annotations.json is not used, all of each image is scored" in said
+    assert kad(*command, tmp_path / "out").stderr == ""
+
+
 def test_overlay_options(tiny_artifact, boards, tmp_path):
     command = ("score", tiny_artifact, boards / "bad.png", "--out")
     kad(*command, tmp_path / "none", "--no-overlay")
