@@ -2,9 +2,9 @@
 // vpmaddubsw would be shorter, but it saturates.
 #include <immintrin.h>
 
-#include "code_bounds.hpp"
 #include "code_encode.hpp"
 #include "code_kernels.hpp"
+#include "code_pairs.hpp"
 #include "code_sums.hpp"
 
 namespace kad {
@@ -75,22 +75,23 @@ void match(const CodeTile& tile, uint64_t* masks) {
   }
 }
 
-void wide_products(const int16_t* query, const int16_t* const* rows, int64_t width, int32_t* out) {
-  __m256i sums[4];
+void multiply_pairs(const int16_t* const* queries, const int16_t* const* rows, int64_t width,
+                    int32_t* products) {
+  __m256i sums[kPairs];
   for (auto& sum : sums) sum = _mm256_setzero_si256();
   for (int64_t i = 0; i < width; i += 16) {
-    const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(query + i));
-    for (int r = 0; r < 4; ++r) {
-      const __m256i row = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[r] + i));
-      sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(values, row));
+    for (int p = 0; p < kPairs; ++p) {
+      const __m256i query = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(queries[p] + i));
+      const __m256i row = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows[p] + i));
+      sums[p] = _mm256_add_epi32(sums[p], _mm256_madd_epi16(query, row));
     }
   }
-  store_sums(sums, out);
+  store_sums(sums, products);
 }
 
-void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, const int32_t* slots,
-            int64_t n, int64_t width, float* out) {
-  bounds_with(wide_products, query, codes, rows, slots, n, width, out);
+void pair_products(const int16_t* queries, const int16_t* rows, const CodePair* pairs, int64_t n,
+                   int64_t width, int32_t* products) {
+  products_with(multiply_pairs, queries, rows, pairs, n, width, products);
 }
 
 // kQueries vectors and 8 * kVectors columns.
@@ -127,7 +128,7 @@ void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int3
 
 }  // namespace
 
-const CodeKernels kAvx2CodeKernels = {0.25,          match,       bounds,           project,
+const CodeKernels kAvx2CodeKernels = {0.25,          match,       pair_products,    project,
                                       encode_narrow, encode_wide, largest_magnitude};
 
 }  // namespace kad

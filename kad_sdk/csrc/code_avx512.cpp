@@ -1,8 +1,8 @@
 // Code kernels for AVX-512 without VNNI: codes are widened to 16 bits before they are multiplied.
 #include "code_avx512.hpp"
 
-#include "code_bounds.hpp"
 #include "code_encode.hpp"
+#include "code_pairs.hpp"
 #include "code_sums.hpp"
 
 namespace kad {
@@ -35,27 +35,28 @@ struct Step {
 
 void match(const CodeTile& tile, uint64_t* masks) { match_with<Step>(tile, masks); }
 
-void wide_products(const int16_t* query, const int16_t* const* rows, int64_t width, int32_t* out) {
-  __m512i sums[4];
+void multiply_pairs(const int16_t* const* queries, const int16_t* const* rows, int64_t width,
+                    int32_t* products) {
+  __m512i sums[kPairs];
   for (auto& sum : sums) sum = _mm512_setzero_si512();
   for (int64_t i = 0; i < width; i += kWideBlock) {
-    const __m512i values = _mm512_loadu_si512(query + i);
-    for (int r = 0; r < 4; ++r) {
-      const __m512i row = _mm512_loadu_si512(rows[r] + i);
-      sums[r] = _mm512_add_epi32(sums[r], _mm512_madd_epi16(values, row));
+    for (int p = 0; p < kPairs; ++p) {
+      const __m512i query = _mm512_loadu_si512(queries[p] + i);
+      const __m512i row = _mm512_loadu_si512(rows[p] + i);
+      sums[p] = _mm512_add_epi32(sums[p], _mm512_madd_epi16(query, row));
     }
   }
-  __m256i halves[4];
-  for (int r = 0; r < 4; ++r) {
-    halves[r] =
-        _mm256_add_epi32(_mm512_castsi512_si256(sums[r]), _mm512_extracti64x4_epi64(sums[r], 1));
+  __m256i halves[kPairs];
+  for (int p = 0; p < kPairs; ++p) {
+    halves[p] =
+        _mm256_add_epi32(_mm512_castsi512_si256(sums[p]), _mm512_extracti64x4_epi64(sums[p], 1));
   }
-  store_sums(halves, out);
+  store_sums(halves, products);
 }
 
-void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, const int32_t* slots,
-            int64_t n, int64_t width, float* out) {
-  bounds_with(wide_products, query, codes, rows, slots, n, width, out);
+void pair_products(const int16_t* queries, const int16_t* rows, const CodePair* pairs, int64_t n,
+                   int64_t width, int32_t* products) {
+  products_with(multiply_pairs, queries, rows, pairs, n, width, products);
 }
 
 struct Pair {
@@ -72,7 +73,7 @@ void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int3
 
 }  // namespace
 
-const CodeKernels kAvx512CodeKernels = {0.25,          match,       bounds,           project,
+const CodeKernels kAvx512CodeKernels = {0.25,          match,       pair_products,    project,
                                         encode_narrow, encode_wide, largest_magnitude};
 
 }  // namespace kad

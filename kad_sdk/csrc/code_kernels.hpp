@@ -32,19 +32,17 @@ struct CodeTile {
   const float* limits;     // (kCodeQueries,)
 };
 
-/// What belongs to a row's wide codes.
-struct WideRow {
+/// What belongs to the wide codes of a vector.
+struct WideVector {
   float scale;  // of one unit of code
   float norm2;  // squared norm of the coded vector
   float error;  // how far it may be from the true one
 };
 
-/// A query's wide codes, and the same for them.
-struct WideQuery {
-  const int16_t* codes;  // (width,)
-  float scale;
-  float norm2;
-  float error;
+/// A query and the slot of a row.
+struct CodePair {
+  int32_t query;
+  int32_t slot;
 };
 
 /// What is known of n codes c_i of values v_i.
@@ -61,11 +59,10 @@ struct CodeKernels {
   /// row's raised by 128) is at least slopes[q] * row_terms[r] + limits[q].
   void (*match)(const CodeTile& tile, uint64_t* masks);
 
-  /// bounds[i] = sqrt(query.norm2 + row.norm2 - 2 query.scale row.scale product) - query.error -
-  /// row.error for the row at slots[i], the root of a negative number counting as zero; codes is
-  /// (rows, width). The largest product must fit 32 bits.
-  void (*bounds)(const WideQuery& query, const int16_t* codes, const WideRow* rows,
-                 const int32_t* slots, int64_t n, int64_t width, float* bounds);
+  /// products[i] = integer product of the wide codes of pair i; queries (n, width) and rows (slots,
+  /// width). Every partial sum must fit 32 bits.
+  void (*pair_products)(const int16_t* queries, const int16_t* rows, const CodePair* pairs,
+                        int64_t n, int64_t width, int32_t* products);
 
   /// out[v * out_stride + c] = integer product of vector v < kCodeQueries and column c <
   /// kProjectColumns. vectors is (pairs, kCodeQueries, 2) and columns (pairs, kProjectColumns, 2).

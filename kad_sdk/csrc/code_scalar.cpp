@@ -1,7 +1,7 @@
 // Code kernels in plain C++.
-#include "code_bounds.hpp"
 #include "code_encode.hpp"
 #include "code_kernels.hpp"
+#include "code_pairs.hpp"
 
 namespace kad {
 namespace {
@@ -29,17 +29,18 @@ void match(const CodeTile& tile, uint64_t* masks) {
   }
 }
 
-void wide_products(const int16_t* query, const int16_t* const* rows, int64_t width, int32_t* out) {
-  for (int64_t r = 0; r < 4; ++r) {
+void multiply_pairs(const int16_t* const* queries, const int16_t* const* rows, int64_t width,
+                    int32_t* products) {
+  for (int64_t p = 0; p < kPairs; ++p) {
     int32_t sum = 0;
-    for (int64_t i = 0; i < width; ++i) sum += int32_t{query[i]} * int32_t{rows[r][i]};
-    out[r] = sum;
+    for (int64_t i = 0; i < width; ++i) sum += int32_t{queries[p][i]} * int32_t{rows[p][i]};
+    products[p] = sum;
   }
 }
 
-void bounds(const WideQuery& query, const int16_t* codes, const WideRow* rows, const int32_t* slots,
-            int64_t n, int64_t width, float* out) {
-  bounds_with(wide_products, query, codes, rows, slots, n, width, out);
+void pair_products(const int16_t* queries, const int16_t* rows, const CodePair* pairs, int64_t n,
+                   int64_t width, int32_t* products) {
+  products_with(multiply_pairs, queries, rows, pairs, n, width, products);
 }
 
 void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
@@ -60,7 +61,7 @@ void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int3
 
 }  // namespace
 
-const CodeKernels kScalarCodeKernels = {4.0,           match,       bounds,           project,
+const CodeKernels kScalarCodeKernels = {4.0,           match,       pair_products,    project,
                                         encode_narrow, encode_wide, largest_magnitude};
 
 }  // namespace kad

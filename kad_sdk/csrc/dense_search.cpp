@@ -18,12 +18,12 @@ void DenseSearch::run(QueryBlock& block, const std::vector<int32_t>& queries) {
 }
 
 // A few rows spread over the bank give the first limit.
-void DenseSearch::seed(QueryBlock& block, int64_t query) {
+void DenseSearch::seed(QueryBlock& block, int32_t query) {
   if (block.nearest(query).count() >= block.k()) return;
-  int64_t rows[std::max<int64_t>(kSeeds, kMostNeighbours)];
+  RowPair pairs[std::max<int64_t>(kSeeds, kMostNeighbours)];
   const int64_t n_seeds = std::min(index_.rows, std::max<int64_t>(kSeeds, block.k()));
-  for (int64_t i = 0; i < n_seeds; ++i) rows[i] = i * (index_.rows / n_seeds);
-  block.decide(query, rows, n_seeds);
+  for (int64_t i = 0; i < n_seeds; ++i) pairs[i] = {query, i * (index_.rows / n_seeds)};
+  block.decide(pairs, n_seeds);
 }
 
 void DenseSearch::prepare(QueryBlock& block, const std::vector<int32_t>& queries) {
@@ -61,13 +61,15 @@ void DenseSearch::screen_panel(QueryBlock& block, const std::vector<int32_t>& qu
     kernels_.screen(packed_.data() + place * dims, panel_.data(), dims,
                     index_.row_terms.data() + first_row, terms_.data() + place, masks);
     for (int64_t i = place; i < std::min(place + step, n); ++i) {
-      int64_t rows[kMaxPanelRows];
+      const int32_t query = queries[static_cast<size_t>(i)];
+      RowPair pairs[kMaxPanelRows];
       int64_t count = 0;
       for (uint64_t mask = masks[i - place] & present, r = 0; mask != 0; mask >>= 1, ++r) {
-        if ((mask & 1) != 0) rows[count++] = first_row + static_cast<int64_t>(r);
+        if ((mask & 1) != 0) pairs[count++] = {query, first_row + static_cast<int64_t>(r)};
       }
-      const int64_t query = queries[static_cast<size_t>(i)];
-      if (count > 0 && block.decide(query, rows, count)) update_term(block, i, query);
+      if (count == 0) continue;
+      block.decide(pairs, count);
+      update_term(block, i, query);
     }
   }
 }

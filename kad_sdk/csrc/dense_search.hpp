@@ -18,7 +18,7 @@ class DenseSearch {
 
  private:
   void prepare(QueryBlock& block, const std::vector<int32_t>& queries);
-  void seed(QueryBlock& block, int64_t query);
+  void seed(QueryBlock& block, int32_t query);
   void screen_panel(QueryBlock& block, const std::vector<int32_t>& queries, int64_t first_row);
   void update_term(const QueryBlock& block, int64_t place, int64_t query);
 

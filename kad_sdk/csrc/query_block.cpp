@@ -4,7 +4,14 @@
 #include <cmath>
 #include <limits>
 
+#include "prefetch.hpp"
+
 namespace kad {
+namespace {
+
+constexpr int64_t kBatch = 8;  // distances computed side by side
+
+}  // namespace
 
 void NearestRows::offer(float dist, int64_t row) {
   int32_t place = count_;
@@ -29,6 +36,7 @@ bool QueryBlock::load(const float* queries, int64_t n) {
   norms2_.resize(static_cast<size_t>(n));
   limits_.assign(static_cast<size_t>(n), std::numeric_limits<double>::infinity());
   reaches_ = limits_;
+  worst_.assign(static_cast<size_t>(n), -1.0F);
   nearest_.resize(static_cast<size_t>(n));
   for (int64_t q = 0; q < n; ++q) {
     nearest_[static_cast<size_t>(q)].clear(k_ + kSpareRows);
@@ -40,19 +48,32 @@ bool QueryBlock::load(const float* queries, int64_t n) {
   return true;
 }
 
-bool QueryBlock::decide(int64_t q, const int64_t* rows, int64_t n_rows) {
-  const float* values[kMostRows] = {};
-  float dist[kMostRows];
-  for (int64_t i = 0; i < n_rows; ++i) values[i] = index_.row(rows[i]);
-  kernels_.distances(query(q), values, n_rows, index_.dims, dist);
-  NearestRows& nearest = nearest_[static_cast<size_t>(q)];
-  for (int64_t i = 0; i < n_rows; ++i) nearest.offer(dist[i], rows[i]);
-  if (nearest.count() < k_) return false;
-  const double limit = squared_limit(nearest.dist(k_ - 1), index_.dims);
-  if (limit == this->limit(q)) return false;
-  limits_[static_cast<size_t>(q)] = limit;
-  reaches_[static_cast<size_t>(q)] = std::sqrt(limit) * (1.0 + 1e-12);
-  return true;
+void QueryBlock::decide(const RowPair* pairs, int64_t n) {
+  const int64_t row_bytes = index_.dims * static_cast<int64_t>(sizeof(float));
+  for (int64_t first = 0; first < n; first += kBatch) {
+    const int64_t count = std::min(kBatch, n - first);
+    const float *queries[kBatch], *rows[kBatch];
+    float dist[kBatch];
+    for (int64_t i = 0; i < count; ++i) {
+      queries[i] = query(pairs[first + i].query);
+      rows[i] = index_.row(pairs[first + i].row);
+    }
+    for (int64_t i = first + count; i < std::min(first + count + kBatch, n); ++i) {
+      prefetch(index_.row(pairs[i].row), row_bytes);
+    }
+    kernels_.distances(queries, rows, count, index_.dims, dist);
+    for (int64_t i = 0; i < count; ++i) offer(pairs[first + i], dist[i]);
+  }
+}
+
+void QueryBlock::offer(const RowPair& pair, float dist) {
+  const auto q = static_cast<size_t>(pair.query);
+  NearestRows& nearest = nearest_[q];
+  nearest.offer(dist, pair.row);
+  if (nearest.count() < k_ || nearest.dist(k_ - 1) == worst_[q]) return;
+  worst_[q] = nearest.dist(k_ - 1);
+  limits_[q] = squared_limit(worst_[q], index_.dims);
+  reaches_[q] = std::sqrt(limits_[q]) * (1.0 + 1e-12);
 }
 
 void QueryBlock::store(float* out_dist, int64_t* out_index) const {

@@ -34,10 +34,15 @@ class NearestRows {
   int64_t row_[kMostNeighbours + kSpareRows];
 };
 
+/// A query of a block and a row of the bank.
+struct RowPair {
+  int32_t query;
+  int64_t row;
+};
+
 class QueryBlock {
  public:
-  static constexpr int64_t kMostQueries = 512;
-  static constexpr int64_t kMostRows = 64;  // that `decide` takes at once
+  static constexpr int64_t kMostQueries = 1024;
 
   QueryBlock(const kad_index& index, const SearchKernels& kernels, int32_t k)
       : index_(index), kernels_(kernels), k_(k) {}
@@ -58,14 +63,15 @@ class QueryBlock {
   /// The root of T, rounded up.
   double reach(int64_t q) const { return reaches_[static_cast<size_t>(q)]; }
 
-  /// Offer n_rows <= kMostRows rows to a query, by their distance in the defined arithmetic. True
-  /// when its limit changed.
-  bool decide(int64_t q, const int64_t* rows, int64_t n_rows);
+  /// Offer rows to queries, by their distance in the defined arithmetic.
+  void decide(const RowPair* pairs, int64_t n);
 
   /// Write the results, (n, k).
   void store(float* out_dist, int64_t* out_index) const;
 
  private:
+  void offer(const RowPair& pair, float dist);
+
   const kad_index& index_;
   const SearchKernels& kernels_;
   int32_t k_;
@@ -74,6 +80,7 @@ class QueryBlock {
   std::vector<double> norms2_;
   std::vector<double> limits_;
   std::vector<double> reaches_;
+  std::vector<float> worst_;  // (n,) distance of the k-th nearest row
   std::vector<NearestRows> nearest_;
 };
 

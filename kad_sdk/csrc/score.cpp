@@ -65,10 +65,11 @@ float tile_score(const kad_index& index, const kad_score_options& options, const
   const float score = dist[patch];
   if (options.reweighting == KAD_REWEIGHT_NONE || std::isinf(score)) return score;
   const std::vector<const float*> neighbours = neighbour_rows(index, options, rows[patch]);
+  const std::vector<const float*> feature(neighbours.size(), features + patch * index.dims);
   std::vector<float> distances(neighbours.size());
   search_kernels(current_level())
-      .distances(features + patch * index.dims, neighbours.data(),
-                 static_cast<int64_t>(neighbours.size()), index.dims, distances.data());
+      .distances(feature.data(), neighbours.data(), static_cast<int64_t>(neighbours.size()),
+                 index.dims, distances.data());
   const bool paper = options.reweighting == KAD_REWEIGHT_PAPER;
   const double a = paper ? 1.0 : std::sqrt(static_cast<double>(index.dims));
   return static_cast<float>(weight(score, distances, a) * static_cast<double>(score));

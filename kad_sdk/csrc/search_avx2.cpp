@@ -47,41 +47,45 @@ float finish_distance(__m256 low, __m256 high) {
   return _mm_cvtss_f32(_mm_sqrt_ss(sum));
 }
 
-// n_rows distances at once, so that their chains of additions run side by side.
-template <int n_rows>
-void distances_of(const float* query, const float* const* rows, int64_t dims, float* out) {
-  __m256 low[n_rows], high[n_rows];
-  for (int r = 0; r < n_rows; ++r) low[r] = high[r] = _mm256_setzero_ps();
+// n distances at once, so that their chains of additions run side by side.
+template <int n>
+void distances_of(const float* const* queries, const float* const* rows, int64_t dims, float* out) {
+  __m256 low[n], high[n];
+  for (int p = 0; p < n; ++p) low[p] = high[p] = _mm256_setzero_ps();
   int64_t i = 0;
   for (; i + 16 <= dims; i += 16) {
-    const __m256 query_low = _mm256_loadu_ps(query + i);
-    const __m256 query_high = _mm256_loadu_ps(query + i + 8);
-    for (int r = 0; r < n_rows; ++r) {
-      const float* row = rows[r] + i;
-      low[r] = _mm256_add_ps(low[r], squared_difference(query_low, _mm256_loadu_ps(row)));
-      high[r] = _mm256_add_ps(high[r], squared_difference(query_high, _mm256_loadu_ps(row + 8)));
+    for (int p = 0; p < n; ++p) {
+      const float *query = queries[p] + i, *row = rows[p] + i;
+      low[p] =
+          _mm256_add_ps(low[p], squared_difference(_mm256_loadu_ps(query), _mm256_loadu_ps(row)));
+      high[p] = _mm256_add_ps(
+          high[p], squared_difference(_mm256_loadu_ps(query + 8), _mm256_loadu_ps(row + 8)));
     }
   }
   if (i < dims) {
     const __m256i mask_low = lanes_below(dims - i), mask_high = lanes_below(dims - i - 8);
     const int64_t high_at = dims - i > 8 ? i + 8 : i;  // stay inside the arrays
-    const __m256 query_low = _mm256_maskload_ps(query + i, mask_low);
-    const __m256 query_high = _mm256_maskload_ps(query + high_at, mask_high);
-    for (int r = 0; r < n_rows; ++r) {
-      const __m256 row_low = _mm256_maskload_ps(rows[r] + i, mask_low);
-      const __m256 row_high = _mm256_maskload_ps(rows[r] + high_at, mask_high);
-      low[r] = _mm256_add_ps(low[r], squared_difference(query_low, row_low));
-      high[r] = _mm256_add_ps(high[r], squared_difference(query_high, row_high));
+    for (int p = 0; p < n; ++p) {
+      low[p] =
+          _mm256_add_ps(low[p], squared_difference(_mm256_maskload_ps(queries[p] + i, mask_low),
+                                                   _mm256_maskload_ps(rows[p] + i, mask_low)));
+      high[p] = _mm256_add_ps(
+          high[p], squared_difference(_mm256_maskload_ps(queries[p] + high_at, mask_high),
+                                      _mm256_maskload_ps(rows[p] + high_at, mask_high)));
     }
   }
-  for (int r = 0; r < n_rows; ++r) out[r] = finish_distance(low[r], high[r]);
+  for (int p = 0; p < n; ++p) out[p] = finish_distance(low[p], high[p]);
 }
 
-void distances(const float* query, const float* const* rows, int64_t n_rows, int64_t dims,
+void distances(const float* const* queries, const float* const* rows, int64_t n, int64_t dims,
                float* out) {
-  int64_t r = 0;
-  for (; r + 4 <= n_rows; r += 4) distances_of<4>(query, rows + r, dims, out + r);
-  for (; r < n_rows; ++r) distances_of<1>(query, rows + r, dims, out + r);
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) distances_of<4>(queries + i, rows + i, dims, out + i);
+  if (i + 2 <= n) {
+    distances_of<2>(queries + i, rows + i, dims, out + i);
+    i += 2;
+  }
+  if (i < n) distances_of<1>(queries + i, rows + i, dims, out + i);
 }
 
 // One chain of at most kChainLength fused multiply-adds for each product of 4 queries and

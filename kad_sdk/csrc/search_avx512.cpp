@@ -41,39 +41,43 @@ float finish_distance(__m512 sums) {
   return _mm_cvtss_f32(_mm_sqrt_ss(sum));
 }
 
-// n_rows distances at once, so that their chains of additions run side by side.
-template <int n_rows>
-void distances_of(const float* query, const float* const* rows, int64_t dims, float* out) {
-  __m512 sums[n_rows];
-  for (int r = 0; r < n_rows; ++r) sums[r] = _mm512_setzero_ps();
+// n distances at once, so that their chains of additions run side by side.
+template <int n>
+void distances_of(const float* const* queries, const float* const* rows, int64_t dims, float* out) {
+  __m512 sums[n];
+  for (int p = 0; p < n; ++p) sums[p] = _mm512_setzero_ps();
   int64_t i = 0;
   for (; i + 16 <= dims; i += 16) {
-    const __m512 values = _mm512_loadu_ps(query + i);
-    for (int r = 0; r < n_rows; ++r) {
-      const __m512 row = _mm512_loadu_ps(rows[r] + i);
-      sums[r] = _mm512_add_ps(sums[r], squared_difference(values, row));
+    for (int p = 0; p < n; ++p) {
+      const __m512 query = _mm512_loadu_ps(queries[p] + i);
+      const __m512 row = _mm512_loadu_ps(rows[p] + i);
+      sums[p] = _mm512_add_ps(sums[p], squared_difference(query, row));
     }
   }
   if (i < dims) {
     const __mmask16 lanes = lanes_below(dims - i);
-    const __m512 values = _mm512_maskz_loadu_ps(lanes, query + i);
-    for (int r = 0; r < n_rows; ++r) {
-      const __m512 row = _mm512_maskz_loadu_ps(lanes, rows[r] + i);
-      sums[r] = _mm512_add_ps(sums[r], squared_difference(values, row));
+    for (int p = 0; p < n; ++p) {
+      const __m512 query = _mm512_maskz_loadu_ps(lanes, queries[p] + i);
+      const __m512 row = _mm512_maskz_loadu_ps(lanes, rows[p] + i);
+      sums[p] = _mm512_add_ps(sums[p], squared_difference(query, row));
     }
   }
-  for (int r = 0; r < n_rows; ++r) out[r] = finish_distance(sums[r]);
+  for (int p = 0; p < n; ++p) out[p] = finish_distance(sums[p]);
 }
 
-void distances(const float* query, const float* const* rows, int64_t n_rows, int64_t dims,
+void distances(const float* const* queries, const float* const* rows, int64_t n, int64_t dims,
                float* out) {
-  int64_t r = 0;
-  for (; r + 8 <= n_rows; r += 8) distances_of<8>(query, rows + r, dims, out + r);
-  if (r + 4 <= n_rows) {
-    distances_of<4>(query, rows + r, dims, out + r);
-    r += 4;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) distances_of<8>(queries + i, rows + i, dims, out + i);
+  if (i + 4 <= n) {
+    distances_of<4>(queries + i, rows + i, dims, out + i);
+    i += 4;
   }
-  for (; r < n_rows; ++r) distances_of<1>(query, rows + r, dims, out + r);
+  if (i + 2 <= n) {
+    distances_of<2>(queries + i, rows + i, dims, out + i);
+    i += 2;
+  }
+  if (i < n) distances_of<1>(queries + i, rows + i, dims, out + i);
 }
 
 // One chain of at most kChainLength fused multiply-adds for each product of 8 queries and

@@ -32,10 +32,10 @@ struct SearchKernels {
   /// out[i] = w[0] * x[0][i], then + w[t] * x[t][i] for t = 1 .. n_sources - 1, i < n.
   void (*combine)(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out);
 
-  /// out[r] = |query - rows[r]|: 16 partial sums s_j += (q_i - m_i)^2 for i = j mod 16 in rising i,
-  /// multiply and add rounded one by one, then s_j += s_{j+8} (j < 8), s_j += s_{j+4} (j < 4),
-  /// s_j += s_{j+2} (j < 2), s_0 += s_1, and the square root of s_0.
-  void (*distances)(const float* query, const float* const* rows, int64_t n_rows, int64_t dims,
+  /// out[i] = |queries[i] - rows[i]|: 16 partial sums s_j += (q_i - m_i)^2 for i = j mod 16 in
+  /// rising i, multiply and add rounded one by one, then s_j += s_{j+8} (j < 8), s_j += s_{j+4} (j
+  /// < 4), s_j += s_{j+2} (j < 2), s_0 += s_1, and the square root of s_0.
+  void (*distances)(const float* const* queries, const float* const* rows, int64_t n, int64_t dims,
                     float* out);
 
   /// Interleave: out[d * width + r] = rows[r * row_stride + d] - centre[d] for r < n_rows and 0 for

@@ -36,9 +36,9 @@ float distance(const float* query, const float* row, int64_t dims) {
   return std::sqrt(sums[0]);
 }
 
-void distances(const float* query, const float* const* rows, int64_t n_rows, int64_t dims,
+void distances(const float* const* queries, const float* const* rows, int64_t n, int64_t dims,
                float* out) {
-  for (int64_t r = 0; r < n_rows; ++r) out[r] = distance(query, rows[r], dims);
+  for (int64_t i = 0; i < n; ++i) out[i] = distance(queries[i], rows[i], dims);
 }
 
 void pack(const float* rows, int64_t row_stride, int64_t n_rows, int64_t width, int64_t dims,

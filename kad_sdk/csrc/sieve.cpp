@@ -232,8 +232,8 @@ void Sieve::encode_row(const CodeKernels& kernels, const Bank& bank, int64_t slo
                                        wide_codes_.data() + slot * width());
 }
 
-WideRow Sieve::encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
-                           const Rests& rests, int16_t* out) const {
+WideVector Sieve::encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
+                              const Rests& rests, int16_t* out) const {
   const int64_t n = width();
   float values[kMostWidth];
   std::copy_n(coordinates, n - 1, values);

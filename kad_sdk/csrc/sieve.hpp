@@ -92,14 +92,14 @@ class Sieve {
   void aim(int64_t panel, int64_t depth, CodeTile& tile) const;
 
   const int16_t* wide_codes() const { return wide_codes_.data(); }
-  const WideRow* wide_rows() const { return wide_rows_.data(); }
+  const WideVector& wide_row(int64_t slot) const { return wide_rows_[static_cast<size_t>(slot)]; }
 
   /// Rests of a vector with these coordinates, known up to `error`, and this squared length.
   Rests rests(const float* coordinates, double norm2, float error) const;
 
   /// Wide codes of a vector, out (width,).
-  WideRow encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
-                      const Rests& rests, int16_t* out) const;
+  WideVector encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
+                         const Rests& rests, int16_t* out) const;
 
  private:
   Sieve(const kad_index& index, int64_t width, int32_t n_threads);
@@ -121,7 +121,7 @@ class Sieve {
   std::vector<uint8_t> narrow_codes_;  // (panels, steps + a last one for each depth, kCodeRows, 4)
   std::vector<float> row_terms_;       // (panels, depths, kCodeRows)
   std::vector<int16_t> wide_codes_;    // (slots, width)
-  std::vector<WideRow> wide_rows_;     // (slots,)
+  std::vector<WideVector> wide_rows_;  // (slots,)
 };
 
 }  // namespace kad

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "prefetch.hpp"
+
 namespace kad {
 namespace {
 
@@ -15,6 +17,16 @@ constexpr double kUp = 1.0 + 0x1p-20;
 float lower_float(double value) {
   if (!(value > -1e38)) return -std::numeric_limits<float>::infinity();
   return static_cast<float>(std::min(value - std::fabs(value) * 0x1p-23, 1e38));
+}
+
+int32_t lowest_bit(uint64_t mask) {  // of a mask that is not 0
+#if defined(__GNUC__)
+  return __builtin_ctzll(mask);
+#else
+  int32_t bit = 0;
+  while (((mask >> bit) & 1) == 0) ++bit;
+  return bit;
+#endif
 }
 
 }  // namespace
@@ -68,6 +80,32 @@ void SievePass::set_limits(const QueryBlock& block, const SieveGroup& group) {
     const double slack = 1e-12 * (query.norm2 + reach * reach) / units;
     limits_[place] = lower_float((query.norm2 - reach * reach) / units + query.raised - slack);
   }
+}
+
+int64_t SievePass::match(int64_t panel, CodePair* out) const {
+  CodeTile tile = {};
+  sieve_.aim(panel, depth_, tile);
+  const uint64_t present = ~uint64_t{0} >> (64 - sieve_.panel_rows(panel));
+  const auto first_slot = static_cast<int32_t>(panel * kCodeRows);
+  const auto n = static_cast<int64_t>(queries_.size());
+  const int64_t wide_bytes = sieve_.width() * static_cast<int64_t>(sizeof(int16_t));
+  CodePair* end = out;
+  for (int64_t place = 0; place < n; place += kCodeQueries) {
+    tile.queries = codes_.data() + place * kDepths[depth_];
+    tile.slopes = slopes_.data() + place;
+    tile.limits = limits_.data() + place;
+    uint64_t masks[kCodeQueries];
+    kernels_.match(tile, masks);
+    for (int64_t i = place; i < std::min(place + kCodeQueries, n); ++i) {
+      for (uint64_t mask = masks[i - place] & present; mask != 0; mask &= mask - 1) {
+        const int32_t slot = first_slot + lowest_bit(mask);
+        *end++ = {queries_[static_cast<size_t>(i)], slot};
+        // Wide codes are next, and take longer to arrive than the next tile to compute.
+        prefetch(sieve_.wide_codes() + slot * sieve_.width(), wide_bytes);
+      }
+    }
+  }
+  return end - out;
 }
 
 }  // namespace kad

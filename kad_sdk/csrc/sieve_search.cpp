@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "index.hpp"
+#include "prefetch.hpp"
 
 namespace kad {
 namespace {
@@ -11,22 +12,14 @@ namespace {
 constexpr int64_t kFirstDepth = 2;     // depth before anything is known
 constexpr int64_t kSamplePanels = 4;   // panels on which depths are compared,
 constexpr size_t kSampleQueries = 64;  // and queries
-constexpr int64_t kBatch = 2;          // rows decided between two looks at the limit
+constexpr int64_t kScreenBatch = 64;   // pairs whose products are taken at once
+constexpr double kUp = 1.0 + 0x1p-19;  // room for the float arithmetic of screen_matches
 
 // Costs of a pair in each stage, in cycles.
-constexpr double kWideCost = 18.0;
+constexpr double kMatchCost = 15.0;  // at full speed
+constexpr double kWideCost = 60.0;   // with the waiting that a few scattered ones cause
 double decide_cost(int64_t dims) { return 20.0 + 0.25 * static_cast<double>(dims); }
 double dense_cost(int64_t dims) { return static_cast<double>(dims) / 16.0; }
-
-void prefetch(const void* memory, int64_t bytes) {
-#if defined(__GNUC__)
-  const char* begin = static_cast<const char*>(memory);
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(begin + i);
-#else
-  (void)memory;
-  (void)bytes;
-#endif
-}
 
 }  // namespace
 
@@ -34,7 +27,7 @@ SieveSearch::SieveSearch(const kad_index& index, const CodeKernels& codes)
     : index_(index),
       sieve_(*index.sieve),
       codes_(codes),
-      bounds_(static_cast<size_t>(kGroupRows)) {}
+      matches_(static_cast<size_t>(QueryBlock::kMostQueries * kCodeRows + 1)) {}
 
 const std::vector<int32_t>& SieveSearch::run(QueryBlock& block) {
   left_.clear();
@@ -43,10 +36,12 @@ const std::vector<int32_t>& SieveSearch::run(QueryBlock& block) {
   if (hopeful) encode(block);
   int64_t depth = std::min(kFirstDepth, sieve_.n_depths() - 1);
   searched_.assign(static_cast<size_t>(block.n()), 0);
+  reaches_.resize(static_cast<size_t>(block.n()));
+  first_.assign(static_cast<size_t>(block.n()), -1);
   const int64_t row = hopeful ? row_length(coordinates_.data(), block.n(), sieve_.width()) : 1;
   for (const QueryRound& round : query_rounds(block.n(), row)) {
     if (hopeful) {
-      for (const int32_t q : round.queries) seed(block, q, round);
+      seed(block, round);
       hopeful = search(block, round.queries, depth);
     }
     if (!hopeful) left_.insert(left_.end(), round.queries.begin(), round.queries.end());
@@ -76,10 +71,20 @@ void SieveSearch::encode(const QueryBlock& block) {
   }
 }
 
-// The nearest rows of the neighbours give the first limit.
-void SieveSearch::seed(QueryBlock& block, int64_t query, const QueryRound& round) {
-  int32_t slots[4 * (kMostNeighbours + kSpareRows)];
-  int64_t n = 0;
+// The nearest rows of the neighbours give the first limits.
+void SieveSearch::seed(QueryBlock& block, const QueryRound& round) {
+  set_reaches(block, round.queries);
+  for (const int32_t query : round.queries) add_seeds(block, query, round);
+  Flow flow;
+  decide(block, round.queries, flow);
+}
+
+void SieveSearch::add_seeds(const QueryBlock& block, int32_t query, const QueryRound& round) {
+  n_matches_ = 0;
+  const auto known = [&](const CodePair& pair) {
+    const auto same = [&](const CodePair& other) { return other.slot == pair.slot; };
+    return std::any_of(matches_.data(), matches_.data() + n_matches_, same);
+  };
   for (const int64_t offset : round.neighbours) {
     const int64_t neighbour = query + offset;
     if (neighbour < 0 || neighbour >= block.n() || searched_[static_cast<size_t>(neighbour)] == 0) {
@@ -87,20 +92,16 @@ void SieveSearch::seed(QueryBlock& block, int64_t query, const QueryRound& round
     }
     const NearestRows& nearest = block.nearest(neighbour);
     for (int32_t i = 0; i < nearest.count(); ++i) {
-      const int32_t slot = sieve_.slot(nearest.row(i));
-      if (std::find(slots, slots + n, slot) == slots + n) slots[n++] = slot;
+      const CodePair pair = {query, sieve_.slot(nearest.row(i))};
+      if (!known(pair)) matches_[static_cast<size_t>(n_matches_++)] = pair;
     }
   }
-  candidates_.clear();
-  add_candidates(block, query, slots, n);
-  decide(block, query, candidates_.data(), candidates_.data() + candidates_.size());
+  screen_matches();
 }
 
 bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t depth) {
   if (queries.empty()) return true;
   SievePass pass(sieve_, codes_, queries, depth, coordinates_.data(), rests_.data());
-  matches_.resize(queries.size() * static_cast<size_t>(kGroupRows));
-  const int64_t code_bytes = sieve_.width() * static_cast<int64_t>(sizeof(int16_t));
   Flow flow;
   constexpr int64_t kMostPanels = kGroupRows / kCodeRows;
   int64_t panels = 1;  // to match before the limits are taken anew
@@ -108,16 +109,14 @@ bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t dept
     const int64_t end = group.first_panel + group.n_panels;
     for (int64_t first = group.first_panel; first < end;) {
       pass.set_limits(block, group);
-      n_matches_.assign(queries.size(), 0);
+      set_reaches(block, queries);
       for (int64_t p = first; p < std::min(first + panels, end); ++p) {
-        pass.match(p, [&](int64_t place, int64_t slot) {
-          int32_t& count = n_matches_[static_cast<size_t>(place)];
-          matches_[static_cast<size_t>(place * kGroupRows + count++)] = static_cast<int32_t>(slot);
-          prefetch(sieve_.wide_codes() + slot * sieve_.width(), code_bytes);
-        });
+        n_matches_ = pass.match(p, matches_.data());
+        screen_matches();
         flow.pairs += sieve_.panel_rows(p) * static_cast<int64_t>(queries.size());
+        flow.matched += n_matches_;
       }
-      decide_matches(block, queries, flow);
+      decide(block, queries, flow);
       first += panels;
       panels = std::min(2 * panels, kMostPanels);
     }
@@ -126,65 +125,90 @@ bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t dept
   return true;
 }
 
-// First the wide codes of all queries, which bring the rows that are left into the cache, then
-// those rows.
-void SieveSearch::decide_matches(QueryBlock& block, const Queries& queries, Flow& flow) {
+void SieveSearch::set_reaches(const QueryBlock& block, const Queries& queries) {
+  for (const int32_t q : queries) {
+    const auto i = static_cast<size_t>(q);
+    reaches_[i] = static_cast<float>(kUp * (block.reach(q) + static_cast<double>(wide_[i].error)));
+  }
+}
+
+// Leave the matches whose bound by the wide codes, |x~ - y~| - e_q - e_m, is within reach.
+void SieveSearch::screen_matches() {
+  const int64_t width = sieve_.width();
+  const int64_t row_bytes = index_.dims * static_cast<int64_t>(sizeof(float));
+  int32_t products[kScreenBatch];
+  for (int64_t begin = 0; begin < n_matches_; begin += kScreenBatch) {
+    const CodePair* pairs = matches_.data() + begin;
+    const int64_t count = std::min(kScreenBatch, n_matches_ - begin);
+    codes_.pair_products(wide_codes_.data(), sieve_.wide_codes(), pairs, count, width, products);
+    for (int64_t i = 0; i < count; ++i) {
+      const auto q = static_cast<size_t>(pairs[i].query);
+      const WideVector& query = wide_[q];
+      const WideVector& row = sieve_.wide_row(pairs[i].slot);
+      const float reach = reaches_[q] + row.error;
+      const float product = 2.0F * query.scale * row.scale * static_cast<float>(products[i]);
+      const float distance2 = (query.norm2 + row.norm2) - product;
+      if (distance2 > reach * reach) continue;
+      const float bound = std::sqrt(std::max(distance2, 0.0F)) - row.error;
+      const int32_t row_number = sieve_.row(pairs[i].slot);
+      prefetch_far(index_.row(row_number), row_bytes);
+      candidates_.push_back({bound, row_number, first_[q]});
+      first_[q] = static_cast<int32_t>(candidates_.size()) - 1;
+    }
+  }
+}
+
+// Decide the candidates of every query from the nearest bound on, one of each query at a time, so
+// that limits tighten on the way and distances of many queries are computed side by side.
+void SieveSearch::decide(QueryBlock& block, const Queries& queries, Flow& flow) {
+  Queries active;
+  for (const int32_t q : queries) {
+    if (first_[static_cast<size_t>(q)] < 0) continue;
+    sort_candidates(q);
+    active.push_back(q);
+  }
+  while (!active.empty()) {
+    decided_.clear();
+    for (const int32_t q : active) {
+      int32_t& next = first_[static_cast<size_t>(q)];
+      const double reach =
+          kUp * (block.reach(q) + static_cast<double>(wide_[static_cast<size_t>(q)].error));
+      int32_t missing = std::max(block.k() - block.nearest(q).count(), 1);
+      while (next >= 0 && missing-- > 0) {
+        const Candidate& candidate = candidates_[static_cast<size_t>(next)];
+        const bool within = static_cast<double>(candidate.bound) <= reach;
+        if (within) decided_.push_back({q, candidate.row});
+        next = within ? candidate.next : -1;
+      }
+    }
+    block.decide(decided_.data(), static_cast<int64_t>(decided_.size()));
+    flow.decided += static_cast<int64_t>(decided_.size());
+    active.erase(std::remove_if(active.begin(), active.end(),
+                                [&](int32_t q) { return first_[static_cast<size_t>(q)] < 0; }),
+                 active.end());
+  }
   candidates_.clear();
-  ends_.clear();
-  for (size_t place = 0; place < queries.size(); ++place) {
-    add_candidates(block, queries[place], matches_.data() + place * static_cast<size_t>(kGroupRows),
-                   n_matches_[place]);
-    ends_.push_back(candidates_.size());
-    flow.matched += n_matches_[place];
-  }
-  size_t begin = 0;
-  for (size_t place = 0; place < queries.size(); begin = ends_[place++]) {
-    flow.decided += decide(block, queries[place], candidates_.data() + begin,
-                           candidates_.data() + ends_[place]);
-  }
 }
 
-// The float arithmetic of `bounds` is good to a few units of 2^-24.
-float SieveSearch::reach(const QueryBlock& block, int64_t query) {
-  return static_cast<float>(block.reach(query) * (1.0 + 0x1p-20));
-}
-
-void SieveSearch::add_candidates(const QueryBlock& block, int64_t query, const int32_t* slots,
-                                 int64_t n) {
-  if (n == 0) return;
-  const WideRow& wide = wide_[static_cast<size_t>(query)];
-  const WideQuery coded = {wide_codes_.data() + query * sieve_.width(), wide.scale, wide.norm2,
-                           wide.error};
-  codes_.bounds(coded, sieve_.wide_codes(), sieve_.wide_rows(), slots, n, sieve_.width(),
-                bounds_.data());
-  const float limit = reach(block, query);
-  for (int64_t i = 0; i < n; ++i) {
-    const float bound = bounds_[static_cast<size_t>(i)];
-    if (!(bound <= limit)) continue;
-    const int32_t row = sieve_.row(slots[i]);
-    candidates_.push_back({bound, row});
-    prefetch(index_.row(row), index_.dims * static_cast<int64_t>(sizeof(float)));
+// Link a query's candidates by rising bound.
+void SieveSearch::sort_candidates(int32_t query) {
+  order_.clear();
+  int32_t& first = first_[static_cast<size_t>(query)];
+  for (int32_t i = first; i >= 0; i = candidates_[static_cast<size_t>(i)].next) order_.push_back(i);
+  std::sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
+    const Candidate &left = candidates_[static_cast<size_t>(a)],
+                    &right = candidates_[static_cast<size_t>(b)];
+    return left.bound != right.bound ? left.bound < right.bound : left.row < right.row;
+  });
+  first = -1;
+  for (auto i = order_.rbegin(); i != order_.rend(); ++i) {
+    candidates_[static_cast<size_t>(*i)].next = first;
+    first = *i;
   }
-}
-
-int64_t SieveSearch::decide(QueryBlock& block, int64_t query, Candidate* begin, Candidate* end) {
-  if (begin == end) return 0;
-  std::sort(begin, end);
-  int64_t decided = 0;
-  float limit = reach(block, query);
-  while (begin != end && begin->bound <= limit) {
-    int64_t rows[kMostNeighbours];
-    int64_t n = 0;
-    const int64_t most = block.nearest(query).count() < block.k() ? block.k() : kBatch;
-    for (; n < most && begin != end && begin->bound <= limit; ++begin) rows[n++] = begin->row;
-    if (block.decide(query, rows, n)) limit = reach(block, query);
-    decided += n;
-  }
-  return decided;
 }
 
 // The cheapest depth for queries like these, whose limits are settled.
-int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& all) const {
+int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& all) {
   const Queries queries(
       all.begin(), all.begin() + static_cast<std::ptrdiff_t>(std::min(all.size(), kSampleQueries)));
   const auto n_panels = sieve_.n_panels();
@@ -196,7 +220,7 @@ int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& all) con
     for (int64_t i = 0; i < kSamplePanels; ++i) {
       const int64_t panel = (2 * i + 1) * n_panels / (2 * kSamplePanels);
       pass.set_limits(block, sieve_.group_of(panel));
-      pass.match(panel, [&](int64_t, int64_t) { ++matched; });
+      matched += pass.match(panel, matches_.data());
       pairs += sieve_.panel_rows(panel) * static_cast<int64_t>(queries.size());
     }
     const double steps = static_cast<double>(kDepths[depth] / kStepDims) + 3.0;
@@ -210,9 +234,10 @@ int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& all) con
   return best;
 }
 
+// Rows that came through cost about this much where products of all rows cost `dense_cost`. The
+// first group is not asked for its matches: there are no limits yet, so all rows match.
 bool SieveSearch::hopeless(const Flow& flow, bool first_group) const {
-  // In the first group there are no limits yet, so all rows match.
-  const double matched = first_group ? 0.0 : kWideCost * static_cast<double>(flow.matched);
+  const double matched = first_group ? 0.0 : kMatchCost * static_cast<double>(flow.matched);
   const double decided = decide_cost(index_.dims) * static_cast<double>(flow.decided);
   return matched + decided > dense_cost(index_.dims) * static_cast<double>(flow.pairs);
 }

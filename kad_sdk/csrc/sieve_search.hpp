@@ -2,7 +2,6 @@
 // the defined arithmetic for those that come through these too.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -25,13 +24,13 @@ class SieveSearch {
 
  private:
   using Queries = std::vector<int32_t>;
-  struct Candidate {
+
+  struct Candidate {  // a row that the wide codes leave to a query
     float bound;
     int32_t row;
-    bool operator<(const Candidate& other) const {
-      return bound != other.bound ? bound < other.bound : row < other.row;
-    }
+    int32_t next;  // the query's candidate before this one, or -1
   };
+
   struct Flow {  // what came through, of `pairs` pairs of a query and a row
     int64_t pairs = 0;
     int64_t matched = 0;
@@ -39,29 +38,32 @@ class SieveSearch {
   };
 
   void encode(const QueryBlock& block);
-  void seed(QueryBlock& block, int64_t query, const QueryRound& round);
+  void seed(QueryBlock& block, const QueryRound& round);
+  void add_seeds(const QueryBlock& block, int32_t query, const QueryRound& round);
   bool search(QueryBlock& block, const Queries& queries, int64_t depth);
-  void decide_matches(QueryBlock& block, const Queries& queries, Flow& flow);
-  void add_candidates(const QueryBlock& block, int64_t query, const int32_t* slots, int64_t n);
-  static int64_t decide(QueryBlock& block, int64_t query, Candidate* begin, Candidate* end);
-  static float reach(const QueryBlock& block, int64_t query);
-  int64_t best_depth(const QueryBlock& block, const Queries& queries) const;
+  void set_reaches(const QueryBlock& block, const Queries& queries);
+  void screen_matches();
+  void decide(QueryBlock& block, const Queries& queries, Flow& flow);
+  void sort_candidates(int32_t query);
+  int64_t best_depth(const QueryBlock& block, const Queries& queries);
   bool hopeless(const Flow& flow, bool first_group) const;
 
   const kad_index& index_;
   const Sieve& sieve_;
   const CodeKernels& codes_;
-  std::vector<float> coordinates_;     // (n, width)
-  std::vector<float> errors_;          // (n,) of the coordinates
-  std::vector<Rests> rests_;           // (n,)
-  std::vector<int16_t> wide_codes_;    // (n, width)
-  std::vector<WideRow> wide_;          // (n,)
-  std::vector<int32_t> matches_;       // (n, kGroupRows) slots
-  std::vector<int32_t> n_matches_;     // (n,)
-  std::vector<float> bounds_;          // (kGroupRows,)
-  std::vector<Candidate> candidates_;  // of query after query
-  std::vector<size_t> ends_;           // of each query's candidates
-  std::vector<uint8_t> searched_;      // (n,)
+  std::vector<float> coordinates_;   // (n, width)
+  std::vector<float> errors_;        // (n,) of the coordinates
+  std::vector<Rests> rests_;         // (n,)
+  std::vector<int16_t> wide_codes_;  // (n, width)
+  std::vector<WideVector> wide_;     // (n,)
+  std::vector<float> reaches_;       // (n,) where rows begin to be too far, less their error
+  std::vector<CodePair> matches_;    // that the narrow codes leave
+  int64_t n_matches_ = 0;
+  std::vector<Candidate> candidates_;
+  std::vector<int32_t> first_;     // (n,) each query's last candidate, or -1
+  std::vector<int32_t> order_;     // scratch of sort_candidates
+  std::vector<RowPair> decided_;   // scratch of decide
+  std::vector<uint8_t> searched_;  // (n,)
   Queries left_;
 };
 
