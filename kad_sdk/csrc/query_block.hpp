@@ -12,7 +12,7 @@ namespace kad {
 constexpr int32_t kMostNeighbours = 16;
 
 /// Rows kept beyond the k nearest: good first guesses for a neighbouring query.
-constexpr int32_t kSpareRows = 3;
+constexpr int32_t kSpareRows = 1;
 
 /// The best rows found so far, nearest first, ties by the lowest row.
 class NearestRows {

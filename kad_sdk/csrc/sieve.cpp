@@ -26,10 +26,10 @@ size_t size(int64_t value) { return static_cast<size_t>(value); }
 
 int64_t blocks_of(int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
 
-// About a third of the dimensions, so that the sieve is small beside the bank.
+// Half of the dimensions, in 16 bits: a quarter of the bank.
 int64_t projection_width(int64_t dims) {
-  const int64_t third = (dims + 48) / 96 * kProjectColumns;
-  return std::clamp(third, kProjectColumns, kMostWidth);
+  const int64_t half = (dims + kProjectColumns) / (2 * kProjectColumns) * kProjectColumns;
+  return std::clamp(half, kProjectColumns, kMostWidth);
 }
 
 }  // namespace

@@ -9,11 +9,12 @@
 namespace kad {
 namespace {
 
-constexpr int64_t kFirstDepth = 2;     // depth before anything is known
-constexpr int64_t kSamplePanels = 4;   // panels on which depths are compared,
-constexpr size_t kSampleQueries = 64;  // and queries
-constexpr int64_t kScreenBatch = 64;   // pairs whose products are taken at once
-constexpr double kUp = 1.0 + 0x1p-19;  // room for the float arithmetic of screen_matches
+constexpr int64_t kFirstDepth = 3;       // depth before anything is known
+constexpr int64_t kSamplePanels = 4;     // panels on which depths are compared,
+constexpr size_t kSampleQueries = 64;    // and queries
+constexpr int64_t kPrefetchBytes = 512;  // of a row: the processor goes on by itself
+constexpr int64_t kScreenBatch = 64;     // pairs whose products are taken at once
+constexpr double kUp = 1.0 + 0x1p-19;    // room for the float arithmetic of screen_matches
 
 // Costs of a pair in each stage, in cycles.
 constexpr double kMatchCost = 15.0;  // at full speed
@@ -135,7 +136,8 @@ void SieveSearch::set_reaches(const QueryBlock& block, const Queries& queries) {
 // Leave the matches whose bound by the wide codes, |x~ - y~| - e_q - e_m, is within reach.
 void SieveSearch::screen_matches() {
   const int64_t width = sieve_.width();
-  const int64_t row_bytes = index_.dims * static_cast<int64_t>(sizeof(float));
+  const int64_t row_bytes =
+      std::min(index_.dims * static_cast<int64_t>(sizeof(float)), kPrefetchBytes);
   int32_t products[kScreenBatch];
   for (int64_t begin = 0; begin < n_matches_; begin += kScreenBatch) {
     const CodePair* pairs = matches_.data() + begin;
@@ -192,8 +194,9 @@ void SieveSearch::decide(QueryBlock& block, const Queries& queries, Flow& flow) 
 
 // Link a query's candidates by rising bound.
 void SieveSearch::sort_candidates(int32_t query) {
-  order_.clear();
   int32_t& first = first_[static_cast<size_t>(query)];
+  if (candidates_[static_cast<size_t>(first)].next < 0) return;
+  order_.clear();
   for (int32_t i = first; i >= 0; i = candidates_[static_cast<size_t>(i)].next) order_.push_back(i);
   std::sort(order_.begin(), order_.end(), [&](int32_t a, int32_t b) {
     const Candidate &left = candidates_[static_cast<size_t>(a)],
