@@ -2,16 +2,19 @@
 
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
-    abi.cpp board.cpp board_map.cpp board_scalar.cpp code_scalar.cpp dense_search.cpp features.cpp
-    image.cpp index.cpp level.cpp preprocess.cpp projection.cpp query_block.cpp query_order.cpp regions.cpp
-    resize.cpp score.cpp search.cpp search_scalar.cpp sieve.cpp sieve_pass.cpp sieve_search.cpp
-    tile_map.cpp tiles.cpp zero_memory.cpp)
+    base/abi.cpp base/level.cpp base/zero_memory.cpp image/image.cpp image/preprocess.cpp
+    image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
+    search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
+    search/sieve/code_scalar.cpp search/sieve/projection.cpp search/sieve/query_block.cpp
+    search/sieve/query_order.cpp search/sieve/sieve.cpp search/sieve/sieve_pass.cpp
+    search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp board/board_scalar.cpp
+    board/regions.cpp board/tile_map.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.
-set(kad_avx2_sources board_avx2.cpp code_avx2.cpp search_avx2.cpp)
-set(kad_avx512_sources board_avx512.cpp code_avx512.cpp search_avx512.cpp)
-set(kad_avx512vnni_sources code_avx512vnni.cpp)
+set(kad_avx2_sources board/board_avx2.cpp search/search_avx2.cpp search/sieve/code_avx2.cpp)
+set(kad_avx512_sources board/board_avx512.cpp search/search_avx512.cpp search/sieve/code_avx512.cpp)
+set(kad_avx512vnni_sources search/sieve/code_avx512vnni.cpp)
 set(kad_avx2_options -mavx2 -mfma -mf16c)
 set(kad_avx512_options -mavx512f -mavx512bw -mavx512dq -mavx512vl ${kad_avx2_options})
 set(kad_avx512vnni_options -mavx512vnni ${kad_avx512_options})

@@ -1,0 +1,72 @@
+// Status, version and last error: the part of the C ABI that belongs to no stage.
+#include <cstdarg>
+#include <cstdio>
+
+#include "base/guard.hpp"
+
+namespace kad {
+namespace {
+
+thread_local char last_error[sizeof(Error::text)] = "";
+
+}  // namespace
+
+void fail(kad_status status, const char* format, ...) {
+  Error error;
+  error.status = status;
+  va_list arguments;
+  va_start(arguments, format);
+  std::vsnprintf(error.text, sizeof(error.text), format, arguments);
+  va_end(arguments);
+  throw error;
+}
+
+void check_count(int64_t count, int64_t item_values, const char* name) {
+  if (count < 0) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "%s must not be negative, got %lld", name,
+         static_cast<long long>(count));
+  }
+  if (item_values > 0 && count > INT64_MAX / 8 / item_values) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "%s is %lld: an array of that size cannot exist", name,
+         static_cast<long long>(count));
+  }
+}
+
+void set_last_error(const char* text) noexcept {
+  std::snprintf(last_error, sizeof(last_error), "%s", text);
+}
+
+}  // namespace kad
+
+extern "C" {
+
+uint32_t kad_abi_version(void) { return KAD_ABI_VERSION; }
+
+const char* kad_version_string(void) { return KAD_VERSION_STRING; }
+
+const char* kad_last_error(void) { return kad::last_error; }
+
+const char* kad_status_name(kad_status status) {
+  switch (status) {
+    case KAD_OK:
+      return "KAD_OK";
+    case KAD_ERROR_INVALID_ARGUMENT:
+      return "KAD_ERROR_INVALID_ARGUMENT";
+    case KAD_ERROR_NOT_FINITE:
+      return "KAD_ERROR_NOT_FINITE";
+    case KAD_ERROR_OUT_OF_MEMORY:
+      return "KAD_ERROR_OUT_OF_MEMORY";
+    case KAD_ERROR_UNSUPPORTED:
+      return "KAD_ERROR_UNSUPPORTED";
+    case KAD_ERROR_BUFFER_TOO_SMALL:
+      return "KAD_ERROR_BUFFER_TOO_SMALL";
+    case KAD_ERROR_TOO_SMALL:
+      return "KAD_ERROR_TOO_SMALL";
+    case KAD_ERROR_INTERNAL:
+      return "KAD_ERROR_INTERNAL";
+    default:
+      return "unknown status";
+  }
+}
+
+}  // extern "C"

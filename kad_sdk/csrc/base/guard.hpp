@@ -1,0 +1,83 @@
+// Errors inside the core are exceptions; at the C ABI they become a status and a text.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <new>
+#include <utility>
+
+#include "base/float_environment.hpp"
+#include "kad/kad.h"
+
+namespace kad {
+
+/// A failure with its status. The text has a fixed size, so that raising it allocates nothing.
+struct Error : std::exception {
+  kad_status status = KAD_ERROR_INTERNAL;
+  char text[512] = {};
+  const char* what() const noexcept override { return text; }
+};
+
+#if defined(__GNUC__)
+#define KAD_PRINTF(format_at, arguments_at) __attribute__((format(printf, format_at, arguments_at)))
+#else
+#define KAD_PRINTF(format_at, arguments_at)
+#endif
+
+/// Raise an Error. The text says what is wrong, what was expected, what was given, what to do.
+[[noreturn]] void fail(kad_status status, const char* format, ...) KAD_PRINTF(2, 3);
+
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a pointer is NULL.
+inline void check_pointer(const void* pointer, const char* name) {
+  if (pointer == nullptr) fail(KAD_ERROR_INVALID_ARGUMENT, "%s is NULL", name);
+}
+
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a thread count is below 1.
+inline void check_threads(int32_t n_threads) {
+  if (n_threads < 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "n_threads must be at least 1, got %d", n_threads);
+  }
+}
+
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a struct is older than this library's first version.
+inline void check_struct_size(uint32_t given, size_t smallest, const char* name) {
+  if (given < smallest) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "%s.struct_size is %u, expected at least %zu: set it to sizeof(%s)", name, given, smallest,
+         name);
+  }
+}
+
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of
+/// `item_values` values, of up to 8 bytes each, could not be addressed.
+void check_count(int64_t count, int64_t item_values, const char* name);
+
+/// Set this thread's last error text ("" clears it).
+void set_last_error(const char* text) noexcept;
+
+/// The guard of every entry point: runs `body`, lets no exception cross the C ABI. The rounding
+/// mode is the default one meanwhile, also in threads that the body starts: they inherit it.
+template <class F>
+kad_status guard(F&& body) noexcept {
+  const FloatEnvironment environment;
+  try {
+    std::forward<F>(body)();
+    set_last_error("");
+    return KAD_OK;
+  } catch (const Error& error) {
+    set_last_error(error.text);
+    return error.status;
+  } catch (const std::bad_alloc&) {
+    set_last_error("out of memory");
+    return KAD_ERROR_OUT_OF_MEMORY;
+  } catch (const std::exception& error) {
+    set_last_error(error.what());
+    return KAD_ERROR_INTERNAL;
+  } catch (...) {
+    set_last_error("an exception of an unknown type");
+    return KAD_ERROR_INTERNAL;
+  }
+}
+
+}  // namespace kad

@@ -1,0 +1,3 @@
+#define KAD_BOARD_TABLE kBoardAvx2
+#define KAD_LANES 8
+#include "board/board_kernels_impl.hpp"

@@ -1,3 +1,0 @@
-#define KAD_BOARD_TABLE kBoardAvx2
-#define KAD_LANES 8
-#include "board_kernels_impl.hpp"

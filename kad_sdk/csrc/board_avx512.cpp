@@ -1,3 +1,0 @@
-#define KAD_BOARD_TABLE kBoardAvx512
-#define KAD_LANES 16
-#include "board_kernels_impl.hpp"

@@ -1,3 +1,0 @@
-#define KAD_BOARD_TABLE kBoardScalar
-#define KAD_LANES 4
-#include "board_kernels_impl.hpp"

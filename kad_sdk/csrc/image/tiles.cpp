@@ -1,0 +1,158 @@
+// Which tiles of an image are looked at.
+#include <algorithm>
+#include <cstdint>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "base/guard.hpp"
+#include "image/image.hpp"
+
+namespace kad {
+namespace {
+
+struct Point {
+  int32_t x;
+  int32_t y;
+};
+
+void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
+                      const kad_tile_grid& grid) {
+  check_count(n, 2, name);
+  if (n > 0) check_pointer(rectangles, name);
+  for (int64_t i = 0; i < n; ++i) {
+    const kad_rect& r = rectangles[i];
+    const bool inside = r.x >= 0 && r.y >= 0 && r.width >= 1 && r.height >= 1 &&
+                        r.width <= grid.image_width - r.x && r.height <= grid.image_height - r.y;
+    if (!inside) {
+      fail(
+          KAD_ERROR_INVALID_ARGUMENT,
+          "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
+          "(height x width)",
+          name, static_cast<long long>(i), r.x, r.y, r.width, r.height, grid.image_height,
+          grid.image_width);
+    }
+  }
+}
+
+void check_grid(const kad_tile_grid* grid) {
+  check_pointer(grid, "grid");
+  check_struct_size(grid->struct_size, sizeof(kad_tile_grid), "kad_tile_grid");
+  check_image_size(grid->image_height, grid->image_width);
+  if (grid->stride < 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "stride must be at least 1 px, got %d", grid->stride);
+  }
+  if (grid->cover_edges != 0 && grid->cover_edges != 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "cover_edges must be 0 or 1, got %d", grid->cover_edges);
+  }
+  check_tile_side(grid->tile, grid->image_height, grid->image_width);
+  check_rectangles(grid->borders, grid->n_borders, "borders", *grid);
+  check_rectangles(grid->labels, grid->n_labels, "labels", *grid);
+}
+
+// Tile starts along one axis: floor((length - tile) / stride) + 1 of them, and, to cover the edge,
+// one more that ends where the axis does.
+struct Axis {
+  int32_t start;
+  int32_t last;  // offset of the tile that ends where the axis does
+  int32_t stride;
+  int64_t regular;
+  int64_t count;
+
+  Axis(int32_t axis_start, int32_t length, const kad_tile_grid& grid)
+      : start(axis_start), last(length - grid.tile), stride(grid.stride) {
+    regular = last / stride + 1;
+    count = regular + (grid.cover_edges && last % stride != 0 ? 1 : 0);
+  }
+
+  int32_t at(int64_t i) const {
+    return start + (i < regular ? static_cast<int32_t>(i * stride) : last);
+  }
+};
+
+bool touches_label(Point tile, const kad_tile_grid& grid) {
+  return std::any_of(grid.labels, grid.labels + grid.n_labels, [&](const kad_rect& label) {
+    return tile.x < label.x + label.width && label.x - tile.x < grid.tile &&
+           tile.y < label.y + label.height && label.y - tile.y < grid.tile;
+  });
+}
+
+class Planner {
+ public:
+  explicit Planner(const kad_tile_grid& grid) : grid_(grid) {}
+
+  void add_area(const kad_rect& area) {
+    const Axis columns(area.x, area.width, grid_);
+    const Axis rows(area.y, area.height, grid_);
+    examined_ += columns.count * rows.count;
+    if (examined_ > INT32_MAX) {
+      fail(KAD_ERROR_INVALID_ARGUMENT,
+           "the grid has more than %d tiles: use a larger stride than %d px", INT32_MAX,
+           grid_.stride);
+    }
+    for (int64_t row = 0; row < rows.count; ++row) {
+      for (int64_t column = 0; column < columns.count; ++column) {
+        add_tile({columns.at(column), rows.at(row)});
+      }
+    }
+  }
+
+  std::vector<Point> take() { return std::move(tiles_); }
+
+ private:
+  void add_tile(Point tile) {
+    if (touches_label(tile, grid_)) return;
+    const bool may_repeat = grid_.n_borders > 1;
+    const uint64_t key = (static_cast<uint64_t>(tile.y) << 32) | static_cast<uint32_t>(tile.x);
+    if (may_repeat && !seen_.insert(key).second) return;
+    tiles_.push_back(tile);
+  }
+
+  const kad_tile_grid& grid_;
+  std::vector<Point> tiles_;
+  std::unordered_set<uint64_t> seen_;
+  int64_t examined_ = 0;
+};
+
+void check_area(const kad_rect& area, int64_t number, int32_t tile) {
+  if (area.width >= tile && area.height >= tile) return;
+  fail(KAD_ERROR_TOO_SMALL,
+       "borders[%lld] is %d x %d px (height x width), smaller than one tile of %d x %d px",
+       static_cast<long long>(number), area.height, area.width, tile, tile);
+}
+
+std::vector<Point> plan(const kad_tile_grid& grid) {
+  Planner planner(grid);
+  if (grid.n_borders == 0) planner.add_area({0, 0, grid.image_width, grid.image_height});
+  for (int64_t i = 0; i < grid.n_borders; ++i) {
+    check_area(grid.borders[i], i, grid.tile);
+    planner.add_area(grid.borders[i]);
+  }
+  return planner.take();
+}
+
+void plan_into(const kad_tile_grid* grid, int32_t* out_xy, int64_t capacity, int64_t* out_count) {
+  check_pointer(out_count, "out_count");
+  *out_count = 0;
+  check_grid(grid);
+  check_count(capacity, 1, "capacity");
+  if (capacity > 0) check_pointer(out_xy, "out_xy");
+  const std::vector<Point> tiles = plan(*grid);
+  *out_count = static_cast<int64_t>(tiles.size());
+  if (*out_count > capacity) {
+    fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_xy holds %lld tiles, the grid has %lld",
+         static_cast<long long>(capacity), static_cast<long long>(*out_count));
+  }
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    out_xy[2 * i] = tiles[i].x;
+    out_xy[2 * i + 1] = tiles[i].y;
+  }
+}
+
+}  // namespace
+}  // namespace kad
+
+extern "C" kad_status kad_tiles_plan(const kad_tile_grid* grid, int32_t* out_xy, int64_t capacity,
+                                     int64_t* out_count) {
+  return kad::guard([&] { kad::plan_into(grid, out_xy, capacity, out_count); });
+}

@@ -1,0 +1,32 @@
+// The search without a sieve: float32 products of the queries with every row (bound: index.hpp).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "search/sieve/query_block.hpp"
+
+namespace kad {
+
+class DenseSearch {
+ public:
+  DenseSearch(const kad_index& index, const SearchKernels& kernels)
+      : index_(index), kernels_(kernels) {}
+
+  /// Find the nearest rows of these queries of the block.
+  void run(QueryBlock& block, const std::vector<int32_t>& queries);
+
+ private:
+  void prepare(QueryBlock& block, const std::vector<int32_t>& queries);
+  void seed(QueryBlock& block, int32_t query);
+  void screen_panel(QueryBlock& block, const std::vector<int32_t>& queries, int64_t first_row);
+  void update_term(const QueryBlock& block, int64_t place, int64_t query);
+
+  const kad_index& index_;
+  const SearchKernels& kernels_;
+  std::vector<float> packed_;  // (n / tile_queries, D, tile_queries), centred
+  std::vector<float> panel_;   // (D, panel_rows), centred
+  std::vector<float> terms_;   // (n,) of the screening bound
+};
+
+}  // namespace kad

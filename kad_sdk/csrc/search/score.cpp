@@ -1,0 +1,107 @@
+// Tile scores: the largest patch distance, re-weighted (equations 4.8 and 4.9 of the thesis).
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+#include "base/float_environment.hpp"
+#include "base/guard.hpp"
+#include "search/search.hpp"
+
+namespace kad {
+namespace {
+
+void check_options(const kad_score_options* options) {
+  check_pointer(options, "options");
+  check_struct_size(options->struct_size,
+                    offsetof(kad_score_options, n_neighbors) + sizeof(options->n_neighbors),
+                    "kad_score_options");
+  const int32_t form = options->reweighting;
+  if (form == KAD_REWEIGHT_NONE) return;
+  if (form != KAD_REWEIGHT_THESIS && form != KAD_REWEIGHT_PAPER) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "reweighting must be one of KAD_REWEIGHT_* (0 to 2), got %d",
+         form);
+  }
+  if (options->n_neighbors < 1 || options->n_neighbors > options->neighbor_columns) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "n_neighbors must be 1 to %lld, the columns of the table of neighbors, got %lld",
+         static_cast<long long>(options->neighbor_columns),
+         static_cast<long long>(options->n_neighbors));
+  }
+  check_pointer(options->neighbors, "options->neighbors");
+}
+
+// The rows m_i of the re-weighting. The paper counts m* itself, which is not in the table.
+std::vector<const float*> neighbour_rows(const kad_index& index, const kad_score_options& options,
+                                         int64_t nearest) {
+  std::vector<const float*> rows;
+  if (options.reweighting == KAD_REWEIGHT_PAPER) rows.push_back(index.row(nearest));
+  const int64_t* neighbors = options.neighbors + nearest * options.neighbor_columns;
+  for (int64_t i = 0; i < options.n_neighbors; ++i) {
+    if (neighbors[i] < 0 || neighbors[i] >= index.rows) {
+      fail(KAD_ERROR_INVALID_ARGUMENT,
+           "neighbors of bank row %lld hold %lld, which is no row of the bank (0 to %lld)",
+           static_cast<long long>(nearest), static_cast<long long>(neighbors[i]),
+           static_cast<long long>(index.rows - 1));
+    }
+    rows.push_back(index.row(neighbors[i]));
+  }
+  return rows;
+}
+
+// w = 1 - exp(s* / a) / sum_i exp(d_i / a). The largest exponent is taken out, so that nothing
+// overflows.
+double weight(float score, const std::vector<float>& dist, double a) {
+  const auto largest = static_cast<double>(*std::max_element(dist.begin(), dist.end()));
+  const double shift = std::max(static_cast<double>(score), largest);
+  double sum = 0.0;
+  for (const float d : dist) sum += std::exp((static_cast<double>(d) - shift) / a);
+  return 1.0 - std::exp((static_cast<double>(score) - shift) / a) / sum;
+}
+
+float tile_score(const kad_index& index, const kad_score_options& options, const float* features,
+                 int64_t patches, const float* dist, const int64_t* rows) {
+  const int64_t patch = std::max_element(dist, dist + patches) - dist;
+  const float score = dist[patch];
+  if (options.reweighting == KAD_REWEIGHT_NONE || std::isinf(score)) return score;
+  const std::vector<const float*> neighbours = neighbour_rows(index, options, rows[patch]);
+  const std::vector<const float*> feature(neighbours.size(), features + patch * index.dims);
+  std::vector<float> distances(neighbours.size());
+  search_kernels(current_level())
+      .distances(feature.data(), neighbours.data(), static_cast<int64_t>(neighbours.size()),
+                 index.dims, distances.data());
+  const bool paper = options.reweighting == KAD_REWEIGHT_PAPER;
+  const double a = paper ? 1.0 : std::sqrt(static_cast<double>(index.dims));
+  return static_cast<float>(weight(score, distances, a) * static_cast<double>(score));
+}
+
+}  // namespace
+}  // namespace kad
+
+extern "C" kad_status kad_score_tiles(const kad_index* index, const kad_base_maps* maps,
+                                      const kad_score_options* options, int32_t n_threads,
+                                      float* out_dist, int64_t* out_index, float* out_score) {
+  return kad::guard([&] {
+    kad::check_pointer(index, "index");
+    const kad::FeatureMaps features(maps);
+    kad::check_options(options);
+    kad::check_threads(n_threads);
+    kad::check_dims(*index, features);
+    if (features.n_tiles() == 0) return;
+    kad::check_pointer(out_dist, "out_dist");
+    kad::check_pointer(out_index, "out_index");
+    kad::check_pointer(out_score, "out_score");
+    const int64_t patches = features.patches();
+    kad::for_each_group(features, n_threads, [&](int64_t first, int64_t n, const float* queries) {
+      const kad::FloatEnvironment environment;
+      float* dist = out_dist + first * patches;
+      int64_t* rows = out_index + first * patches;
+      kad::search_features(*index, queries, first, n, patches, 1, n_threads, dist, rows);
+      for (int64_t t = 0; t < n; ++t) {
+        out_score[first + t] =
+            kad::tile_score(*index, *options, queries + t * patches * index->dims, patches,
+                            dist + t * patches, rows + t * patches);
+      }
+    });
+  });
+}
