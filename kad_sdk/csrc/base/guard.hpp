@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <utility>
@@ -40,6 +41,10 @@ inline void check_threads(int32_t n_threads) {
   }
 }
 
+/// Bytes of a struct up to the end of `last`, the last field that the first release had: the
+/// smallest struct_size that a caller may give. It stays when fields are added behind.
+#define KAD_FIRST_SIZE(type, last) (offsetof(type, last) + sizeof(type::last))
+
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a struct is older than this library's first version.
 inline void check_struct_size(uint32_t given, size_t smallest, const char* name) {
   if (given < smallest) {
@@ -47,6 +52,16 @@ inline void check_struct_size(uint32_t given, size_t smallest, const char* name)
          "%s.struct_size is %u, expected at least %zu: set it to sizeof(%s)", name, given, smallest,
          name);
   }
+}
+
+/// Copy as much of a caller's struct as both sides know; fields that an older caller lacks are 0.
+template <class T>
+T read_struct(const T* given, size_t smallest, const char* name) {
+  check_pointer(given, name);
+  check_struct_size(given->struct_size, smallest, name);
+  T copy = {};
+  std::memcpy(&copy, given, given->struct_size < sizeof(T) ? given->struct_size : sizeof(T));
+  return copy;
 }
 
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of

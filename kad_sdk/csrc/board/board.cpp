@@ -19,8 +19,6 @@ namespace {
 constexpr int32_t kStripRows = 64;
 
 void check_options(const kad_board_options* options) {
-  check_pointer(options, "options");
-  check_struct_size(options->struct_size, sizeof(kad_board_options), "kad_board_options");
   check_image_size(options->image_height, options->image_width);
   check_tile_side(options->tile, options->image_height, options->image_width);
   const int32_t smallest = std::min(options->grid_height, options->grid_width);
@@ -43,20 +41,22 @@ void check_options(const kad_board_options* options) {
   }
 }
 
-void create(const kad_board_options* options, kad_board** out_board) {
+void create(const kad_board_options* given, kad_board** out_board) {
   check_pointer(out_board, "out_board");
   *out_board = nullptr;
-  check_options(options);
-  check_count(options->image_height, options->image_width, "image_height");
+  const kad_board_options options = read_struct(
+      given, KAD_FIRST_SIZE(kad_board_options, smoothing_sigma), "kad_board_options");
+  check_options(&options);
+  check_count(options.image_height, options.image_width, "image_height");
   auto board = std::make_unique<kad_board>();
-  board->options = *options;
+  board->options = options;
   const auto axis = [&](int32_t grid) {
-    return make_axis_matrix(options->tile, grid, static_cast<double>(options->smoothing_sigma),
-                            options->smoothing_radius);
+    return make_axis_matrix(options.tile, grid, static_cast<double>(options.smoothing_sigma),
+                            options.smoothing_radius);
   };
-  board->rows = axis(options->grid_height);
-  board->columns = axis(options->grid_width);
-  board->sum = allocate_zeros(int64_t{options->image_height} * options->image_width);
+  board->rows = axis(options.grid_height);
+  board->columns = axis(options.grid_width);
+  board->sum = allocate_zeros(int64_t{options.image_height} * options.image_width);
   *out_board = board.release();
 }
 

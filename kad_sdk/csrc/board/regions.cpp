@@ -173,7 +173,7 @@ void check_arguments(const kad_board* board, const float* map, float threshold, 
                      uint32_t region_size) {
   check_pointer(board, "board");
   check_pointer(map, "map");
-  check_struct_size(region_size, sizeof(kad_region), "kad_region");
+  check_struct_size(region_size, KAD_FIRST_SIZE(kad_region, bank_row), "kad_region");
   if (std::isnan(threshold)) fail(KAD_ERROR_NOT_FINITE, "threshold is NaN");
   if (min_area_px < 1) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "min_area_px must be at least 1, got %lld",
@@ -195,12 +195,13 @@ void regions(const kad_board* board, const float* map, float threshold, int64_t 
     fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_regions holds %lld regions, the map has %lld",
          static_cast<long long>(capacity), static_cast<long long>(*out_count));
   }
-  // A caller with a newer, larger struct finds zeros in the fields that this version lacks.
+  // A caller with a newer, larger struct finds zeros in the fields that this version lacks; one
+  // with an older, smaller struct gets the fields that it knows.
   auto* out = reinterpret_cast<unsigned char*>(out_regions);
   for (const Component& component : components) {
     const kad_region region = to_region(component, *board);
     std::memset(out, 0, region_size);
-    std::memcpy(out, &region, sizeof(region));
+    std::memcpy(out, &region, std::min<size_t>(region_size, sizeof(region)));
     out += region_size;
   }
 }

@@ -63,7 +63,7 @@ void check_tile_inside(int64_t number, const int32_t* xy, int32_t tile, int32_t 
 
 ImageView check_image(const kad_image* image) {
   check_pointer(image, "image");
-  check_struct_size(image->struct_size, sizeof(kad_image), "kad_image");
+  check_struct_size(image->struct_size, KAD_FIRST_SIZE(kad_image, data), "kad_image");
   check_pointer(image->data, "image.data");
   check_image_size(image->height, image->width);
   if (image->pixel_format < 0 || image->pixel_format >= kFormatCount) {

@@ -37,7 +37,7 @@ void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
 
 void check_grid(const kad_tile_grid* grid) {
   check_pointer(grid, "grid");
-  check_struct_size(grid->struct_size, sizeof(kad_tile_grid), "kad_tile_grid");
+  check_struct_size(grid->struct_size, KAD_FIRST_SIZE(kad_tile_grid, n_labels), "kad_tile_grid");
   check_image_size(grid->image_height, grid->image_width);
   if (grid->stride < 1) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "stride must be at least 1 px, got %d", grid->stride);

@@ -22,8 +22,7 @@ void check_side(int32_t side, const char* name) {
 
 void check_header(const kad_base_maps* maps) {
   check_pointer(maps, "maps");
-  check_struct_size(maps->struct_size, offsetof(kad_base_maps, widths) + sizeof(maps->widths),
-                    "kad_base_maps");
+  check_struct_size(maps->struct_size, KAD_FIRST_SIZE(kad_base_maps, widths), "kad_base_maps");
   check_side(maps->grid_height, "grid_height");
   check_side(maps->grid_width, "grid_width");
   if (maps->n_layers < 1) {

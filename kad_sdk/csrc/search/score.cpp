@@ -13,8 +13,7 @@ namespace {
 
 void check_options(const kad_score_options* options) {
   check_pointer(options, "options");
-  check_struct_size(options->struct_size,
-                    offsetof(kad_score_options, n_neighbors) + sizeof(options->n_neighbors),
+  check_struct_size(options->struct_size, KAD_FIRST_SIZE(kad_score_options, n_neighbors),
                     "kad_score_options");
   const int32_t form = options->reweighting;
   if (form == KAD_REWEIGHT_NONE) return;

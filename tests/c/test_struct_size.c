@@ -1,0 +1,143 @@
+// Structs of other releases: the smallest accepted size is read and no byte more, a larger one is
+// accepted, a smaller one is refused by name.
+#define _DEFAULT_SOURCE
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "check.h"
+
+// The first release's sizes. They stay when fields are added.
+enum {
+  FIRST_IMAGE = 32,
+  FIRST_TILE_GRID = 56,
+  FIRST_BASE_MAPS = 64,
+  FIRST_BOARD_OPTIONS = 32,
+  FIRST_REGION = 64
+};
+
+// A copy of a struct that ends where readable memory ends: one byte too many is a crash.
+static void* at_the_edge(const void* source, size_t size) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  unsigned char* memory =
+      mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED || mprotect(memory + page, page, PROT_NONE) != 0) abort();
+  memcpy(memory + page - size, source, size);
+  return memory + page - size;
+}
+
+static kad_status create_board(const void* options) {
+  kad_board* board = NULL;
+  const kad_status status = kad_board_create(options, &board);
+  kad_board_close(board);
+  return status;
+}
+
+static kad_status plan_tiles(const void* grid) {
+  int64_t count = 0;
+  int32_t xy[2] = {0};
+  return kad_tiles_plan(grid, xy, 1, &count);
+}
+
+static kad_status resize(const void* image) {
+  unsigned char out[3] = {0};
+  return kad_image_resize(image, 1, 1, 1, out);
+}
+
+static kad_status make_features(const void* maps) {
+  float out[1] = {0};
+  return kad_patch_features(maps, 1, out);
+}
+
+static void check_sizes(kad_status (*call)(const void*), const void* newest, size_t first,
+                        const char* name) {
+  uint32_t* given = at_the_edge(newest, first);
+  *given = (uint32_t)first;
+  CHECK_OK(call(given));
+  *given = (uint32_t)first - 1;
+  CHECK_INVALID(call(given), name);
+
+  unsigned char larger[256] = {0};
+  const uint32_t size = sizeof(larger);
+  memcpy(larger, newest, first);
+  memcpy(larger, &size, sizeof(size));
+  CHECK_OK(call(larger));
+}
+
+static void test_inputs(void) {
+  const unsigned char pixel = 7;
+  const kad_image image = {.struct_size = sizeof(kad_image),
+                           .pixel_format = KAD_PIXEL_GREY8,
+                           .height = 1,
+                           .width = 1,
+                           .row_stride = 1,
+                           .data = &pixel};
+  check_sizes(resize, &image, FIRST_IMAGE, "kad_image.struct_size");
+
+  const kad_tile_grid grid = {.struct_size = sizeof(kad_tile_grid),
+                              .image_height = 8,
+                              .image_width = 8,
+                              .tile = 8,
+                              .stride = 8};
+  check_sizes(plan_tiles, &grid, FIRST_TILE_GRID, "kad_tile_grid.struct_size");
+
+  const float values[1] = {1.0F};
+  const float* const data[1] = {values};
+  const int32_t one[1] = {1};
+  const kad_base_maps maps = {.struct_size = sizeof(kad_base_maps),
+                              .grid_height = 1,
+                              .grid_width = 1,
+                              .n_tiles = 1,
+                              .n_layers = 1,
+                              .data = data,
+                              .channels = one,
+                              .heights = one,
+                              .widths = one};
+  check_sizes(make_features, &maps, FIRST_BASE_MAPS, "kad_base_maps.struct_size");
+
+  const kad_board_options board = {.struct_size = sizeof(kad_board_options),
+                                   .image_height = 8,
+                                   .image_width = 8,
+                                   .tile = 8,
+                                   .grid_height = 2,
+                                   .grid_width = 2};
+  check_sizes(create_board, &board, FIRST_BOARD_OPTIONS, "kad_board_options.struct_size");
+}
+
+// kad_board_regions fills an array of the caller's structs, old or new.
+static void test_regions(void) {
+  const kad_board_options options = {.struct_size = sizeof(kad_board_options),
+                                     .image_height = 4,
+                                     .image_width = 4,
+                                     .tile = 4,
+                                     .grid_height = 1,
+                                     .grid_width = 1};
+  const int32_t xy[2] = {0, 0};
+  const float dist[1] = {2.0F};
+  float map[16] = {0};
+  int64_t count = 0;
+  kad_board* board = NULL;
+  CHECK_OK(kad_board_create(&options, &board));
+  CHECK_OK(kad_board_add(board, xy, 1, dist, NULL, 1));
+  CHECK_OK(kad_board_map(board, 1, map));
+
+  const kad_region empty = {0};
+  kad_region* region = at_the_edge(&empty, FIRST_REGION);
+  CHECK_OK(kad_board_regions(board, map, 1.0F, 1, FIRST_REGION, region, 1, &count));
+  CHECK(count == 1 && region->area_px == 16 && region->bank_row == -1);
+  CHECK_INVALID(kad_board_regions(board, map, 1.0F, 1, FIRST_REGION - 1, region, 1, &count),
+                "kad_region.struct_size");
+
+  unsigned char larger[FIRST_REGION + 256];
+  memset(larger, 0xA5, sizeof(larger));
+  CHECK_OK(kad_board_regions(board, map, 1.0F, 1, sizeof(larger), (kad_region*)larger, 1, &count));
+  CHECK(((const kad_region*)larger)->area_px == 16);
+  for (size_t i = sizeof(kad_region); i < sizeof(larger); ++i) CHECK(larger[i] == 0);
+  kad_board_close(board);
+}
+
+int main(void) {
+  test_inputs();
+  test_regions();
+  return check_result();
+}
