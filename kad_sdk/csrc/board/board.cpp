@@ -44,8 +44,8 @@ void check_options(const kad_board_options* options) {
 void create(const kad_board_options* given, kad_board** out_board) {
   check_pointer(out_board, "out_board");
   *out_board = nullptr;
-  const kad_board_options options = read_struct(
-      given, KAD_FIRST_SIZE(kad_board_options, smoothing_sigma), "kad_board_options");
+  const kad_board_options options =
+      read_struct(given, KAD_FIRST_SIZE(kad_board_options, smoothing_sigma), "kad_board_options");
   check_options(&options);
   check_count(options.image_height, options.image_width, "image_height");
   auto board = std::make_unique<kad_board>();
