@@ -5,10 +5,10 @@ set(kad_sources
     base/abi.cpp base/level.cpp base/zero_memory.cpp image/image.cpp image/preprocess.cpp
     image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
     search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
-    search/sieve/code_scalar.cpp search/sieve/projection.cpp search/sieve/query_block.cpp
-    search/sieve/query_order.cpp search/sieve/sieve.cpp search/sieve/sieve_pass.cpp
-    search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp board/board_scalar.cpp
-    board/regions.cpp board/tile_map.cpp)
+    search/statistics.cpp search/sieve/code_scalar.cpp search/sieve/projection.cpp
+    search/sieve/query_block.cpp search/sieve/query_order.cpp search/sieve/sieve.cpp
+    search/sieve/sieve_pass.cpp search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp
+    board/board_scalar.cpp board/regions.cpp board/tile_map.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,69 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SearchIndex"]
+__all__ = ["IndexInfo", "SearchIndex", "SearchStats"]
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What an index is.
+
+    Attributes
+    ----------
+    rows, dims
+        M and D.
+    narrow_dims, wide_dims
+        Leading principal components that its codes of 8 bits (at most) and of 16 bits hold. 0 for a
+        bank on which codes would not pay: every query then takes the dense path.
+    bytes
+        Held beside the bank.
+    """
+
+    rows: int
+    dims: int
+    narrow_dims: int
+    wide_dims: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SearchStats:
+    """What an index has done since it was built, over all queries and threads.
+
+    A pair is a query and a bank row. Each stage looks at the pairs that the one before has left:
+    codes of 8 bits, codes of 16 bits, the float32 distance. Times are summed over threads.
+
+    Attributes
+    ----------
+    queries
+        All of them.
+    dense_queries
+        Those that took the dense path: float32 products with all rows, where codes would not pay.
+    narrow_pairs, narrow_products
+        Pairs compared by codes of 8 bits, and the multiplications in that.
+    wide_pairs
+        Pairs compared by codes of 16 bits: what the first codes left, and first guesses.
+    decided_pairs
+        Pairs whose float32 distance was taken.
+    dense_pairs, dense_decided_pairs
+        On the dense path: pairs compared, and those whose float32 distance was taken.
+    prepare_ns, narrow_ns, wide_ns, decide_ns, dense_ns
+        Time spent on projecting and encoding queries, then on each stage, then on the dense path.
+    """
+
+    queries: int
+    dense_queries: int
+    narrow_pairs: int
+    narrow_products: int
+    wide_pairs: int
+    decided_pairs: int
+    dense_pairs: int
+    dense_decided_pairs: int
+    prepare_ns: int
+    narrow_ns: int
+    wide_ns: int
+    decide_ns: int
+    dense_ns: int
 
 
 class SearchIndex:
@@ -142,6 +205,14 @@ class SearchIndex:
             resampling=resampling,
             threads=self._threads if threads is None else threads,
         )
+
+    def info(self) -> IndexInfo:
+        """Tell what the index is: its shape, its codes, its bytes."""
+        return IndexInfo(**self._index.info())
+
+    def stats(self) -> SearchStats:
+        """Tell what the index has done so far: pairs left by each stage, time spent in each."""
+        return SearchStats(**self._index.stats())
 
     def close(self) -> None:
         """Free the index; it cannot be queried after. Closing twice does nothing."""

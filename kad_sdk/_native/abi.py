@@ -69,6 +69,38 @@ class BaseMaps(Struct):
     )
 
 
+class IndexFacts(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("rows", c_int64),
+        ("dims", c_int64),
+        ("narrow_dims", c_int64),
+        ("wide_dims", c_int64),
+        ("bytes", c_int64),
+    )
+
+
+class SearchStatsRecord(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("queries", c_int64),
+        ("dense_queries", c_int64),
+        ("narrow_pairs", c_int64),
+        ("narrow_products", c_int64),
+        ("wide_pairs", c_int64),
+        ("decided_pairs", c_int64),
+        ("dense_pairs", c_int64),
+        ("dense_decided_pairs", c_int64),
+        ("prepare_ns", c_int64),
+        ("narrow_ns", c_int64),
+        ("wide_ns", c_int64),
+        ("decide_ns", c_int64),
+        ("dense_ns", c_int64),
+    )
+
+
 class ScoreOptions(Struct):
     _fields_ = (
         ("struct_size", c_uint32),
@@ -121,6 +153,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     ),
     "kad_patch_features": (_MAPS, c_int32, c_void_p),
     "kad_index_create": (c_void_p, c_int64, c_int64, c_int32, POINTER(c_void_p)),
+    "kad_index_info": (c_void_p, POINTER(IndexFacts)),
+    "kad_index_stats": (c_void_p, POINTER(SearchStatsRecord)),
     "kad_index_query": (c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p, c_void_p),
     "kad_index_query_maps": (c_void_p, _MAPS, c_int32, c_int32, c_void_p, c_void_p),
     "kad_score_tiles": (

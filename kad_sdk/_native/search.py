@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_sdk._native.abi import BaseMaps, ScoreOptions, call, library
+from kad_sdk._native.abi import (
+    BaseMaps,
+    IndexFacts,
+    ScoreOptions,
+    SearchStatsRecord,
+    Struct,
+    call,
+    library,
+)
 from kad_sdk._native.arguments import (
     Floats,
     Longs,
@@ -22,6 +30,7 @@ from kad_sdk.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_NO_COUNTS = ("struct_size", "reserved")
 _RESAMPLINGS = {"bilinear": 0, "adaptive-average": 1}
 _REWEIGHTINGS = {"none": 0, "thesis": 1, "paper": 2}
 
@@ -115,6 +124,18 @@ class NativeIndex:
         if not self._finalizer.alive:
             raise InvalidArgumentError("the index is closed")
         return self._handle
+
+    def info(self) -> dict[str, int]:
+        """Return the fields of ``kad_index_facts``."""
+        facts = IndexFacts()
+        call("kad_index_info", self._open_handle(), byref(facts))
+        return _counts(facts)
+
+    def stats(self) -> dict[str, int]:
+        """Return the fields of ``kad_search_stats``."""
+        stats = SearchStatsRecord()
+        call("kad_index_stats", self._open_handle(), byref(stats))
+        return _counts(stats)
 
     def query(self, queries: Floats, k: int, *, threads: int = 1) -> tuple[Floats, Longs]:
         """Find the k nearest bank rows of each query, nearest first, ties to the lowest row.
@@ -215,6 +236,11 @@ class NativeIndex:
             *(dist.ctypes.data, index.ctypes.data, score.ctypes.data),
         )
         return dist, index, score
+
+
+def _counts(struct: Struct) -> dict[str, int]:
+    names = [field[0] for field in struct._fields_]
+    return {name: getattr(struct, name) for name in names if name not in _NO_COUNTS}
 
 
 def _neighbours(shape: tuple[int, ...], k: int) -> tuple[Floats, Longs]:

@@ -98,6 +98,38 @@ static void test_maps_and_scores(void) {
   kad_index_close(index);
 }
 
+static void test_info_and_stats(void) {
+  kad_index* index = NULL;
+  CHECK_OK(kad_index_create(kBank, 3, 2, 1, &index));
+  kad_index_facts facts = {.struct_size = sizeof(kad_index_facts)};
+  CHECK_OK(kad_index_info(index, &facts));
+  CHECK(facts.struct_size == sizeof(kad_index_facts) && facts.rows == 3 && facts.dims == 2);
+  CHECK(facts.narrow_dims == 0 && facts.wide_dims == 0 && facts.bytes > 0);
+  const float query[2] = {3, 8};
+  float dist = 0;
+  int64_t row = 0;
+  CHECK_OK(kad_index_query(index, query, 1, 1, 1, &dist, &row));
+  kad_search_stats stats = {.struct_size = sizeof(kad_search_stats)};
+  CHECK_OK(kad_index_stats(index, &stats));
+  CHECK(stats.queries == 1 && stats.dense_queries == 1 && stats.dense_pairs == 3);
+  // A caller that knows more fields than this library keeps its own size, and its fields.
+  struct {
+    kad_search_stats known;
+    int64_t later;
+  } newer = {.known = {.struct_size = sizeof(newer)}, .later = 7};
+  CHECK_OK(kad_index_stats(index, &newer.known));
+  CHECK(newer.known.struct_size == sizeof(newer) && newer.known.queries == 1 && newer.later == 7);
+  stats.struct_size = sizeof(kad_search_stats) - 8;
+  CHECK_INVALID(kad_index_stats(index, &stats), "struct_size");
+  facts.struct_size = 8;
+  CHECK_INVALID(kad_index_info(index, &facts), "struct_size");
+  CHECK_INVALID(kad_index_stats(NULL, &stats), "NULL");
+  CHECK_INVALID(kad_index_stats(index, NULL), "NULL");
+  CHECK_INVALID(kad_index_info(NULL, &facts), "NULL");
+  CHECK_INVALID(kad_index_info(index, NULL), "NULL");
+  kad_index_close(index);
+}
+
 static void test_bad_banks(void) {
   const float bad[4] = {0, 1, NAN, 3};
   kad_index* index = NULL;
@@ -113,6 +145,7 @@ static void test_all(void) {
   test_features();
   test_query();
   test_maps_and_scores();
+  test_info_and_stats();
 }
 
 int main(void) {

@@ -159,6 +159,8 @@ def snapshot() -> dict[str, tuple[int, ...]]:
         ("kad_image", abi.Image),
         ("kad_tile_grid", abi.TileGrid),
         ("kad_base_maps", abi.BaseMaps),
+        ("kad_index_facts", abi.IndexFacts),
+        ("kad_search_stats", abi.SearchStatsRecord),
         ("kad_score_options", abi.ScoreOptions),
         ("kad_board_options", abi.BoardOptions),
         ("kad_region", abi.Region),

@@ -15,6 +15,15 @@ void DenseSearch::run(QueryBlock& block, const std::vector<int32_t>& queries) {
   for (const int32_t q : queries) seed(block, q);
   prepare(block, queries);
   for (int64_t r = 0; r < index_.rows; r += kernels_.panel_rows) screen_panel(block, queries, r);
+  const auto n = static_cast<int64_t>(queries.size());
+  tally_.add(kDenseQueries, n);
+  tally_.add(kDensePairs, n * index_.rows);
+  tally_.lap(kDenseTime);
+}
+
+void DenseSearch::decide(QueryBlock& block, const RowPair* pairs, int64_t n) {
+  block.decide(pairs, n);
+  tally_.add(kDenseDecidedPairs, n);
 }
 
 // A few rows spread over the bank give the first limit.
@@ -23,7 +32,7 @@ void DenseSearch::seed(QueryBlock& block, int32_t query) {
   RowPair pairs[std::max<int64_t>(kSeeds, kMostNeighbours)];
   const int64_t n_seeds = std::min(index_.rows, std::max<int64_t>(kSeeds, block.k()));
   for (int64_t i = 0; i < n_seeds; ++i) pairs[i] = {query, i * (index_.rows / n_seeds)};
-  block.decide(pairs, n_seeds);
+  decide(block, pairs, n_seeds);
 }
 
 void DenseSearch::prepare(QueryBlock& block, const std::vector<int32_t>& queries) {
@@ -68,7 +77,7 @@ void DenseSearch::screen_panel(QueryBlock& block, const std::vector<int32_t>& qu
         if ((mask & 1) != 0) pairs[count++] = {query, first_row + static_cast<int64_t>(r)};
       }
       if (count == 0) continue;
-      block.decide(pairs, count);
+      decide(block, pairs, count);
       update_term(block, i, query);
     }
   }

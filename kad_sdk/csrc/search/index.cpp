@@ -127,6 +127,11 @@ kad_index::kad_index(const float* bank_values, int64_t n_rows, int64_t n_dims, i
   sieve = kad::Sieve::make(*this, n_threads);
 }
 
+int64_t kad_index::bytes() const {
+  const size_t floats = centre.size() + row_terms.size();
+  return static_cast<int64_t>(floats * sizeof(float)) + (sieve ? sieve->bytes() : 0);
+}
+
 extern "C" {
 
 kad_status kad_index_create(const float* bank, int64_t rows, int64_t dims, int32_t n_threads,

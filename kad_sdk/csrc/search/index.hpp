@@ -29,11 +29,15 @@
 
 #include "kad/kad.h"
 #include "search/sieve/sieve.hpp"
+#include "search/statistics.hpp"
 
 struct kad_index {
   kad_index(const float* bank_values, int64_t n_rows, int64_t n_dims, int32_t n_threads);
 
   const float* row(int64_t r) const { return bank + r * dims; }
+
+  /// What the index holds beside the bank.
+  int64_t bytes() const;
 
   const float* bank;  // (rows, dims), the caller's
   int64_t rows;
@@ -41,6 +45,7 @@ struct kad_index {
   std::vector<float> centre;                // (dims,) mean of the bank
   std::vector<float> row_terms;             // (rows, padded) (1 - s) Y^2 / 2, rounded down
   std::unique_ptr<const kad::Sieve> sieve;  // or null
+  mutable kad::TotalCounts totals;
 };
 
 namespace kad {

@@ -24,13 +24,15 @@ class BlockSearch {
  public:
   BlockSearch(const kad_index& index, const SearchKernels& kernels, const CodeKernels& codes,
               int32_t k)
-      : block_(index, kernels, k), dense_(index, kernels) {
-    if (index.sieve) sieve_ = std::make_unique<SieveSearch>(index, codes);
+      : index_(index), block_(index, kernels, k), dense_(index, kernels, tally_) {
+    if (index.sieve) sieve_ = std::make_unique<SieveSearch>(index, codes, tally_);
   }
 
   bool run(const float* queries, int64_t n, float* out_dist, int64_t* out_index) {
     const FloatEnvironment environment;
+    tally_.start();
     if (!block_.load(queries, n)) return false;
+    tally_.add(kQueries, n);
     if (sieve_) {
       dense_.run(block_, sieve_->run(block_));
     } else {
@@ -39,10 +41,13 @@ class BlockSearch {
       dense_.run(block_, all_);
     }
     block_.store(out_dist, out_index);
+    index_.totals.add(tally_);
     return true;
   }
 
  private:
+  const kad_index& index_;
+  Tally tally_;
   QueryBlock block_;
   DenseSearch dense_;
   std::unique_ptr<SieveSearch> sieve_;

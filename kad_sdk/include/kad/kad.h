@@ -178,6 +178,43 @@ KAD_API kad_status kad_index_create(const float* bank, int64_t rows, int64_t dim
                                     int32_t n_threads, kad_index** out_index);
 KAD_API void kad_index_close(kad_index* index);
 
+/* What an index is. Rows are screened by codes of their leading principal components, and decided
+ * by their float32 values. */
+typedef struct kad_index_facts {
+  uint32_t struct_size;
+  uint32_t reserved; /* 0 */
+  int64_t rows;
+  int64_t dims;
+  int64_t narrow_dims; /* components held in 8 bits, at most; 0: the index has no codes */
+  int64_t wide_dims;   /* components held in 16 bits; 0: the index has no codes */
+  int64_t bytes;       /* that the index holds beside the bank */
+} kad_index_facts;
+
+KAD_API kad_status kad_index_info(const kad_index* index, kad_index_facts* out_facts);
+
+/* What an index has done since it was created, over all calls and threads. A pair is a query and a
+ * row; the stages, in order, look at what the ones before have left. Times are summed over threads,
+ * in ns. */
+typedef struct kad_search_stats {
+  uint32_t struct_size;
+  uint32_t reserved; /* 0 */
+  int64_t queries;
+  int64_t dense_queries;       /* those that float32 products with all rows served better */
+  int64_t narrow_pairs;        /* compared by 8-bit codes */
+  int64_t narrow_products;     /* multiplications of 8-bit codes in that */
+  int64_t wide_pairs;          /* compared by 16-bit codes */
+  int64_t decided_pairs;       /* whose float32 distance was taken */
+  int64_t dense_pairs;         /* compared by float32 products, on the dense path */
+  int64_t dense_decided_pairs; /* whose float32 distance was taken, on the dense path */
+  int64_t prepare_ns;          /* projecting and encoding queries, choosing how many components */
+  int64_t narrow_ns;
+  int64_t wide_ns;
+  int64_t decide_ns;
+  int64_t dense_ns;
+} kad_search_stats;
+
+KAD_API kad_status kad_index_stats(const kad_index* index, kad_search_stats* out_stats);
+
 /* Exact k nearest bank rows of each query by Euclidean distance, nearest first. Distances are the
  * float32 direct difference, summed in an order that is the same at every level; ties go to the
  * lowest row. queries (n, dims); out_dist (n, k) float32; out_index (n, k). 1 <= k <= 16,

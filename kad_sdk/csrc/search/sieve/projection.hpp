@@ -21,6 +21,7 @@ class Projection {
              int32_t n_threads);
 
   int64_t width() const { return width_; }
+  int64_t bytes() const { return static_cast<int64_t>(columns_.size() * sizeof(int16_t)); }
 
   /// Coordinates of n vectors less the centre, out (n, width). norms2 are their squared lengths,
   /// at most 1e30. errors[i] is the largest distance of the vector of computed coordinates from

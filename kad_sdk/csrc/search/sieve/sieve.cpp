@@ -247,6 +247,14 @@ WideVector Sieve::encode_wide(const CodeKernels& kernels, const float* coordinat
           total_error(coded, length, rests.error[kMostDepths])};
 }
 
+int64_t Sieve::bytes() const {
+  const auto of = [](const auto& values) {
+    return static_cast<int64_t>(values.size() * sizeof(values[0]));
+  };
+  return projection_.bytes() + of(groups_) + of(panel_rows_) + of(rows_) + of(slots_) +
+         of(narrow_codes_) + of(row_terms_) + of(wide_codes_) + of(wide_rows_);
+}
+
 const SieveGroup& Sieve::group_of(int64_t panel) const {
   const auto after = std::upper_bound(
       groups_.begin(), groups_.end(), panel,

@@ -75,6 +75,7 @@ class Sieve {
   /// of extreme size.
   static std::unique_ptr<const Sieve> make(const kad_index& index, int32_t n_threads);
 
+  int64_t bytes() const;
   int64_t n_depths() const { return n_depths_; }
   int64_t width() const { return projection_.width(); }
   const Projection& projection() const { return projection_; }

@@ -24,10 +24,11 @@ double dense_cost(int64_t dims) { return static_cast<double>(dims) / 16.0; }
 
 }  // namespace
 
-SieveSearch::SieveSearch(const kad_index& index, const CodeKernels& codes)
+SieveSearch::SieveSearch(const kad_index& index, const CodeKernels& codes, Tally& tally)
     : index_(index),
       sieve_(*index.sieve),
       codes_(codes),
+      tally_(tally),
       matches_(static_cast<size_t>(QueryBlock::kMostQueries * kCodeRows + 1)) {}
 
 const std::vector<int32_t>& SieveSearch::run(QueryBlock& block) {
@@ -40,6 +41,7 @@ const std::vector<int32_t>& SieveSearch::run(QueryBlock& block) {
   reaches_.resize(static_cast<size_t>(block.n()));
   first_.assign(static_cast<size_t>(block.n()), -1);
   const int64_t row = hopeful ? row_length(coordinates_.data(), block.n(), sieve_.width()) : 1;
+  tally_.lap(kPrepareTime);
   for (const QueryRound& round : query_rounds(block.n(), row)) {
     if (hopeful) {
       seed(block, round);
@@ -47,8 +49,9 @@ const std::vector<int32_t>& SieveSearch::run(QueryBlock& block) {
     }
     if (!hopeful) left_.insert(left_.end(), round.queries.begin(), round.queries.end());
     for (const int32_t q : round.queries) searched_[static_cast<size_t>(q)] = 1;
-    if (hopeful && round.queries.size() >= kSampleQueries / 4)
+    if (hopeful && round.queries.size() >= kSampleQueries / 4) {
       depth = best_depth(block, round.queries);
+    }
   }
   return left_;
 }
@@ -76,6 +79,7 @@ void SieveSearch::encode(const QueryBlock& block) {
 void SieveSearch::seed(QueryBlock& block, const QueryRound& round) {
   set_reaches(block, round.queries);
   for (const int32_t query : round.queries) add_seeds(block, query, round);
+  tally_.lap(kWideTime);
   Flow flow;
   decide(block, round.queries, flow);
 }
@@ -104,7 +108,10 @@ bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t dept
   if (queries.empty()) return true;
   SievePass pass(sieve_, codes_, queries, depth, coordinates_.data(), rests_.data());
   Flow flow;
+  // Of the first rows nothing is concluded: there are no limits yet, so all of them match.
+  const int64_t unsettled = kGroupRows * static_cast<int64_t>(queries.size());
   constexpr int64_t kMostPanels = kGroupRows / kCodeRows;
+  bool hopeful = true;
   int64_t panels = 1;  // to match before the limits are taken anew
   for (const SieveGroup& group : sieve_.groups()) {
     const int64_t end = group.first_panel + group.n_panels;
@@ -113,17 +120,24 @@ bool SieveSearch::search(QueryBlock& block, const Queries& queries, int64_t dept
       set_reaches(block, queries);
       for (int64_t p = first; p < std::min(first + panels, end); ++p) {
         n_matches_ = pass.match(p, matches_.data());
+        tally_.lap(kNarrowTime);
         screen_matches();
+        tally_.lap(kWideTime);
+        if (flow.pairs >= unsettled) flow.matched += n_matches_;
         flow.pairs += sieve_.panel_rows(p) * static_cast<int64_t>(queries.size());
-        flow.matched += n_matches_;
       }
       decide(block, queries, flow);
       first += panels;
       panels = std::min(2 * panels, kMostPanels);
     }
-    if (hopeless(flow, &group == &sieve_.groups().front())) return false;
+    if (flow.pairs >= unsettled && hopeless(flow)) {
+      hopeful = false;
+      break;
+    }
   }
-  return true;
+  tally_.add(kNarrowPairs, flow.pairs);
+  tally_.add(kNarrowProducts, flow.pairs * kDepths[depth]);
+  return hopeful;
 }
 
 void SieveSearch::set_reaches(const QueryBlock& block, const Queries& queries) {
@@ -138,6 +152,7 @@ void SieveSearch::screen_matches() {
   const int64_t width = sieve_.width();
   const int64_t row_bytes =
       std::min(index_.dims * static_cast<int64_t>(sizeof(float)), kPrefetchBytes);
+  tally_.add(kWidePairs, n_matches_);
   int32_t products[kScreenBatch];
   for (int64_t begin = 0; begin < n_matches_; begin += kScreenBatch) {
     const CodePair* pairs = matches_.data() + begin;
@@ -185,10 +200,12 @@ void SieveSearch::decide(QueryBlock& block, const Queries& queries, Flow& flow) 
     }
     block.decide(decided_.data(), static_cast<int64_t>(decided_.size()));
     flow.decided += static_cast<int64_t>(decided_.size());
+    tally_.add(kDecidedPairs, static_cast<int64_t>(decided_.size()));
     active.erase(std::remove_if(active.begin(), active.end(),
                                 [&](int32_t q) { return first_[static_cast<size_t>(q)] < 0; }),
                  active.end());
   }
+  tally_.lap(kDecideTime);
   candidates_.clear();
 }
 
@@ -234,13 +251,13 @@ int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& all) {
       best = depth;
     }
   }
+  tally_.lap(kPrepareTime);
   return best;
 }
 
-// Rows that came through cost about this much where products of all rows cost `dense_cost`. The
-// first group is not asked for its matches: there are no limits yet, so all rows match.
-bool SieveSearch::hopeless(const Flow& flow, bool first_group) const {
-  const double matched = first_group ? 0.0 : kMatchCost * static_cast<double>(flow.matched);
+// Rows that came through cost about this much where products of all rows cost `dense_cost`.
+bool SieveSearch::hopeless(const Flow& flow) const {
+  const double matched = kMatchCost * static_cast<double>(flow.matched);
   const double decided = decide_cost(index_.dims) * static_cast<double>(flow.decided);
   return matched + decided > dense_cost(index_.dims) * static_cast<double>(flow.pairs);
 }

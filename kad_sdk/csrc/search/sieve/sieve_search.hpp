@@ -10,12 +10,13 @@
 #include "search/sieve/query_order.hpp"
 #include "search/sieve/sieve.hpp"
 #include "search/sieve/sieve_pass.hpp"
+#include "search/statistics.hpp"
 
 namespace kad {
 
 class SieveSearch {
  public:
-  SieveSearch(const kad_index& index, const CodeKernels& codes);
+  SieveSearch(const kad_index& index, const CodeKernels& codes, Tally& tally);
 
   /// Find the nearest rows of the block's queries. Returns those it left, because one of them is of
   /// extreme size or because so much comes through that products of all rows are cheaper; the
@@ -31,7 +32,7 @@ class SieveSearch {
     int32_t next;  // the query's candidate before this one, or -1
   };
 
-  struct Flow {  // what came through, of `pairs` pairs of a query and a row
+  struct Flow {  // what came through one pass, of `pairs` pairs of a query and a row
     int64_t pairs = 0;
     int64_t matched = 0;
     int64_t decided = 0;
@@ -46,11 +47,12 @@ class SieveSearch {
   void decide(QueryBlock& block, const Queries& queries, Flow& flow);
   void sort_candidates(int32_t query);
   int64_t best_depth(const QueryBlock& block, const Queries& queries);
-  bool hopeless(const Flow& flow, bool first_group) const;
+  bool hopeless(const Flow& flow) const;
 
   const kad_index& index_;
   const Sieve& sieve_;
   const CodeKernels& codes_;
+  Tally& tally_;
   std::vector<float> coordinates_;   // (n, width)
   std::vector<float> errors_;        // (n,) of the coordinates
   std::vector<Rests> rests_;         // (n,)

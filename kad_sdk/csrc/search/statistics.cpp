@@ -1,0 +1,62 @@
+#include "search/statistics.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+#include "base/guard.hpp"
+#include "search/index.hpp"
+
+namespace kad {
+namespace {
+
+static_assert(sizeof(kad_search_stats) == 8 + kCounts * sizeof(int64_t),
+              "one field for each of the counts");
+
+// Fill as much of a caller's struct as that version of it has.
+template <class Struct>
+void hand_out(const Struct& filled, Struct* out, size_t smallest, const char* name) {
+  check_struct_size(out->struct_size, smallest, name);
+  const uint32_t size = out->struct_size;
+  std::memcpy(out, &filled, std::min<size_t>(size, sizeof(filled)));
+  out->struct_size = size;
+}
+
+}  // namespace
+}  // namespace kad
+
+extern "C" {
+
+kad_status kad_index_stats(const kad_index* index, kad_search_stats* out_stats) {
+  return kad::guard([&] {
+    kad::check_pointer(index, "index");
+    kad::check_pointer(out_stats, "out_stats");
+    kad_search_stats stats = {};
+    int64_t values[kad::kCounts];
+    for (int32_t i = 0; i < kad::kCounts; ++i) {
+      values[i] = index->totals.of(static_cast<kad::Count>(i));
+    }
+    std::memcpy(&stats.queries, values, sizeof(values));
+    kad::hand_out(stats, out_stats, offsetof(kad_search_stats, dense_ns) + sizeof(stats.dense_ns),
+                  "kad_search_stats");
+  });
+}
+
+kad_status kad_index_info(const kad_index* index, kad_index_facts* out_facts) {
+  return kad::guard([&] {
+    kad::check_pointer(index, "index");
+    kad::check_pointer(out_facts, "out_facts");
+    kad_index_facts facts = {};
+    facts.rows = index->rows;
+    facts.dims = index->dims;
+    facts.bytes = index->bytes();
+    if (index->sieve) {
+      facts.narrow_dims = kad::kDepths[index->sieve->n_depths() - 1];
+      facts.wide_dims = index->sieve->width();
+    }
+    kad::hand_out(facts, out_facts, offsetof(kad_index_facts, bytes) + sizeof(facts.bytes),
+                  "kad_index_facts");
+  });
+}
+
+}  // extern "C"

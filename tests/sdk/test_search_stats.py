@@ -1,0 +1,84 @@
+"""What an index tells about itself and its work."""
+
+from dataclasses import astuple, fields
+
+import numpy as np
+import pytest
+
+from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.search import SearchIndex, SearchStats
+
+ROWS, DIMS, QUERIES = 2000, 96, 300
+
+
+def flat(seed, n):
+    """Points in a few dimensions with a little noise: codes leave few rows."""
+    rng = np.random.default_rng(seed)
+    basis = np.random.default_rng(1).normal(size=(5, DIMS))
+    return (rng.normal(size=(n, 5)) @ basis + 0.01 * rng.normal(size=(n, DIMS))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def index():
+    with SearchIndex(flat(2, ROWS), threads=1) as index:
+        yield index
+
+
+def test_a_new_index_has_done_nothing():
+    with SearchIndex(flat(2, ROWS)) as index:
+        assert set(astuple(index.stats())) == {0}
+
+
+def test_info(index):
+    info = index.info()
+    assert (info.rows, info.dims) == (ROWS, DIMS)
+    assert 32 <= info.narrow_dims <= DIMS
+    assert 32 <= info.wide_dims <= DIMS
+    assert ROWS * (info.narrow_dims + 2 * info.wide_dims) < info.bytes < 1.6 * ROWS * DIMS * 4
+
+
+def test_a_small_bank_has_no_codes():
+    with SearchIndex(flat(2, 50)) as index:
+        index.query(flat(3, 7), k=2)
+        info, stats = index.info(), index.stats()
+    assert (info.narrow_dims, info.wide_dims) == (0, 0)
+    assert (stats.queries, stats.dense_queries, stats.dense_pairs) == (7, 7, 7 * 50)
+    assert stats.dense_decided_pairs >= 14
+    assert stats.narrow_pairs == stats.wide_pairs == stats.decided_pairs == 0
+    assert stats.dense_ns > 0
+
+
+def test_stages_leave_fewer_and_fewer_pairs():
+    with SearchIndex(flat(2, ROWS), threads=1) as index:
+        index.query(flat(3, QUERIES), k=1)
+        stats = index.stats()
+        narrow_dims = index.info().narrow_dims
+    assert (stats.queries, stats.dense_queries, stats.dense_pairs) == (QUERIES, 0, 0)
+    assert stats.narrow_pairs == QUERIES * ROWS
+    assert 32 * stats.narrow_pairs <= stats.narrow_products <= narrow_dims * stats.narrow_pairs
+    assert stats.narrow_pairs > 4 * stats.wide_pairs
+    assert stats.wide_pairs > stats.decided_pairs >= QUERIES
+    assert min(stats.prepare_ns, stats.narrow_ns, stats.wide_ns, stats.decide_ns) > 0
+
+
+def test_counts_add_up_over_calls_and_threads(index):
+    before = index.stats()
+    index.query(flat(3, QUERIES), k=1)
+    once = index.stats()
+    index.query(flat(3, QUERIES), k=1)
+    twice = index.stats()
+    counts = [f.name for f in fields(SearchStats) if not f.name.endswith("_ns")]
+    for name in counts:
+        first, second, third = (getattr(s, name) for s in (before, once, twice))
+        assert third - second == second - first
+    index.query(flat(3, QUERIES), k=1, threads=2)
+    assert index.stats().queries - twice.queries == QUERIES
+
+
+def test_a_closed_index_tells_nothing():
+    index = SearchIndex(flat(2, 50))
+    index.close()
+    with pytest.raises(InvalidArgumentError, match="closed"):
+        index.stats()
+    with pytest.raises(InvalidArgumentError, match="closed"):
+        index.info()
