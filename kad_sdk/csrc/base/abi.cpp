@@ -64,6 +64,34 @@ const char* kad_status_name(kad_status status) {
       return "KAD_ERROR_TOO_SMALL";
     case KAD_ERROR_INTERNAL:
       return "KAD_ERROR_INTERNAL";
+    case KAD_ERROR_ARTIFACT_NOT_FOUND:
+      return "KAD_ERROR_ARTIFACT_NOT_FOUND";
+    case KAD_ERROR_ARTIFACT_VERSION:
+      return "KAD_ERROR_ARTIFACT_VERSION";
+    case KAD_ERROR_ARTIFACT_MANIFEST:
+      return "KAD_ERROR_ARTIFACT_MANIFEST";
+    case KAD_ERROR_ARTIFACT_LISTING:
+      return "KAD_ERROR_ARTIFACT_LISTING";
+    case KAD_ERROR_ARTIFACT_SIZE:
+      return "KAD_ERROR_ARTIFACT_SIZE";
+    case KAD_ERROR_ARTIFACT_HASH:
+      return "KAD_ERROR_ARTIFACT_HASH";
+    case KAD_ERROR_ARTIFACT_TENSORS:
+      return "KAD_ERROR_ARTIFACT_TENSORS";
+    case KAD_ERROR_ARTIFACT_NETWORK:
+      return "KAD_ERROR_ARTIFACT_NETWORK";
+    case KAD_ERROR_ARTIFACT_UNSUPPORTED:
+      return "KAD_ERROR_ARTIFACT_UNSUPPORTED";
+    case KAD_ERROR_ONNXRUNTIME:
+      return "KAD_ERROR_ONNXRUNTIME";
+    case KAD_ERROR_PROVIDER:
+      return "KAD_ERROR_PROVIDER";
+    case KAD_ERROR_NETWORK:
+      return "KAD_ERROR_NETWORK";
+    case KAD_ERROR_ANNOTATION:
+      return "KAD_ERROR_ANNOTATION";
+    case KAD_ERROR_CANCELLED:
+      return "KAD_ERROR_CANCELLED";
     default:
       return "unknown status";
   }

@@ -52,7 +52,23 @@ enum {
   KAD_ERROR_UNSUPPORTED = 4,      /* this processor or build cannot do it */
   KAD_ERROR_BUFFER_TOO_SMALL = 5, /* call again with the count that was returned */
   KAD_ERROR_TOO_SMALL = 6,        /* an image or an active area is smaller than one tile */
-  KAD_ERROR_INTERNAL = 7          /* a defect of the library: please report it */
+  KAD_ERROR_INTERNAL = 7,         /* a defect of the library: please report it */
+
+  /* Only from kad/detector.h. */
+  KAD_ERROR_ARTIFACT_NOT_FOUND = 8, /* no such folder */
+  KAD_ERROR_ARTIFACT_VERSION = 9,   /* no artifact of kad-export, or one of another major version */
+  KAD_ERROR_ARTIFACT_MANIFEST = 10, /* manifest.json is unreadable, or a key or value is wrong */
+  KAD_ERROR_ARTIFACT_LISTING = 11,  /* a file is missing, superfluous, a link or a folder */
+  KAD_ERROR_ARTIFACT_SIZE = 12,     /* a file has not the size that the manifest says */
+  KAD_ERROR_ARTIFACT_HASH = 13,     /* a file has not the SHA-256 that the manifest says */
+  KAD_ERROR_ARTIFACT_TENSORS = 14,  /* a tensor file breaks its format or the manifest */
+  KAD_ERROR_ARTIFACT_NETWORK = 15,  /* the graph is unreadable, or differs from the manifest */
+  KAD_ERROR_ARTIFACT_UNSUPPORTED = 16, /* sound, but it needs what this library cannot do */
+  KAD_ERROR_ONNXRUNTIME = 17,          /* ONNX Runtime is not found, not loadable or too old */
+  KAD_ERROR_PROVIDER = 18,             /* the execution provider cannot be used here */
+  KAD_ERROR_NETWORK = 19,              /* the network failed while it ran */
+  KAD_ERROR_ANNOTATION = 20,           /* a rectangle leaves its image, or no tile is left */
+  KAD_ERROR_CANCELLED = 21             /* the caller ended the call */
 };
 
 KAD_API uint32_t kad_abi_version(void);
