@@ -22,18 +22,31 @@ from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kad_export.patchcore import PatchCoreNetwork
 
-__all__ = ["OPSET", "OnnxInfo", "OnnxOutput", "export_onnx", "fold_batch_norm"]
+__all__ = [
+    "INPUT",
+    "OPSET",
+    "OnnxInfo",
+    "OnnxOutput",
+    "export_onnx",
+    "fold_batch_norm",
+    "write_graph",
+]
 
 OPSET = 18
 """Default operator set; every operator used has been stable since then."""
 IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
 MAX_BYTES = 2**31 - 1  # of a single protocol buffer
 INPUT = "tiles"
+"""Name of the input of every graph."""
 METADATA_FIELDS = ("metadata_props", "doc_string")
+FOLDS = (
+    (nn.Conv2d, nn.BatchNorm2d, nn.utils.fusion.fuse_conv_bn_eval),
+    (nn.Linear, nn.BatchNorm1d, nn.utils.fusion.fuse_linear_bn_eval),
+)
 
 
 class OnnxOutput(NamedTuple):
@@ -88,38 +101,73 @@ def export_onnx(
     OutputError
         When the file cannot be written.
     """
-    if opset < OPSET:
-        raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
     outputs = tuple(
         OnnxOutput(name, channels, height, width)
         for name, channels, (height, width) in zip(
             network.layers, network.channels, network.map_sizes(tile), strict=True
         )
     )
-    model = _convert(network, tile, opset)
-    _strip(model)
-    _check(model, tile, outputs)
-    write_atomic(Path(path), model.SerializeToString(deterministic=True))
+    shapes = {output.name: tuple(output[1:]) for output in outputs}
+    write_graph(network, path, tile=tile, outputs=shapes, opset=opset)
     return OnnxInfo(INPUT, outputs, opset)
 
 
-def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Fold each batch norm into the convolution right before it, in place; needs eval mode.
+def write_graph(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    tile: int,
+    outputs: Mapping[str, tuple[int, ...]],
+    opset: int = OPSET,
+) -> None:
+    """Write any module of tiles as one checked ONNX file; `module` itself is left as it was.
 
-    Works on modules that register a convolution and its batch norm one after the other, as all
-    torchvision networks here do. It is computed in float64 and rounded once.
+    Parameters
+    ----------
+    module
+        In eval mode; takes float32 (B, 3, tile, tile).
+    path
+        File to write; it appears complete or not at all.
+    tile
+        Side of a tile, px.
+    outputs
+        Names of the outputs, in order, and their shapes behind the batch.
+    opset
+        Version of the operator set, 18 or newer.
+
+    Raises
+    ------
+    ExportError
+        As for `export_onnx`.
+    OutputError
+        When the file cannot be written.
+    """
+    if opset < OPSET:
+        raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
+    model = _convert(module, tile, opset, tuple(outputs))
+    _strip(model)
+    _check(model, tile, outputs)
+    write_atomic(Path(path), model.SerializeToString(deterministic=True))
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold each batch norm into the layer right before it, in place; needs eval mode.
+
+    Works on modules that register a convolution or a linear layer and its batch norm one after the
+    other, as all networks here do. It is computed in float64 and rounded once.
     """
     module.double()
     for parent in list(module.modules()):
         children = list(parent.named_children())
-        for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(parent, conv_name, nn.utils.fusion.fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity())
+        for (name, layer), (norm_name, norm) in itertools.pairwise(children):
+            for kind, norm_kind, fuse in FOLDS:
+                if isinstance(layer, kind) and isinstance(norm, norm_kind):
+                    setattr(parent, name, fuse(layer, norm))
+                    setattr(parent, norm_name, nn.Identity())
     return module.float()
 
 
-def _convert(network: PatchCoreNetwork, tile: int, opset: int) -> onnx.ModelProto:
+def _convert(network: nn.Module, tile: int, opset: int, names: tuple[str, ...]) -> onnx.ModelProto:
     folded = fold_batch_norm(copy.deepcopy(network))
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own; what it makes is checked below
@@ -130,7 +178,7 @@ def _convert(network: PatchCoreNetwork, tile: int, opset: int) -> onnx.ModelProt
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             opset_version=opset,
             input_names=[INPUT],
-            output_names=list(network.layers),
+            output_names=list(names),
             verbose=False,
         )
     return program.model_proto
@@ -149,7 +197,7 @@ def _strip(model: onnx.ModelProto) -> None:
     model.ir_version = IR_VERSION
 
 
-def _check(model: onnx.ModelProto, tile: int, outputs: tuple[OnnxOutput, ...]) -> None:
+def _check(model: onnx.ModelProto, tile: int, outputs: Mapping[str, tuple[int, ...]]) -> None:
     """Check the graph by ONNX's own rules and by ours."""
     if model.ByteSize() > MAX_BYTES:
         raise ExportError(f"the graph takes {model.ByteSize()} bytes, expected at most {MAX_BYTES}")
@@ -162,7 +210,7 @@ def _check(model: onnx.ModelProto, tile: int, outputs: tuple[OnnxOutput, ...]) -
         raise ExportError(f"the exported graph uses operators outside ONNX: {sorted(domains)}")
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         raise ExportError("the exported graph still holds batch norms: expected them to be folded")
-    expected = [(INPUT, (3, tile, tile))] + [(x.name, tuple(x[1:])) for x in outputs]
+    expected = [(INPUT, (3, tile, tile)), *outputs.items()]
     got = [_signature(value) for value in (*model.graph.input, *model.graph.output)]
     if got != expected:
         raise ExportError(

@@ -84,10 +84,10 @@ def exports(monkeypatch, converted, tmp_path, quick_options):
     """The same export by API and by command, each network converted to ONNX once for all tests."""
     convert = onnx_export._convert
 
-    def convert_once(network, tile, opset):
-        key = (network.backbone, network.layers, network.weights.sha256, tile, opset)
+    def convert_once(network, *settings):
+        key = (network.backbone, network.weights.sha256, *settings)
         if key not in converted:
-            converted[key] = convert(network, tile, opset)
+            converted[key] = convert(network, *settings)
         return copy.deepcopy(converted[key])
 
     monkeypatch.setattr(onnx_export, "_convert", convert_once)
