@@ -8,12 +8,15 @@ __all__ = [
     "BackboneError",
     "BatchDependenceError",
     "CalibrationError",
+    "CheckpointError",
     "DecisionFlipError",
+    "DensityError",
     "ExportError",
     "MemoryBudgetError",
     "OutputMismatchError",
     "ParityError",
     "ScoreMismatchError",
+    "TrainingError",
     "WeightsError",
 ]
 
@@ -36,6 +39,18 @@ class MemoryBudgetError(ExportError):
 
 class CalibrationError(ExportError):
     """A threshold cannot be calibrated from the tiles at hand by the method asked for."""
+
+
+class DensityError(ExportError):
+    """No density of normal tiles can be estimated from the embeddings at hand."""
+
+
+class CheckpointError(ExportError):
+    """A checkpoint cannot be read, or is of another network or another configuration."""
+
+
+class TrainingError(ExportError):
+    """A training cannot be started or cannot go on."""
 
 
 class ParityError(ExportError):
