@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kad_sdk.detector import Detector
-    from kad_sdk.manifest import Manifest
+    from kad_sdk.manifest import PatchCoreManifest
 
 __all__ = ["main"]
 
@@ -200,16 +200,20 @@ def _describe(detector: Detector) -> str:
 def inspect(artifact: Path, *, as_json: bool) -> None:
     """Check an artifact's files and print what it is."""
     from kad_sdk.artifact import Artifact
+    from kad_sdk.errors import ArtifactError
+    from kad_sdk.manifest import PatchCoreManifest
 
     manifest = Artifact.open(artifact).manifest
     if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
+    if not isinstance(manifest, PatchCoreManifest):
+        raise ArtifactError(f"{artifact}: method {manifest.method!r} cannot be shown yet")
     for name, value in _facts(manifest):
         click.echo(f"{name:<14}{value}")
 
 
-def _facts(manifest: Manifest) -> list[tuple[str, str]]:
+def _facts(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
     network, prep, core = manifest.network, manifest.preprocessing, manifest.patchcore
     bank, tau = manifest.bank, manifest.thresholds
     size = sum(entry.size for entry in manifest.files.values())

@@ -12,9 +12,10 @@ import numpy as np
 
 from kad_sdk._native import NativeIndex
 from kad_sdk.annotations import find_annotation
-from kad_sdk.artifact import Artifact
+from kad_sdk.artifact import Artifact, PatchCoreArtifact
 from kad_sdk.errors import (
     AnnotationError,
+    ArtifactError,
     ImageReadError,
     ImageTooSmallError,
     InvalidArgumentError,
@@ -64,7 +65,7 @@ class Detector:
 
     def __init__(
         self,
-        artifact: Artifact,
+        artifact: PatchCoreArtifact,
         session: NetworkSession,
         *,
         threads: int,
@@ -138,6 +139,8 @@ class Detector:
                 f"threads and batch: expected at least 1, got {threads} and {batch}"
             )
         artifact = Artifact.open(path)
+        if not isinstance(artifact, PatchCoreArtifact):
+            raise ArtifactError(f"{path}: method {artifact.manifest.method!r} cannot be scored yet")
         session = NetworkSession(
             artifact.network,
             provider=provider,

@@ -93,7 +93,8 @@ def decode(kind: Any, value: Any, path: str = "", *, allow_unknown: bool = False
         if value is not None:
             value = decode(_option(kind, value), value, path, allow_unknown=allow_unknown)
     elif origin is Literal:
-        if not isinstance(value, str) or value not in get_args(kind):
+        # Exactly of that type: True is no 1 here, nor is 1.0.
+        if not any(type(value) is type(one) and value == one for one in get_args(kind)):
             raise expected(path, " or ".join(map(repr, get_args(kind))), value)
     elif kind is Any:
         _check_free(value, path)

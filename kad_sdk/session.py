@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kad_sdk.manifest import Manifest
+    from kad_sdk.manifest import PatchCoreManifest
 
 __all__ = ["PROVIDERS", "NetworkSession", "default_threads"]
 
@@ -140,7 +140,7 @@ class NetworkSession:
                 "or score with provider 'cpu'."
             )
 
-    def check(self, manifest: Manifest) -> None:
+    def check(self, manifest: PatchCoreManifest) -> None:
         """Compare the graph's input and outputs with the manifest.
 
         Raises

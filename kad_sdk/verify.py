@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kad_sdk._native import NativeIndex, cpu_level, preprocess
-from kad_sdk.artifact import Artifact
+from kad_sdk.artifact import Artifact, PatchCoreArtifact
+from kad_sdk.errors import ArtifactError
 from kad_sdk.session import NetworkSession, default_threads
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def verify_artifact(
     """
     threads = default_threads() if threads is None else threads
     artifact = Artifact.open(path)
+    if not isinstance(artifact, PatchCoreArtifact):
+        raise ArtifactError(f"{path}: method {artifact.manifest.method!r} cannot be verified yet")
     manifest, golden = artifact.manifest, artifact.golden()
     session = NetworkSession(
         artifact.network,

@@ -41,10 +41,10 @@ PACKAGES = (
 )
 
 
-def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.Network:
+def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.BaseMapNetwork:
     """Give the manifest's entry of the network."""
     weights = network.weights
-    return schema.Network(
+    return schema.BaseMapNetwork(
         file=NETWORK_FILE,
         backbone=network.backbone,
         layers=network.layers,
@@ -118,7 +118,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summary(manifest: schema.Manifest, console: Silent) -> list[tuple[str, str]]:
+def summary(manifest: schema.PatchCoreManifest, console: Silent) -> list[tuple[str, str]]:
     """Give the rows of the final table."""
     network, bank, tau = manifest.network, manifest.bank, manifest.thresholds
     gate = manifest.verification

@@ -15,6 +15,7 @@ from kad_export.budget import BankSettings, scratch_folder
 from kad_export.calibrate import DEFAULT_THRESHOLD, Calibration, ThresholdMethod, calibrate
 from kad_export.data import load_board
 from kad_export.describe import (
+    BANK_FILE,
     GOLDEN_FILE,
     NETWORK_FILE,
     describe_bank,
@@ -135,7 +136,7 @@ def export_patchcore(
     console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
     with console.step("parity gate"):
         expected, figures = _verify(golden, fitted, calibration)
-    manifest = schema.Manifest(
+    manifest = schema.PatchCoreManifest(
         created_by=versions(),
         network=describe_network(module, network.onnx),
         preprocessing=preprocessing,
@@ -143,7 +144,7 @@ def export_patchcore(
         map=_map_settings(options),
         bank=describe_bank(bank, boards, settings),
         thresholds=describe_thresholds(calibration, options.board_score),
-        golden=schema.Golden(GOLDEN_FILE, len(golden), TOLERANCE),
+        golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), TOLERANCE),
         training=describe_training(dataset, boards),
         verification=figures,
     )
@@ -151,9 +152,7 @@ def export_patchcore(
         path = write_artifact(
             target,
             manifest,
-            network=network.graph,
-            bank=bank.tensors(),
-            golden=expected,
+            {NETWORK_FILE: network.graph, BANK_FILE: bank.tensors(), GOLDEN_FILE: expected},
             replace=options.force,
         )
         written = Artifact.open(path)  # as a reader will: every check passes

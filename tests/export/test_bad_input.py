@@ -30,7 +30,7 @@ from kad_export.pipeline import export_patchcore
 from kad_export.weights import load_weights
 from PIL import Image
 
-from kad_sdk import artifact
+from kad_sdk import artifact, artifact_folder
 from kad_sdk.artifact import Artifact
 from kad_sdk.errors import (
     AnnotationError,
@@ -380,7 +380,11 @@ MOMENTS = {
     "converting": (onnx_export, "_convert", _press),
     "selecting the bank": (pipeline, "build_bank", _press),
     "calibrating": (pipeline, "_calibrate", _press),
-    "writing": (artifact, "write_synced", _press_between_files(artifact.write_synced)),
+    "writing": (
+        artifact_folder,
+        "write_synced",
+        _press_between_files(artifact_folder.write_synced),
+    ),
 }
 
 
@@ -407,10 +411,10 @@ def test_ctrl_c_between_the_renames_of_a_replacement(
 ):
     old = shutil.copytree(small_artifact, tmp_path / "x.kad")
     opened, rename = Artifact.open(old), type(old).rename
-    parts = {
-        "network": opened.network,
-        "bank": read_tensors(old / "bank.safetensors"),
-        "golden": read_tensors(old / "golden.safetensors"),
+    files = {
+        "network.onnx": opened.network,
+        "bank.safetensors": read_tensors(old / "bank.safetensors"),
+        "golden.safetensors": read_tensors(old / "golden.safetensors"),
     }
 
     def rename_and_press(self, to):
@@ -420,7 +424,7 @@ def test_ctrl_c_between_the_renames_of_a_replacement(
     before = snapshot(tmp_path)
     monkeypatch.setattr(type(old), "rename", rename_and_press)
     with pytest.raises(KeyboardInterrupt):
-        artifact.write_artifact(old, opened.manifest, **parts, replace=True)
+        artifact.write_artifact(old, opened.manifest, files, replace=True)
     assert snapshot(tmp_path) == before
 
 

@@ -14,13 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 from kad_sdk.artifact import write_artifact
 from kad_sdk.manifest import (
     Bank,
+    BaseMapNetwork,
     Coreset,
-    Golden,
-    Manifest,
     MapSettings,
-    Network,
     NetworkOutput,
     PatchCore,
+    PatchCoreGolden,
+    PatchCoreManifest,
     Preprocessing,
     Thresholds,
     Tolerance,
@@ -111,20 +111,18 @@ def _tile_score(
 class Tiny:
     """What :func:`write_artifact` takes, and the NumPy implementation it was made with."""
 
-    manifest: Manifest
+    manifest: PatchCoreManifest
     network: bytes
     bank: dict[str, NDArray[Any]]
     golden: dict[str, NDArray[Any]]
 
     def write(self, path: Path, **options: Any) -> Path:
-        return write_artifact(
-            path,
-            options.pop("manifest", self.manifest),
-            network=options.pop("network", self.network),
-            bank=options.pop("bank", self.bank),
-            golden=options.pop("golden", self.golden),
-            **options,
-        )
+        files = {
+            "network.onnx": options.pop("network", self.network),
+            "bank.safetensors": options.pop("bank", self.bank),
+            "golden.safetensors": options.pop("golden", self.golden),
+        }
+        return write_artifact(path, options.pop("manifest", self.manifest), files, **options)
 
     def score(self, tiles: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Distances (B, P) and scores (B,) of RGB tiles, in NumPy but for the network itself."""
@@ -196,14 +194,14 @@ def tiny() -> Tiny:
     return Tiny(_manifest(tau), network, tensors, golden)
 
 
-def _manifest(tau: float) -> Manifest:
+def _manifest(tau: float) -> PatchCoreManifest:
     outputs = tuple(
         NetworkOutput(f"base_map_{i}", channels, side, side)
         for i, (channels, side) in enumerate(zip(CHANNELS, SIDES, strict=True))
     )
-    return Manifest(
+    return PatchCoreManifest(
         created_by={"kad-sdk": "0.1.0"},
-        network=Network(
+        network=BaseMapNetwork(
             file="network.onnx",
             backbone="tiny",
             layers=("layer2", "layer3"),
@@ -233,7 +231,7 @@ def _manifest(tau: float) -> Manifest:
             coreset=Coreset("random", 0.08, None, None, None, 512, 11, 0.5),
         ),
         thresholds=Thresholds("map-peak", tau, 0.1, 0.3, 0.1, "fixed", 8, 4),
-        golden=Golden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
+        golden=PatchCoreGolden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
         training=Training("folder", 2, 8, "0" * 64),
         verification={"scores": {"max_abs": 0.0}},
     )

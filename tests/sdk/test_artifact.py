@@ -134,16 +134,16 @@ def test_a_folder_that_is_no_artifact_is_never_replaced(tiny, tmp_path):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_nothing_is_left_when_writing_fails(tiny, tmp_path, monkeypatch, error):
-    from kad_sdk import artifact
+    from kad_sdk import artifact_folder
 
-    write = artifact.write_synced
+    write = artifact_folder.write_synced
 
     def fail(path, *parts):
         write(path, *parts)
         if path.name == "golden.safetensors":
             raise error
 
-    monkeypatch.setattr(artifact, "write_synced", fail)
+    monkeypatch.setattr(artifact_folder, "write_synced", fail)
     expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match="No space left" if isinstance(error, OSError) else None):
         tiny.write(tmp_path / "x.kad")

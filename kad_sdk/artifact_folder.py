@@ -1,0 +1,160 @@
+"""The folder of an artifact: exactly the listed files, each of the listed hash; whole or not there.
+
+Nothing here knows what the files hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from typing import TYPE_CHECKING
+
+from kad_sdk.errors import ArtifactCorruptError, ArtifactError, OutputError
+from kad_sdk.manifest import MANIFEST_LIMIT_BYTES, FileEntry
+from kad_sdk.storage import map_file, sync_folder, write_synced, writing
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = [
+    "MANIFEST",
+    "check_listing",
+    "check_target",
+    "file_entry",
+    "read_checked",
+    "read_manifest",
+    "write_folder",
+]
+
+MANIFEST = "manifest.json"
+
+
+def read_manifest(path: Path) -> bytes:
+    """Read the manifest of the artifact `path`, unparsed."""
+    if not path.is_dir():
+        raise ArtifactError(
+            f"{path}: expected an artifact, a folder NAME.kad; there is none: "
+            "give the path of one that kad-export made"
+        )
+    file = path / MANIFEST
+    try:
+        status = file.lstat()
+    except OSError as error:
+        raise ArtifactCorruptError(
+            f"{file}: cannot be read: {error.strerror}; a folder without it is not an artifact"
+        ) from error
+    _check_regular(file, status)
+    if status.st_size > MANIFEST_LIMIT_BYTES:
+        raise ArtifactCorruptError(
+            f"{file}: expected at most {MANIFEST_LIMIT_BYTES} bytes, got {status.st_size}"
+        )
+    return bytes(_map(file))
+
+
+def _check_regular(file: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactCorruptError(
+            f"{file}: expected a regular file; links and folders are not allowed in an artifact"
+        )
+
+
+def _map(file: Path) -> mmap.mmap | bytes:
+    try:
+        return map_file(file)
+    except OSError as error:
+        raise ArtifactCorruptError(f"{file}: cannot be opened: {error.strerror}") from error
+
+
+def check_listing(path: Path, files: Mapping[str, FileEntry]) -> None:
+    """Check that the folder holds the listed files, at the listed sizes, and no others."""
+    listed = {MANIFEST, *files}
+    with os.scandir(path) as entries:
+        found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+    for name, status in sorted(found.items()):
+        if name not in listed:
+            raise ArtifactCorruptError(
+                f"{path / name}: is not listed in the manifest; remove it, or copy the artifact "
+                "again"
+            )
+        _check_regular(path / name, status)
+    for name, entry in sorted(files.items()):
+        if name not in found:
+            raise ArtifactCorruptError(
+                f"{path / name}: is listed in the manifest but is missing; copy the artifact again"
+            )
+        if found[name].st_size != entry.size:
+            raise ArtifactCorruptError(
+                f"{path / name}: expected {entry.size} bytes, got {found[name].st_size}: the "
+                "file was changed or cut off; copy the artifact again"
+            )
+
+
+def read_checked(file: Path, entry: FileEntry) -> mmap.mmap | bytes:
+    """Map a file and hash the mapping, so that what was checked is what is used."""
+    data = _map(file)
+    digest = hashlib.sha256(data).hexdigest()
+    if len(data) != entry.size or digest != entry.sha256:
+        raise ArtifactCorruptError(
+            f"{file}: expected SHA-256 {entry.sha256}, got {digest}: the file was changed; copy "
+            "the artifact again"
+        )
+    return data
+
+
+def check_target(path: Path, *, replace: bool) -> None:
+    """Refuse to write over what is there, but for an artifact that may be replaced."""
+    if not os.path.lexists(path):
+        return
+    if not replace:
+        raise OutputError(f"{path} exists already: remove it, choose another name, or use --force")
+    if path.is_symlink() or not (path / MANIFEST).is_file():
+        raise OutputError(f"{path} exists and is not an artifact, so it is not replaced")
+
+
+def file_entry(content: Sequence[bytes | memoryview]) -> FileEntry:
+    """Give size and SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(part)
+    return FileEntry(size=sum(len(part) for part in content), sha256=digest.hexdigest())
+
+
+def write_folder(path: Path, parts: Mapping[str, Sequence[bytes | memoryview]]) -> None:
+    """Write files (name to content) as the folder `path`, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or the place cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with writing(path):
+        try:
+            temporary.mkdir()
+            for name, content in parts.items():
+                write_synced(temporary / name, *content)
+            sync_folder(temporary)
+            _move_into_place(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_into_place(temporary: Path, path: Path) -> None:
+    """Rename the new folder to its name, setting an old one aside for that moment."""
+    aside = temporary.with_suffix(".old")
+    try:
+        if path.exists():
+            path.rename(aside)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:  # looks at what is there: Ctrl-C may come between any two of these lines
+        if aside.exists():
+            if path.exists():
+                shutil.rmtree(aside, ignore_errors=True)
+            else:
+                aside.rename(path)
