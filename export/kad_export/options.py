@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["BOARD_SCORES", "N_NEIGHBORS", "PatchCoreOptions"]
+__all__ = ["BOARD_SCORES", "N_NEIGHBORS", "PatchCoreOptions", "is_resize"]
 
 N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
@@ -95,7 +95,7 @@ class PatchCoreOptions:
             "batch": (self.batch >= 1, "at least 1 tile"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1"),
             "resize": (
-                _is_resize(self.resize),
+                is_resize(self.resize),
                 "None, (height, width) of 1 to 65536 px, or a factor (float) above 0, at most 8",
             ),
             "memory_bytes": (self.memory_bytes >= 1, "at least 1 byte"),
@@ -115,7 +115,8 @@ class PatchCoreOptions:
         ThresholdMethod.parse(self.threshold)
 
 
-def _is_resize(value: object) -> bool:
+def is_resize(value: object) -> bool:
+    """Whether `value` is a size (height, width), a factor, or None."""
     if isinstance(value, tuple):
         return len(value) == 2 and all(isinstance(v, int) and 1 <= v <= 65536 for v in value)
     return value is None or (isinstance(value, float) and 0 < value <= 8)
