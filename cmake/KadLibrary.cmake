@@ -2,8 +2,8 @@
 
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
-    base/abi.cpp base/level.cpp base/zero_memory.cpp image/image.cpp image/preprocess.cpp
-    image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
+    base/abi.cpp base/level.cpp base/zero_memory.cpp density/density.cpp image/image.cpp
+    image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
     search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
     search/statistics.cpp search/sieve/code_scalar.cpp search/sieve/projection.cpp
     search/sieve/query_block.cpp search/sieve/query_order.cpp search/sieve/sieve.cpp

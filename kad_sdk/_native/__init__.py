@@ -8,6 +8,7 @@ environment variable ``KAD_LIBRARY`` names; it is opened at the first call.
 from kad_sdk._native.abi import cpu_level, force_cpu_level, version
 from kad_sdk._native.arguments import default_threads
 from kad_sdk._native.board import NativeBoard, RegionRecord
+from kad_sdk._native.density import density_score
 from kad_sdk._native.images import plan_tiles, preprocess, resize_image
 from kad_sdk._native.search import NativeIndex, patch_features
 
@@ -17,6 +18,7 @@ __all__ = [
     "RegionRecord",
     "cpu_level",
     "default_threads",
+    "density_score",
     "force_cpu_level",
     "patch_features",
     "plan_tiles",

@@ -6,7 +6,7 @@ import ctypes
 import functools
 import os
 import sys
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,19 @@ class ScoreOptions(Struct):
     )
 
 
+class Density(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("kind", c_int32),
+        ("dims", c_int64),
+        ("mean", c_void_p),
+        ("cholesky", c_void_p),
+        ("samples", c_void_p),
+        ("n_samples", c_int64),
+        ("bandwidth", c_double),
+    )
+
+
 class BoardOptions(Struct):
     _fields_ = (
         ("struct_size", c_uint32),
@@ -160,6 +173,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_score_tiles": (
         *(c_void_p, _MAPS, POINTER(ScoreOptions), c_int32, c_void_p, c_void_p, c_void_p),
     ),
+    "kad_density_score": (POINTER(Density), c_void_p, c_int64, c_int32, c_void_p),
     "kad_board_create": (POINTER(BoardOptions), POINTER(c_void_p)),
     "kad_board_add": (c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int32),
     "kad_board_map": (c_void_p, c_int32, c_void_p),

@@ -84,6 +84,15 @@ static void structs(void) {
   FIELD(kad_score_options, neighbors);
   FIELD(kad_score_options, neighbor_columns);
   FIELD(kad_score_options, n_neighbors);
+  STRUCT(kad_density);
+  FIELD(kad_density, struct_size);
+  FIELD(kad_density, kind);
+  FIELD(kad_density, dims);
+  FIELD(kad_density, mean);
+  FIELD(kad_density, cholesky);
+  FIELD(kad_density, samples);
+  FIELD(kad_density, n_samples);
+  FIELD(kad_density, bandwidth);
   STRUCT(kad_board_options);
   FIELD(kad_board_options, struct_size);
   FIELD(kad_board_options, image_height);
@@ -150,6 +159,8 @@ static void values(void) {
   VALUE(KAD_REWEIGHT_NONE);
   VALUE(KAD_REWEIGHT_THESIS);
   VALUE(KAD_REWEIGHT_PAPER);
+  VALUE(KAD_DENSITY_GAUSSIAN);
+  VALUE(KAD_DENSITY_KERNEL);
 }
 
 int main(int argc, char** argv) {

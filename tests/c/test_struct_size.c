@@ -12,6 +12,7 @@ enum {
   FIRST_IMAGE = 32,
   FIRST_TILE_GRID = 56,
   FIRST_BASE_MAPS = 64,
+  FIRST_DENSITY = 56,
   FIRST_BOARD_OPTIONS = 32,
   FIRST_REGION = 64
 };
@@ -47,6 +48,12 @@ static kad_status resize(const void* image) {
 static kad_status make_features(const void* maps) {
   float out[1] = {0};
   return kad_patch_features(maps, 1, out);
+}
+
+static kad_status score_density(const void* density) {
+  const float embedding[1] = {3.0F};
+  float out[1] = {0};
+  return kad_density_score(density, embedding, 1, 1, out);
 }
 
 static void check_sizes(kad_status (*call)(const void*), const void* newest, size_t first,
@@ -94,6 +101,13 @@ static void test_inputs(void) {
                               .heights = one,
                               .widths = one};
   check_sizes(make_features, &maps, FIRST_BASE_MAPS, "kad_base_maps.struct_size");
+
+  const kad_density density = {.struct_size = sizeof(kad_density),
+                               .kind = KAD_DENSITY_GAUSSIAN,
+                               .dims = 1,
+                               .mean = values,
+                               .cholesky = values};
+  check_sizes(score_density, &density, FIRST_DENSITY, "kad_density.struct_size");
 
   const kad_board_options board = {.struct_size = sizeof(kad_board_options),
                                    .image_height = 8,

@@ -3,7 +3,8 @@
  * A board image passes through stages, each a function here:
  *
  *   kad_image_resize (optional)  ->  kad_tiles_plan  ->  kad_preprocess  ->  [network]
- *     ->  kad_score_tiles (exact nearest-neighbour search in the memory bank)
+ *     ->  kad_score_tiles (PatchCore: exact nearest-neighbour search in the memory bank)
+ *         or kad_density_score (CutPaste: distance of an embedding from the normal ones)
  *     ->  kad_board_add  ->  kad_board_map  ->  kad_board_regions (defect regions)
  *
  * Rules that hold for every function:
@@ -269,6 +270,32 @@ typedef struct kad_score_options {
 KAD_API kad_status kad_score_tiles(const kad_index* index, const kad_base_maps* maps,
                                    const kad_score_options* options, int32_t n_threads,
                                    float* out_dist, int64_t* out_index, float* out_score);
+
+/* ---- density --------------------------------------------------------------------------------- */
+
+enum {
+  KAD_DENSITY_GAUSSIAN = 0, /* |L^-1 (x - mean)|: the Mahalanobis distance */
+  /* sqrt(-2 b^2 log(1/S sum_i exp(-|x - x_i|^2 / (2 b^2)))), b the bandwidth: a kernel density
+   * estimate as a distance, 0 at the least */
+  KAD_DENSITY_KERNEL = 1
+};
+
+/* Where the embeddings of normal tiles lie. The other kind's fields are ignored. */
+typedef struct kad_density {
+  uint32_t struct_size;
+  int32_t kind; /* KAD_DENSITY_* */
+  int64_t dims;
+  const float* mean;     /* gaussian: (dims,) */
+  const float* cholesky; /* gaussian: (dims, dims), L; diagonal above 0, nothing above it is used */
+  const float* samples;  /* kernel: (n_samples, dims), the x_i */
+  int64_t n_samples;
+  double bandwidth;
+} kad_density;
+
+/* CutPaste scores of embeddings (n, dims): their distance from the normal ones, out_score (n,).
+ * Computed in float64, in a fixed order. KAD_ERROR_NOT_FINITE names the first bad row. */
+KAD_API kad_status kad_density_score(const kad_density* density, const float* embeddings, int64_t n,
+                                     int32_t n_threads, float* out_score);
 
 /* ---- board map and regions ------------------------------------------------------------------- */
 
