@@ -70,7 +70,7 @@ class Progress:
 
     def __init__(self, console: Console | None, label: str, total: int, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._done = 0
+        self._done, self._note = 0, ""
         self._start = self._drawn = time.monotonic()
 
     def advance(self, n: int = 1) -> None:
@@ -84,6 +84,10 @@ class Progress:
             self._drawn = now
             self._console.draw(self.text(now - self._start))
 
+    def note(self, text: str) -> None:
+        """Show `text` behind the count from the next drawing on."""
+        self._note = f"  {text}"
+
     def text(self, seconds: float) -> str:
         """Draw the bar as it stands after ``seconds``."""
         share = min(1.0, self._done / max(1, self._total))
@@ -93,6 +97,7 @@ class Progress:
         return (
             f"{self._label:<22} [{bar:<{BAR_WIDTH}}] {self._done:,}/{self._total:,} {self._unit}"
             f"  {rate:,.1f} {self._unit}/s  {format_seconds(max(0.0, left))} left"
+            f"{self._note}"
         )
 
 
