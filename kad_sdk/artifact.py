@@ -22,6 +22,7 @@ from kad_sdk.artifact_folder import (
     write_folder,
 )
 from kad_sdk.artifact_layout import check_tensors, tensor_layouts
+from kad_sdk.density import NormalDensity
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.manifest import CutPasteManifest, Manifest, PatchCoreManifest
 from kad_sdk.tensors import encode_tensors, parse_tensors
@@ -197,18 +198,13 @@ class CutPasteArtifact(Artifact):
     ----------
     explain
         The bytes of the ONNX graph that gives Grad-CAM besides; None for the tile-score map.
-    mean, cholesky
-        (E,) and (E, E) float32: mean of the normal embeddings, and the lower Cholesky factor of
-        their shrunk covariance; None for a kernel density.
-    samples
-        (S, E) float32: embeddings of normal tiles; None for a Gaussian.
+    density
+        Where the embeddings of normal tiles lie.
     """
 
     manifest: CutPasteManifest
     explain: bytes | None
-    mean: NDArray[np.float32] | None
-    cholesky: NDArray[np.float32] | None
-    samples: NDArray[np.float32] | None
+    density: NormalDensity
 
     def golden(self) -> CutPasteGoldenTiles:
         """Give the golden tiles and what they must score."""
@@ -238,16 +234,14 @@ def _assemble(
         return PatchCoreArtifact(path, manifest, network, golden, **tensors[manifest.bank.file])
     if isinstance(manifest, CutPasteManifest):
         explain = manifest.cutpaste.explain_file
-        density = tensors[manifest.density.file]
+        kind, bandwidth = manifest.density.kind, manifest.density.bandwidth
         return CutPasteArtifact(
             path,
             manifest,
             network,
             golden,
             explain=None if explain is None else bytes(content[explain]),
-            mean=density.get("mean"),
-            cholesky=density.get("cholesky"),
-            samples=density.get("samples"),
+            density=NormalDensity(kind, bandwidth=bandwidth, **tensors[manifest.density.file]),
         )
     raise TypeError(f"expected the manifest of a method, got {type(manifest).__name__}")
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Layout", "Tensors", "check_tensors", "tensor_layouts"]
 
 Tensors: TypeAlias = "Mapping[str, NDArray[Any]]"
-Layout: TypeAlias = "dict[str, tuple[type[np.generic], tuple[int, ...]]]"  # name: dtype, shape
+# Name to dtype and shape; None is any length.
+Layout: TypeAlias = "dict[str, tuple[type[np.generic], tuple[int | None, ...]]]"
 
 
 def tensor_layouts(manifest: Manifest) -> dict[str, Layout]:
@@ -56,9 +57,8 @@ def check_tensors(tensors: Mapping[str, Tensors], manifest: Manifest, where: str
                 _check_finite(tensor, f"{where}{file}: tensor {key!r}")
     if isinstance(manifest, PatchCoreManifest):
         _check_indices(tensors[manifest.bank.file], manifest, f"{where}{manifest.bank.file}")
-    elif isinstance(manifest, CutPasteManifest) and manifest.density.kind == "gaussian":
-        factor = tensors[manifest.density.file]["cholesky"]
-        _check_factor(factor, f"{where}{manifest.density.file}: tensor 'cholesky'")
+    elif isinstance(manifest, CutPasteManifest):
+        _check_density(tensors[manifest.density.file], manifest, f"{where}{manifest.density.file}")
 
 
 def _bank_layout(manifest: PatchCoreManifest) -> Layout:
@@ -72,9 +72,9 @@ def _bank_layout(manifest: PatchCoreManifest) -> Layout:
 
 
 def _density_layout(manifest: CutPasteManifest) -> Layout:
-    E, S = manifest.cutpaste.embedding_dims, manifest.density.samples
+    E = manifest.cutpaste.embedding_dims
     if manifest.density.kind == "kernel":
-        return {"samples": (np.float32, (S, E))}
+        return {"samples": (np.float32, (None, E))}
     return {"mean": (np.float32, (E,)), "cholesky": (np.float32, (E, E))}
 
 
@@ -116,9 +116,13 @@ def _check_layout(tensors: Tensors, layout: Layout, name: str) -> None:
         )
     for key, (dtype, shape) in layout.items():
         tensor = tensors[key]
-        if tensor.dtype != dtype or tensor.shape != shape:
+        fits = len(shape) == tensor.ndim and all(
+            side in {None, given} for side, given in zip(shape, tensor.shape, strict=True)
+        )
+        if tensor.dtype != dtype or not fits:
+            wanted = str(shape).replace("None", "any")
             raise ArtifactCorruptError(
-                f"{name}: tensor {key!r}: expected {np.dtype(dtype)} {shape} by the manifest, got "
+                f"{name}: tensor {key!r}: expected {np.dtype(dtype)} {wanted} by the manifest, got "
                 f"{tensor.dtype} {tensor.shape}"
             )
 
@@ -145,6 +149,16 @@ def _check_indices(bank: Tensors, manifest: PatchCoreManifest, where: str) -> No
                 f"{where}: tensor {key!r}: expected values in 0..{end - 1}, "
                 f"got {tensor.min()}..{tensor.max()}"
             )
+
+
+def _check_density(tensors: Tensors, manifest: CutPasteManifest, where: str) -> None:
+    if manifest.density.kind == "gaussian":
+        _check_factor(tensors["cholesky"], f"{where}: tensor 'cholesky'")
+    elif not 1 <= len(tensors["samples"]) <= manifest.density.samples:
+        raise ArtifactCorruptError(
+            f"{where}: tensor 'samples': expected 1 to {manifest.density.samples} rows, as many as "
+            f"the density was fitted on at the most, got {len(tensors['samples'])}"
+        )
 
 
 def _check_factor(factor: NDArray[np.float32], where: str) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kad_sdk.detector import Detector
-    from kad_sdk.manifest import PatchCoreManifest
 
 __all__ = ["main"]
 
@@ -87,6 +86,7 @@ def _open(
     batch: int = 16,
     tile_threshold: float | None = None,
     map_threshold: float | None = None,
+    maps: bool = True,
 ) -> Detector:
     from kad_sdk._native import force_cpu_level
     from kad_sdk.detector import Detector
@@ -101,6 +101,7 @@ def _open(
         device_id=device_id,
         tile_threshold=tile_threshold,
         map_threshold=map_threshold,
+        maps=maps,
     )
 
 
@@ -113,7 +114,9 @@ def _open(
 @_BATCH
 @_TILE_THRESHOLD
 @_MAP_THRESHOLD
+@click.option("--maps/--no-maps", default=True, help="Scores alone take less time.")
 @click.option("--npy", is_flag=True, help="Write the map as float32 .npy too.")
+@click.option("--hot", is_flag=True, help="Write the map coloured from black to white too.")
 @click.option("--overlay/--no-overlay", default=True, help="Write the board with its regions.")
 @click.option("--heat", is_flag=True, help="Blend the map into the overlay.")
 @click.option(
@@ -129,7 +132,9 @@ def score(
     annotations: Path | None,
     out: Path,
     *,
+    maps: bool,
     npy: bool,
+    hot: bool,
     overlay: bool,
     heat: bool,
     max_overlay_side: int,
@@ -140,17 +145,20 @@ def score(
     Writes OUT/STEM.json, OUT/STEM_map.png (16 bits) and OUT/STEM_overlay.png for each board, and
     prints one line for each. A board that cannot be read or scored is reported and left out; the
     exit code is then 1. With --annotations every image has to be named there; without, all of an
-    image is scored, its surround and stickers too.
+    image is scored, its surround and stickers too. With --no-maps, for artifacts that decide boards
+    by their largest tile, the JSON alone is written, without regions.
     """
     from kad_sdk.annotations import read_annotations
     from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
 
+    if not maps and (npy or hot or heat):
+        raise click.UsageError("--npy, --hot and --heat show the map: leave --no-maps out")
     jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations), out)
     if annotations is None:
         _warn_of_annotations(images)
-    outputs = Outputs(out, npy, overlay, heat, max_overlay_side or None)
+    outputs = Outputs(out, maps, npy, hot, overlay, heat, max_overlay_side or None)
     summary = Summary()
-    with _open(artifact, **running) as detector:
+    with _open(artifact, maps=maps, **running) as detector:
         click.echo(f"{artifact.name}: {_describe(detector)}")
         for job in jobs:
             try:
@@ -200,51 +208,14 @@ def _describe(detector: Detector) -> str:
 def inspect(artifact: Path, *, as_json: bool) -> None:
     """Check an artifact's files and print what it is."""
     from kad_sdk.artifact import Artifact
-    from kad_sdk.errors import ArtifactError
-    from kad_sdk.manifest import PatchCoreManifest
+    from kad_sdk.facts import describe
 
     manifest = Artifact.open(artifact).manifest
     if as_json:
         click.echo(manifest.to_json(), nl=False)
         return
-    if not isinstance(manifest, PatchCoreManifest):
-        raise ArtifactError(f"{artifact}: method {manifest.method!r} cannot be shown yet")
-    for name, value in _facts(manifest):
+    for name, value in describe(manifest):
         click.echo(f"{name:<14}{value}")
-
-
-def _facts(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
-    network, prep, core = manifest.network, manifest.preprocessing, manifest.patchcore
-    bank, tau = manifest.bank, manifest.thresholds
-    size = sum(entry.size for entry in manifest.files.values())
-    resize = "native size" if prep.resize is None else f"resized to {_size_text(prep.resize)}"
-    denoise = "" if prep.denoise is None else f", denoised with h = {prep.denoise.h:g}"
-    weights = network.weights.name if network.weights.source != "imagenet" else "ImageNet"
-    return [
-        ("method", f"{manifest.method}, format {manifest.format_version}"),
-        ("network", f"{network.backbone} {'+'.join(network.layers)}, {weights} weights"),
-        ("", f"{network.precision}, ONNX opset {network.opset}"),
-        ("boards", f"{resize}{denoise}, normalised by {prep.normalisation} statistics"),
-        ("tiles", f"{prep.tile} px, stride {prep.stride} (fitted at {prep.train_stride})"),
-        ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
-        ("bank", f"{bank.rows:,} x {bank.dims} of {bank.coreset.candidates:,} patches"),
-        ("", f"{bank.coreset.method}, seed {bank.coreset.seed}, radius {bank.coreset.radius:.4g}"),
-        ("tile score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
-        ("board score", tau.board),
-        ("threshold", f"tiles {tau.tile:.6g}, map {tau.map:.6g}: {tau.method}"),
-        ("", f"found on {tau.samples:,} tiles"),
-        ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
-        ("", f"SHA-256 {manifest.training.fingerprint[:16]}..."),
-        ("golden tiles", f"{manifest.golden.count}, see `kad verify`"),
-        ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.created_by.items()))),
-        ("size", f"{size / 2**20:.1f} MiB; all hashes are right"),
-    ]
-
-
-def _size_text(resize: tuple[int, int] | float) -> str:
-    if isinstance(resize, tuple):
-        return f"{resize[0]} x {resize[1]} px"
-    return f"{100 * resize:g} % of their size"
 
 
 @main.command()

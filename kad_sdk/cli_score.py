@@ -9,23 +9,24 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kad_sdk.annotations import find_annotation
-from kad_sdk.detector import list_images
 from kad_sdk.errors import (
     AnnotationError,
     ImageReadError,
     ImageTooSmallError,
     InvalidArgumentError,
 )
-from kad_sdk.images import read_image
-from kad_sdk.render import map_npy, map_png, overlay_png, render_overlay
+from kad_sdk.images import list_images, read_image
+from kad_sdk.render import map_npy, map_png, picture_png, render_map, render_overlay
 from kad_sdk.scoring import Stopwatch
 from kad_sdk.storage import made_folder, write_together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from kad_sdk.annotations import Annotation
     from kad_sdk.detector import Detector
@@ -48,10 +49,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written for a board, and where."""
+    """What is written for a board besides its JSON, and where."""
 
     folder: Path
+    maps: bool
     npy: bool
+    hot: bool
     overlay: bool
     heat: bool
     max_side: int | None
@@ -150,22 +153,15 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
     timings = {**watch.ms, **result.timings_ms}
     base = outputs.folder / job.stem
     watch = Stopwatch()
-    files: dict[Path, list[bytes]] = {}
-    if outputs.overlay:
-        with watch.stage("overlay"):
-            picture = render_overlay(image, result, max_side=outputs.max_side, heat=outputs.heat)
-            files[_beside(base, "_overlay.png")] = [overlay_png(picture)]
-    high = 2 * result.map_threshold
-    with watch.stage("encode"):
-        files[_beside(base, "_map.png")] = [map_png(result.map, high=high)]
-        if outputs.npy:
-            files[_beside(base, "_map.npy")] = [map_npy(result.map)]
+    files = _pictures(image, result, base, outputs, watch) if outputs.maps else {}
     timings = {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
+    high = 2 * result.map_threshold
+    scale = {"file": _beside(base, "_map.png").name, "value_1": 0.0, "value_65535": high}
     content = {
         **result.to_dict(),
         "image": job.image.name,
         "timings_ms": {stage: round(ms, 3) for stage, ms in timings.items()},
-        "map": {"file": _beside(base, "_map.png").name, "value_1": 0.0, "value_65535": high},
+        "map": scale if outputs.maps else None,
         "provider": detector.provider,
         "device": detector.device,
         "precision": detector.precision,
@@ -175,6 +171,26 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
     with watch.stage("write"), made_folder(base.parent):
         write_together({**files, _beside(base, ".json"): [text.encode()]})
     return result, {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
+
+
+def _pictures(
+    image: NDArray[Any], result: Result, base: Path, outputs: Outputs, watch: Stopwatch
+) -> dict[Path, list[bytes]]:
+    """Make the files that show where; `watch` is told the stages ``overlay`` and ``encode``."""
+    files: dict[Path, list[bytes]] = {}
+    if outputs.overlay:
+        with watch.stage("overlay"):
+            picture = render_overlay(image, result, max_side=outputs.max_side, heat=outputs.heat)
+            files[_beside(base, "_overlay.png")] = [picture_png(picture)]
+    anomaly_map, high = result.need_map(), 2 * result.map_threshold
+    with watch.stage("encode"):
+        files[_beside(base, "_map.png")] = [map_png(anomaly_map, high=high)]
+        if outputs.npy:
+            files[_beside(base, "_map.npy")] = [map_npy(anomaly_map)]
+        if outputs.hot:
+            picture = render_map(result, max_side=outputs.max_side)
+            files[_beside(base, "_hot.png")] = [picture_png(picture)]
+    return files
 
 
 def _beside(base: Path, ending: str) -> Path:

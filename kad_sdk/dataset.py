@@ -17,7 +17,13 @@ import numpy as np
 
 from kad_sdk.annotations import Annotation, find_annotation, read_annotations
 from kad_sdk.errors import AnnotationError, DatasetError, InvalidArgumentError
-from kad_sdk.images import is_image_file, read_image
+from kad_sdk.images import (
+    GROUND_TRUTH_SUFFIX,
+    MASK_SUFFIX,
+    is_image_file,
+    is_mask_file,
+    read_image,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Dataset", "Sample", "read_mask", "resize_mask", "scan_dataset", "tile_labels"]
 
 ANNOTATIONS_NAME = "annotations.json"
-GROUND_TRUTH_SUFFIX = "_groundtruth.png"
 
 _LAYOUTS_HELP = (
     "expected train/ and test/ with board images, the MVTec AD layout (train/good/, test/<kind>/), "
@@ -245,7 +250,7 @@ def _images(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if is_image_file(path) and not path.name.endswith(GROUND_TRUTH_SUFFIX) and path.is_file()
+        if is_image_file(path) and not is_mask_file(path) and path.is_file()
     )
 
 
@@ -276,7 +281,7 @@ def _mvtec_samples(root: Path, split: Split) -> tuple[Sample, ...]:
 
 def _mvtec_sample(root: Path, split: Split, path: Path) -> Sample:
     kind = path.parent.name
-    mask = root / "ground_truth" / kind / f"{path.stem}_mask.png"
+    mask = root / "ground_truth" / kind / f"{path.stem}{MASK_SUFFIX}"
     return Sample(
         path=path,
         name=path.relative_to(root).as_posix(),
@@ -383,4 +388,4 @@ def _mask_help(sample: Sample) -> str:
     stem = Path(sample.name).stem
     if sample.kind == "unlabelled":
         return f"expected {stem}{GROUND_TRUTH_SUFFIX} beside it, black for a normal board"
-    return f"expected ground_truth/{sample.kind}/{stem}_mask.png"
+    return f"expected ground_truth/{sample.kind}/{stem}{MASK_SUFFIX}"

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from kad_sdk._native import NativeIndex
 from kad_sdk.annotations import find_annotation
-from kad_sdk.artifact import Artifact, PatchCoreArtifact
+from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
+from kad_sdk.cutpaste import CutPasteScorer
 from kad_sdk.errors import (
     AnnotationError,
-    ArtifactError,
-    ImageReadError,
     ImageTooSmallError,
     InvalidArgumentError,
     UnsupportedImageError,
 )
-from kad_sdk.images import is_image_file, read_image
+from kad_sdk.images import list_images, read_image
+from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.result import Nearest, Region, Result, TileScore
-from kad_sdk.scoring import BoardScorer, Stopwatch
-from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.scoring import Stopwatch
+from kad_sdk.session import default_threads
 
 if TYPE_CHECKING:
     import os
@@ -36,15 +35,13 @@ if TYPE_CHECKING:
 
     from kad_sdk._native import RegionRecord
     from kad_sdk.annotations import Annotation
-    from kad_sdk.scoring import BoardScores
+    from kad_sdk.scoring import BoardScorer, BoardScores
 
-__all__ = ["Detector", "list_images"]
-
-_MASK_SUFFIXES = ("_groundtruth.png", "_mask.png")
+__all__ = ["Detector"]
 
 
 class Detector:
-    """An opened artifact with its network and its search index.
+    """An opened artifact with its network and all that scores its tiles.
 
     Immutable once open: one detector may score in several threads at the same time. Use it as a
     context manager, or call :meth:`close`.
@@ -53,6 +50,8 @@ class Detector:
     ----------
     artifact
         The artifact, with its manifest.
+    maps
+        Whether maps and regions are made.
     provider, device, precision
         What the network really runs on, for example ``"cpu"``, ``"cpu"``, ``"fp32"``.
     threads, batch
@@ -65,34 +64,23 @@ class Detector:
 
     def __init__(
         self,
-        artifact: PatchCoreArtifact,
-        session: NetworkSession,
+        artifact: Artifact,
+        scorer: BoardScorer,
         *,
-        threads: int,
-        batch: int,
+        maps: bool,
         tile_threshold: float | None,
         map_threshold: float | None,
     ) -> None:
         thresholds = artifact.manifest.thresholds
-        self.artifact = artifact
-        self.threads, self.batch = threads, batch
+        self.artifact, self.maps = artifact, maps
+        self.threads, self.batch = scorer.threads, scorer.batch
         self.tile_threshold = _threshold("tile_threshold", tile_threshold, thresholds.tile)
         self.map_threshold = _threshold("map_threshold", map_threshold, thresholds.map)
         self._by_map = thresholds.board == "map-peak"
         self.threshold = self.map_threshold if self._by_map else self.tile_threshold
-        self.provider, self.device = session.provider, session.device
-        self.precision = session.precision
-        self._index = NativeIndex(artifact.bank, threads=threads)
-        self._scorer: BoardScorer | None = BoardScorer(
-            session,
-            self._index,
-            preprocessing=artifact.manifest.preprocessing,
-            patchcore=artifact.manifest.patchcore,
-            map_settings=artifact.manifest.map,
-            neighbors=artifact.neighbors,
-            threads=threads,
-            batch=batch,
-        )
+        self.provider, self.device = scorer.session.provider, scorer.session.device
+        self.precision = scorer.session.precision
+        self._scorer: BoardScorer | None = scorer
 
     @classmethod
     def open(
@@ -105,13 +93,14 @@ class Detector:
         device_id: int = 0,
         tile_threshold: float | None = None,
         map_threshold: float | None = None,
+        maps: bool = True,
     ) -> Detector:
         """Open an artifact.
 
         Parameters
         ----------
         path
-            The folder ``NAME.kad``.
+            The folder ``NAME.kad``, of any method.
         provider
             ``"cpu"``, ``"cuda"`` or ``"tensorrt"``: what runs the network. Never replaced by
             another.
@@ -123,6 +112,9 @@ class Detector:
             Which GPU.
         tile_threshold, map_threshold
             Used instead of the artifact's own, when given.
+        maps
+            False: scores alone, which takes less time: no map and no regions. The artifact must
+            decide boards by their largest tile then. CutPaste's Grad-CAM is not computed.
 
         Raises
         ------
@@ -131,7 +123,7 @@ class Detector:
         ProviderUnavailableError, MissingDependencyError
             The network cannot run as asked.
         InvalidArgumentError
-            An option is out of range.
+            An option is out of range, or boards cannot be decided without maps.
         """
         threads = default_threads() if threads is None else threads
         if threads < 1 or batch < 1:
@@ -139,29 +131,25 @@ class Detector:
                 f"threads and batch: expected at least 1, got {threads} and {batch}"
             )
         artifact = Artifact.open(path)
-        if not isinstance(artifact, PatchCoreArtifact):
-            raise ArtifactError(f"{path}: method {artifact.manifest.method!r} cannot be scored yet")
-        session = NetworkSession(
-            artifact.network,
-            provider=provider,
-            threads=threads,
-            device_id=device_id,
-            max_batch=batch,
-        )
-        session.check(artifact.manifest)
+        if not maps and artifact.manifest.thresholds.board == "map-peak":
+            raise InvalidArgumentError(
+                f"maps: {path} decides boards by the peak of their map, which is not made with "
+                "maps=False; open it with maps, or export it with --board-score largest-tile"
+            )
+        running = {"maps": maps, "threads": threads, "batch": batch}
         return cls(
             artifact,
-            session,
-            threads=threads,
-            batch=batch,
+            _open_scorer(artifact, provider=provider, device_id=device_id, **running),
+            maps=maps,
             tile_threshold=tile_threshold,
             map_threshold=map_threshold,
         )
 
     def close(self) -> None:
-        """Free the index and the network; no other thread may be scoring. Safe to call twice."""
+        """Free all that it holds; no other thread may be scoring. Safe to call twice."""
+        if self._scorer is not None:
+            self._scorer.close()
         self._scorer = None
-        self._index.close()
 
     def __enter__(self) -> Self:
         return self
@@ -207,14 +195,15 @@ class Detector:
         if self._scorer is None:
             raise InvalidArgumentError("this detector is closed; open the artifact again")
         if isinstance(image, np.ndarray):
-            return self._result(self._scorer.score(image, annotation, pixel_format), image.shape)
+            scores = self._scorer.score(image, annotation, pixel_format, keep_patches=False)
+            return self._result(scores, image.shape)
         if pixel_format is not None:
             raise InvalidArgumentError("pixel_format is for arrays; a file says its own")
         watch = Stopwatch()
         with watch.stage("read"):
             pixels = read_image(image)
         try:
-            scores = self._scorer.score(pixels, annotation)
+            scores = self._scorer.score(pixels, annotation, keep_patches=False)
         except (AnnotationError, ImageTooSmallError, UnsupportedImageError) as error:
             raise type(error)(f"{image}: {error}") from error
         result = self._result(scores, pixels.shape)
@@ -255,25 +244,28 @@ class Detector:
 
     def _result(self, scores: BoardScores, shape: tuple[int, ...]) -> Result:
         """Apply the thresholds, and bring map and regions to the image's own pixels."""
-        size, frame = (shape[0], shape[1]), (scores.map.shape[0], scores.map.shape[1])
+        size, frame = (shape[0], shape[1]), scores.frame
         watch = Stopwatch()
-        with watch.stage("regions"):
-            records = scores.board.regions(
-                scores.map,
-                threshold=self.map_threshold,
-                min_area_px=self.artifact.manifest.thresholds.min_region_area_px,
-            )
-            regions = tuple(self._region(record, size, frame) for record in records)
-            board_map = scores.map if size == frame else _resize_map(scores.map, size)
-            scores.board.close()
+        board_map, regions = scores.map, tuple[Region, ...]()
+        if scores.map is not None and scores.board is not None:
+            with watch.stage("regions"):
+                records = scores.board.regions(
+                    scores.map,
+                    threshold=self.map_threshold,
+                    min_area_px=self.artifact.manifest.thresholds.min_region_area_px,
+                )
+                regions = tuple(self._region(record, size, frame) for record in records)
+                board_map = scores.map if size == frame else _resize_map(scores.map, size)
+                scores.board.close()
         settings = self.artifact.manifest.thresholds
         tau, scale = self.tile_threshold, settings.tile_scale
         tiles = tuple(
             TileScore(x, y, score, _normalised(score, tau, scale), score >= tau)
             for (x, y), score in zip(scores.xy.tolist(), scores.scores.tolist(), strict=True)
         )
-        score = float(np.nanmax(scores.map) if self._by_map else scores.scores.max())
-        scale = settings.map_scale if self._by_map else settings.tile_scale
+        score, scale = float(scores.scores.max()), settings.tile_scale
+        if self._by_map and scores.map is not None:
+            score, scale = float(np.nanmax(scores.map)), settings.map_scale
         return Result(
             score=score,
             normalised_score=_normalised(score, self.threshold, scale),
@@ -287,6 +279,7 @@ class Detector:
             timings_ms={**scores.timings, **watch.ms},
             image_size=size,
             frame_size=frame,
+            embeddings=scores.tiles.embeddings,
         )
 
     def _region(
@@ -295,8 +288,6 @@ class Detector:
         size: tuple[int, int],
         frame: tuple[int, int],
     ) -> Region:
-        source_x, source_y = self.artifact.source_xy[record.bank_row].tolist()
-        image = self.artifact.manifest.bank.images[self.artifact.source_image[record.bank_row]]
         sy, sx = size[0] / frame[0], size[1] / frame[1]
         x, y = math.floor(record.x * sx), math.floor(record.y * sy)
         return Region(
@@ -308,8 +299,23 @@ class Detector:
             peak=record.peak,
             peak_xy=(int((record.peak_x + 0.5) * sx), int((record.peak_y + 0.5) * sy)),
             distance=record.distance,
-            nearest=Nearest(image, source_x, source_y),
+            nearest=self._nearest(record.bank_row),
         )
+
+    def _nearest(self, row: int) -> Nearest | None:
+        """Where a bank row came from; None for a method without a bank."""
+        if not isinstance(self.artifact, PatchCoreArtifact):
+            return None
+        x, y = self.artifact.source_xy[row].tolist()
+        return Nearest(self.artifact.manifest.bank.images[self.artifact.source_image[row]], x, y)
+
+
+def _open_scorer(artifact: Artifact, **running: Any) -> BoardScorer:
+    if isinstance(artifact, PatchCoreArtifact):
+        return PatchCoreScorer.open(artifact, **running)
+    if isinstance(artifact, CutPasteArtifact):
+        return CutPasteScorer.open(artifact, **running)
+    raise TypeError(f"expected the artifact of a method, got {type(artifact).__name__}")
 
 
 def _normalised(score: float, tau: float, scale: float) -> float:
@@ -335,24 +341,3 @@ def _resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDAr
     values[weight < 0.5] = np.nan
     np.divide(values, weight, out=values, where=weight >= 0.5)
     return np.asarray(values)
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the images in a folder and its subfolders, sorted; ground truth is left out.
-
-    Raises
-    ------
-    ImageReadError
-        There is no such folder, or no image in it.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise ImageReadError(f"{root}: no such folder")
-    found = sorted(
-        path
-        for path in root.rglob("*")
-        if is_image_file(path) and not path.name.endswith(_MASK_SUFFIXES) and path.is_file()
-    )
-    if not found:
-        raise ImageReadError(f"{root}: no images in this folder")
-    return found

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from kad_sdk import metrics, plots
 from kad_sdk.errors import DatasetError
+from kad_sdk.facts import summarise
 from kad_sdk.storage import made_folder, write_together
 from kad_sdk.tally import Row, Tally
 
@@ -87,7 +88,7 @@ def evaluate(
     with made_folder(folder):  # at once: that it cannot be made is not found out hours later
         tally = _score(detector, dataset, progress)
         figures = tally.figures()
-        figures["artifact"] = _artifact_facts(detector)
+        figures["artifact"] = summarise(detector.artifact)
         figures["data"] = _data_facts(dataset, tally.fingerprint.hexdigest())
         figures["runtime"] = _runtime_facts(detector)
         _write(folder, tally, figures, detector.map_threshold)
@@ -129,30 +130,6 @@ def _csv(rows: list[Row]) -> bytes:
         facts += [row.tile_scores.size, defects, *row.size]
         writer.writerow([*facts, f"{row.timings_ms['score_total']:.2f}"])
     return text.getvalue().encode()
-
-
-def _artifact_facts(detector: Detector) -> dict[str, Any]:
-    manifest = detector.artifact.manifest
-    return {
-        "name": detector.artifact.path.name,
-        "method": manifest.method,
-        "format_version": manifest.format_version,
-        "backbone": manifest.network.backbone,
-        "layers": list(manifest.network.layers),
-        "weights": manifest.network.weights.name,
-        "precision": manifest.network.precision,
-        "pooling": manifest.patchcore.pooling,
-        "reweighting": manifest.patchcore.reweighting,
-        "tile": manifest.preprocessing.tile,
-        "stride": manifest.preprocessing.stride,
-        "resize": manifest.preprocessing.resize,
-        "bank_rows": manifest.bank.rows,
-        "bank_dims": manifest.bank.dims,
-        "board_score": manifest.thresholds.board,
-        "threshold_method": manifest.thresholds.method,
-        "training_fingerprint": manifest.training.fingerprint,
-        "created_by": dict(manifest.created_by),
-    }
 
 
 def _runtime_facts(detector: Detector) -> dict[str, Any]:

@@ -18,15 +18,52 @@ if TYPE_CHECKING:
 
     Image = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
-__all__ = ["IMAGE_SUFFIXES", "full_scale", "is_image_file", "read_image"]
+__all__ = [
+    "GROUND_TRUTH_SUFFIX",
+    "IMAGE_SUFFIXES",
+    "MASK_SUFFIX",
+    "full_scale",
+    "is_image_file",
+    "is_mask_file",
+    "list_images",
+    "read_image",
+]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, that make a file of a data folder an image."""
+GROUND_TRUTH_SUFFIX, MASK_SUFFIX = "_groundtruth.png", "_mask.png"
+"""Endings of the names of ground truth: beside a board, and in the MVTec AD layout."""
 
 
 def is_image_file(path: Path) -> bool:
     """Tell by its name whether a file is an image; hidden files are not."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_mask_file(path: Path) -> bool:
+    """Tell by its name whether a file is ground truth."""
+    return path.name.endswith((GROUND_TRUTH_SUFFIX, MASK_SUFFIX))
+
+
+def list_images(folder: str | PathLike[str]) -> list[Path]:
+    """List the images in a folder and its subfolders, sorted; ground truth is left out.
+
+    Raises
+    ------
+    ImageReadError
+        There is no such folder, or no image in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ImageReadError(f"{root}: no such folder")
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if is_image_file(path) and not is_mask_file(path) and path.is_file()
+    )
+    if not found:
+        raise ImageReadError(f"{root}: no images in this folder")
+    return found
 
 
 def full_scale(image: Image) -> int:

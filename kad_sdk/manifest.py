@@ -28,6 +28,7 @@ from kad_sdk.manifest_entries import (
     FileEntry,
     FileName,
     Golden,
+    Graph,
     MapSettings,
     Network,
     NetworkOutput,
@@ -59,6 +60,7 @@ __all__ = [
     "Density",
     "FileEntry",
     "Golden",
+    "Graph",
     "Manifest",
     "MapSettings",
     "Network",
@@ -101,6 +103,10 @@ class Manifest:
     def named_files(self) -> tuple[str, ...]:
         """Give the names of the files that the manifest's entries name."""
         return (self.network.file, self.golden.file)
+
+    def _graph(self, file: str, outputs: Mapping[str, tuple[int, ...]]) -> Graph:
+        tile = self.preprocessing.tile
+        return Graph(file, self.network.input, (3, tile, tile), outputs)
 
     def check(self) -> None:
         """Check that the values agree with each other.
@@ -170,6 +176,11 @@ class PatchCoreManifest(Manifest):
     def named_files(self) -> tuple[str, ...]:  # noqa: D102 - as the base's
         return (*super().named_files(), self.bank.file)
 
+    def graph(self) -> Graph:
+        """Say what the network takes and gives."""
+        maps = {o.name: (o.channels, o.height, o.width) for o in self.network.outputs}
+        return self._graph(self.network.file, maps)
+
     def check(self) -> None:  # noqa: D102 - as the base's
         network, bank = self.network, self.bank
         layers = len(network.layers)
@@ -204,6 +215,19 @@ class CutPasteManifest(Manifest):
         explain = self.cutpaste.explain_file
         given = (*super().named_files(), self.density.file)
         return given if explain is None else (*given, explain)
+
+    def graph(self, *, explain: bool = False) -> Graph:
+        """Say what the network takes and gives; `explain`: the graph with Grad-CAM."""
+        settings = self.cutpaste
+        outputs: dict[str, tuple[int, ...]] = {
+            "logits": (settings.classes,),
+            "embedding": (settings.embedding_dims,),
+        }
+        if not explain:
+            return self._graph(self.network.file, outputs)
+        if settings.explain_file is None:
+            raise ValueError("this artifact has no graph with Grad-CAM")
+        return self._graph(settings.explain_file, {**outputs, "cam": (1, *settings.map_grid)})
 
     def check(self) -> None:  # noqa: D102 - as the base's
         cutpaste, density = self.cutpaste, self.density

@@ -27,6 +27,7 @@ __all__ = [
     "FileEntry",
     "FileName",
     "Golden",
+    "Graph",
     "MapSettings",
     "Network",
     "NetworkOutput",
@@ -107,6 +108,16 @@ class BaseMapNetwork(Network):
 
     layers: tuple[Text, ...]
     outputs: tuple[NetworkOutput, ...]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What an ONNX graph must take and give: names in order, and shapes without the batch."""
+
+    file: str
+    input: str
+    input_shape: tuple[int, ...]
+    outputs: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)

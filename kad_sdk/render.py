@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
     from kad_sdk.result import Region, Result
 
-__all__ = ["map_npy", "map_png", "map_to_uint16", "overlay_png", "render_overlay"]
+__all__ = ["map_npy", "map_png", "map_to_uint16", "picture_png", "render_map", "render_overlay"]
 
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
+UNSCORED = (96, 96, 96)
 _ROWS = 64  # of a map that are converted at a time: they stay in the processor's cache
 _HEAT_OPACITY = 0.6  # where the map is at twice its threshold or above
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -75,11 +76,8 @@ def render_overlay(
         raise InvalidArgumentError(
             f"image: expected the scored board's size {result.image_size}, got {image.shape[:2]}"
         )
-    if max_side is not None and max_side < 1:
-        raise InvalidArgumentError(f"max_side: expected at least 1 px, got {max_side}")
     height, width = result.image_size
-    scale = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = _fitted(result.image_size, max_side)
     canvas = _to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     if heat:
         canvas = _blend_heat(canvas, result, size)
@@ -101,13 +99,68 @@ def _blend_heat(
     canvas: NDArray[np.uint8], result: Result, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Colour by the map, and the more opaque the higher it is: a normal board stays as it is."""
-    small = cv2.resize(result.map, size, interpolation=cv2.INTER_NEAREST)
-    level = np.nan_to_num(small, nan=0.0) / np.float32(2 * result.map_threshold)
-    level = np.clip(level, 0, 1, dtype=np.float32)
-    grey = (255 * level).astype(np.uint8)
-    colours = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_HOT), cv2.COLOR_BGR2RGB)
+    small = _resized(result.need_map(), size)
+    level = _level(small, result.map_threshold)
+    colours = _hot(level)
     alpha = np.float32(_HEAT_OPACITY) * np.clip((4 * level - 1) / 3, 0, 1)[..., None]
     return np.asarray(canvas + alpha * (colours.astype(np.float32) - canvas)).astype(np.uint8)
+
+
+def _resized(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    small = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(small, np.float32)
+
+
+def _level(anomaly_map: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+    """Bring a map to 0..1: 1 at twice the threshold and above; 0 where nothing was scored."""
+    level = np.nan_to_num(anomaly_map, nan=0.0) / np.float32(2 * threshold)
+    return np.asarray(np.clip(level, 0, 1), np.float32)
+
+
+def _hot(level: NDArray[np.float32]) -> NDArray[np.uint8]:
+    grey = (255 * level).astype(np.uint8)
+    colours = cv2.applyColorMap(grey, cv2.COLORMAP_HOT)
+    return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _fitted(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """Give (width, height) of an image of (height, width) scaled down to `max_side`."""
+    if max_side is not None and max_side < 1:
+        raise InvalidArgumentError(f"max_side: expected at least 1 px, got {max_side}")
+    height, width = size
+    scale = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def render_map(result: Result, *, max_side: int | None = 2048) -> NDArray[np.uint8]:
+    """Colour a map from black through red and yellow to white (thesis, section 5.4.5).
+
+    White is twice the map's threshold, so that maps of several boards can be compared; what was
+    not scored is grey.
+
+    Parameters
+    ----------
+    result
+        A board's result, with its map.
+    max_side
+        As :func:`render_overlay` takes it; the largest value of what becomes one pixel is kept, so
+        that small defects stay visible.
+
+    Returns
+    -------
+    ndarray
+        (h, w, 3) uint8 RGB, OpenCV's ``COLORMAP_HOT``.
+    """
+    anomaly_map = result.need_map()
+    size = _fitted(result.image_size, max_side)
+    step = -(-max(result.image_size) // max(size))  # px that become one
+    if step > 1:  # the largest of each neighbourhood, before every step-th is taken
+        largest = cv2.dilate(anomaly_map, np.ones((step, step), np.uint8))
+        anomaly_map = np.asarray(largest, np.float32)
+    small = _resized(anomaly_map, size)
+    colours = _hot(_level(small, result.map_threshold))
+    colours[np.isnan(small)] = UNSCORED
+    return colours
 
 
 def _draw_region(
@@ -135,7 +188,7 @@ def _contours(region: Region, result: Result) -> list[NDArray[np.int32]]:
     """Outline of the region inside its box: the component that holds the peak."""
     box = np.s_[region.y : region.y + region.height, region.x : region.x + region.width]
     with np.errstate(invalid="ignore"):
-        mask = (result.map[box] >= result.map_threshold).astype(np.uint8)
+        mask = (result.need_map()[box] >= result.map_threshold).astype(np.uint8)
     _, components = cv2.connectedComponents(mask)
     own = components[region.peak_xy[1] - region.y, region.peak_xy[0] - region.x]
     if own == 0:  # a resized map can fall short of the threshold at the scaled peak
@@ -164,7 +217,7 @@ _MAP_PNG = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
 ]
-_OVERLAY_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+_PICTURE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
 def _png(pixels: NDArray[Any], settings: list[int]) -> bytes:
@@ -172,9 +225,9 @@ def _png(pixels: NDArray[Any], settings: list[int]) -> bytes:
     return bytes(data.tobytes())
 
 
-def overlay_png(overlay: NDArray[np.uint8]) -> bytes:
+def picture_png(picture: NDArray[np.uint8]) -> bytes:
     """Encode an RGB picture."""
-    return _png(cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR), _OVERLAY_PNG)
+    return _png(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _PICTURE_PNG)
 
 
 def map_png(anomaly_map: NDArray[np.float32], *, high: float) -> bytes:

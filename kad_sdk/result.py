@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kad_sdk.errors import InvalidArgumentError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -51,10 +53,11 @@ class Region:
     peak_xy
         Where that is, px of the image.
     distance
-        Largest patch distance among the patches that cover the peak.
+        Largest value, before smoothing and averaging, of the patches that cover the peak: a patch
+        distance, or Grad-CAM in units of its tile's score.
     nearest
         The training patch that this patch is most like: why was it rejected? It is that far away
-        even from there.
+        even from there. None for a method without a memory bank.
     """
 
     x: int
@@ -65,7 +68,7 @@ class Region:
     peak: float
     peak_xy: tuple[int, int]
     distance: float
-    nearest: Nearest
+    nearest: Nearest | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,17 +88,20 @@ class Result:
     tiles
         Every tile that was scored.
     map
-        (H, W) float32 in px of the image; NaN where nothing was scored.
+        (H, W) float32 in px of the image; NaN where nothing was scored. None where the detector
+        makes no maps.
     regions
         By falling peak.
     timings_ms
-        Stage to ms: read (when a file was given), prepare, preprocess, network, search, map,
-        regions.
+        Stage to ms: read (when a file was given), prepare, preprocess, network and search
+        (PatchCore), network or explain and density (CutPaste), map, regions.
     image_size, frame_size
         (height, width) of the image, and of the frame that tiles were cut from; they differ only
         where the preprocessing resizes.
     image_name
         The file's name, when a file was given.
+    embeddings
+        (n, E) float32, CutPaste's embedding of each tile; None for PatchCore.
     """
 
     score: float
@@ -105,20 +111,35 @@ class Result:
     tile_threshold: float
     map_threshold: float
     tiles: tuple[TileScore, ...]
-    map: NDArray[np.float32]
+    map: NDArray[np.float32] | None
     regions: tuple[Region, ...]
     timings_ms: dict[str, float]
     image_size: tuple[int, int]
     frame_size: tuple[int, int]
     image_name: str | None = None
+    embeddings: NDArray[np.float32] | None = None
 
     @property
     def verdict(self) -> str:
         """``"anomalous"`` or ``"normal"``."""
         return "anomalous" if self.anomalous else "normal"
 
+    def need_map(self) -> NDArray[np.float32]:
+        """Give the map.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The detector was opened without maps.
+        """
+        if self.map is None:
+            raise InvalidArgumentError(
+                "result: expected one with a map, got one without; open the detector with maps=True"
+            )
+        return self.map
+
     def to_dict(self) -> dict[str, Any]:
-        """Give all but the map, as plain values.
+        """Give all but map and embeddings, as plain values.
 
         Keys: ``image``, ``image_size``, ``frame_size`` ([height, width]), ``verdict``, ``score``,
         ``normalised_score``, ``threshold``, ``tile_threshold``, ``map_threshold``, ``tiles`` and
@@ -140,7 +161,7 @@ class Result:
                 {
                     **vars(region),
                     "peak_xy": list(region.peak_xy),
-                    "nearest": dict(vars(region.nearest)),
+                    "nearest": None if region.nearest is None else dict(vars(region.nearest)),
                 }
                 for region in self.regions
             ],

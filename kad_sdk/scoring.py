@@ -1,35 +1,42 @@
-"""Score a board: prepare, cut, network, search, map. No thresholds: calibration runs this too."""
+"""Score a board: prepare, cut, score tiles, map. No thresholds: calibration runs this too.
+
+The tiles are scored by :mod:`kad_sdk.patchcore` or :mod:`kad_sdk.cutpaste`.
+"""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
-from kad_sdk._native import NativeBoard, plan_tiles, preprocess, resize_image
+from kad_sdk._native import NativeBoard, plan_tiles, preprocess
 from kad_sdk.annotations import Annotation
 from kad_sdk.errors import (
     AnnotationError,
     ImageTooSmallError,
     InvalidArgumentError,
-    UnsupportedImageError,
 )
+from kad_sdk.prepare import check_image, prepare_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from kad_sdk._native import NativeIndex
-    from kad_sdk.manifest import Denoise, MapSettings, PatchCore, Preprocessing
+    from kad_sdk.manifest import MapSettings, Preprocessing
     from kad_sdk.session import NetworkSession
 
-__all__ = ["BoardScorer", "BoardScores", "Stopwatch", "frame_size", "prepare_image"]
+__all__ = [
+    "BoardScorer",
+    "BoardScores",
+    "Stopwatch",
+    "TileFindings",
+]
 
 
 class Stopwatch:
@@ -48,74 +55,42 @@ class Stopwatch:
             self.ms[name] += 1e3 * (time.perf_counter() - start)
 
 
-def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) -> tuple[int, int]:
-    """Size (height, width) in which an image of `size` is scored.
+@dataclass(frozen=True, eq=False)
+class TileFindings:
+    """What a method found on tiles.
 
-    `resize` is a size, a factor, or None for the image's own size.
-    """
-    if resize is None:
-        return size
-    if isinstance(resize, tuple):
-        return resize
-    return max(1, round(size[0] * resize)), max(1, round(size[1] * resize))
-
-
-def prepare_image(
-    image: NDArray[Any],
-    *,
-    resize: tuple[int, int] | float | None,
-    denoise: Denoise | None,
-    pixel_format: str | None = None,
-    threads: int = 1,
-) -> NDArray[Any]:
-    """Bring a board to the state that tiles are cut from: resized, then denoised.
-
-    Parameters
+    Attributes
     ----------
-    image
-        (H, W) or (H, W, channels), uint8 or uint16.
-    resize
-        (height, width) in px, a factor, or None to keep the size.
-    denoise
-        Settings of ``cv2.fastNlMeansDenoisingColored``, or None.
-    pixel_format
-        As :func:`kad_sdk._native.preprocess` takes it; None: by dtype and shape.
-    threads
-        Threads of the resizing.
-
-    Returns
-    -------
-    ndarray
-        `image` itself when there is nothing to do; otherwise (height, width, 3) RGB.
-
-    Raises
-    ------
-    UnsupportedImageError
-        `denoise` is set and the image has 16 bits.
+    scores
+        (n,) float32, tile scores.
+    patches
+        (n, P) float32, each tile's map before it is enlarged, row by row; None without maps.
+        PatchCore: distance of each patch to the nearest bank row. CutPaste: Grad-CAM in units of
+        the tile's score, or the score alone.
+    rows
+        (n, P) int64, PatchCore's nearest bank rows; None for CutPaste.
+    embeddings
+        (n, E) float32, CutPaste's embeddings; None for PatchCore.
     """
-    if resize is None and denoise is None:
-        return image
-    if denoise is not None and image.dtype != np.uint8:
-        raise UnsupportedImageError(
-            f"denoising works on 8-bit images, got {image.dtype}; give 8-bit images, or export "
-            "the artifact without --denoise"
-        )
-    # At its own size this is an exact copy as RGB, whatever the pixel format.
-    height, width = frame_size((image.shape[0], image.shape[1]), resize)
-    rgb = resize_image(image, height, width, pixel_format=pixel_format, threads=threads)
-    return rgb if denoise is None else _denoised(rgb, denoise)
 
+    scores: NDArray[np.float32]
+    patches: NDArray[np.float32] | None = None
+    rows: NDArray[np.int64] | None = None
+    embeddings: NDArray[np.float32] | None = None
 
-def _denoised(rgb: NDArray[np.uint8], denoise: Denoise) -> NDArray[np.uint8]:
-    bgr = cv2.fastNlMeansDenoisingColored(  # it takes the first channel for blue
-        cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
-        None,
-        denoise.h,
-        denoise.h_color,
-        denoise.template_window,
-        denoise.search_window,
-    )
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    def without_patches(self) -> TileFindings:
+        """Give the same without the two large arrays."""
+        return TileFindings(self.scores, embeddings=self.embeddings)
+
+    @staticmethod
+    def joined(parts: Sequence[TileFindings]) -> TileFindings:
+        """Join what was found on several batches of tiles."""
+
+        def join(values: list[Any]) -> Any:
+            return None if values[0] is None else np.concatenate(values)
+
+        names = [field.name for field in fields(TileFindings)]
+        return TileFindings(*(join([getattr(part, name) for part in parts]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,42 +104,44 @@ class BoardScores:
     ----------
     xy
         (n, 2) int32, top-left corners of the tiles.
-    dist
-        (n, P) float32, distance of each patch to the nearest bank row.
-    index
-        (n, P) int64, that row.
-    scores
-        (n,) float32, tile scores.
+    tiles
+        What was found on them.
+    frame
+        (height, width) of the scored frame.
     map
-        (H, W) float32, NaN where no tile lies.
+        (H, W) float32, NaN where no tile lies; None without maps.
     board
         What `map` was made by; finds the regions of a threshold.
     timings
-        Stage to ms: prepare, preprocess, network, search, map.
+        Stage to ms: prepare, preprocess, the method's own stages, map.
     """
 
     xy: NDArray[np.int32]
-    dist: NDArray[np.float32]
-    index: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    map: NDArray[np.float32]
-    board: NativeBoard
+    tiles: TileFindings
+    frame: tuple[int, int]
+    map: NDArray[np.float32] | None
+    board: NativeBoard | None
     timings: dict[str, float]
 
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """(n,) float32, tile scores."""
+        return self.tiles.scores
 
-class BoardScorer:
+
+class BoardScorer(ABC):
     """The stages from a board image to its scores and its map; safe to share between threads.
+
+    A method's subclass scores the tiles; all else is the same for every method.
 
     Parameters
     ----------
     session
         The network.
-    index
-        The memory bank.
-    preprocessing, patchcore, map_settings
+    preprocessing, map_settings
         Settings as in the manifest.
-    neighbors
-        (M, columns) int64, each bank row's nearest other rows, for the re-weighting.
+    grid
+        (height, width) of a tile's map before it is enlarged; None: no maps are made.
     threads
         Threads of the compiled stages. Scores do not depend on it.
     batch
@@ -174,20 +151,26 @@ class BoardScorer:
     def __init__(
         self,
         session: NetworkSession,
-        index: NativeIndex,
         *,
         preprocessing: Preprocessing,
-        patchcore: PatchCore,
         map_settings: MapSettings,
-        neighbors: NDArray[np.int64],
+        grid: tuple[int, int] | None,
         threads: int,
         batch: int = 16,
     ) -> None:
         if batch < 1:
             raise InvalidArgumentError(f"batch: expected at least 1, got {batch}")
-        self._session, self._index, self._neighbors = session, index, neighbors
-        self._preprocessing, self._patchcore, self._map = preprocessing, patchcore, map_settings
-        self._threads, self._batch = threads, batch
+        self.session, self.threads, self.batch = session, threads, batch
+        self._preprocessing, self._map, self._grid = preprocessing, map_settings, grid
+
+    @abstractmethod
+    def score_tiles(
+        self, tiles: NDArray[np.float32], watch: Stopwatch | None = None
+    ) -> TileFindings:
+        """Score normalised tiles (B, 3, t, t); `watch` is told the method's stages."""
+
+    def close(self) -> None:  # noqa: B027 - a method that holds nothing has nothing to free
+        """Free what the method holds; the scorer cannot be used after."""
 
     def prepare(self, image: NDArray[Any], pixel_format: str | None = None) -> NDArray[Any]:
         """Give the image that tiles are cut from; see :func:`prepare_image`."""
@@ -196,7 +179,7 @@ class BoardScorer:
             resize=self._preprocessing.resize,
             denoise=self._preprocessing.denoise,
             pixel_format=pixel_format,
-            threads=self._threads,
+            threads=self.threads,
         )
 
     def score(
@@ -204,6 +187,8 @@ class BoardScorer:
         image: NDArray[Any],
         annotation: Annotation | None = None,
         pixel_format: str | None = None,
+        *,
+        keep_patches: bool = True,
     ) -> BoardScores:
         """Score a board.
 
@@ -215,6 +200,8 @@ class BoardScorer:
             Active areas and label stickers, in px of `image`; None: all of it is scored.
         pixel_format
             Where dtype and shape do not say it, for example ``"bgr8"``.
+        keep_patches
+            Whether the result holds the tiles' own maps, which :meth:`map_of` needs.
 
         Raises
         ------
@@ -231,61 +218,40 @@ class BoardScorer:
             prepared = self.prepare(image, pixel_format)
             format_now = pixel_format if prepared is image else None
             xy = self._plan(image.shape[:2], prepared.shape[:2], annotation or Annotation())
-        board = self._board(prepared.shape[0], prepared.shape[1])
-        patches = self._patchcore.grid[0] * self._patchcore.grid[1]
-        dist = np.empty((len(xy), patches), np.float32)
-        index = np.empty((len(xy), patches), np.int64)
-        scores = np.empty(len(xy), np.float32)
-        for begin in range(0, len(xy), self._batch):
-            part = slice(begin, begin + self._batch)
+        frame = (prepared.shape[0], prepared.shape[1])
+        board = None if self._grid is None else self._board(frame, self._grid)
+        parts = []
+        for begin in range(0, len(xy), self.batch):
+            corners = xy[begin : begin + self.batch]
             with watch.stage("preprocess"):
-                tiles = self._cut(prepared, xy[part], format_now)
-            dist[part], index[part], scores[part] = self.score_tiles(tiles, watch)
+                tiles = self._cut(prepared, corners, format_now)
+            found = self.score_tiles(tiles, watch)
+            if board is not None and found.patches is not None:
+                with watch.stage("map"):
+                    board.add(corners, found.patches, found.rows, threads=self.threads)
+            parts.append(found if keep_patches else found.without_patches())
+        joined, anomaly_map = TileFindings.joined(parts), None
+        if board is not None:
             with watch.stage("map"):
-                board.add(xy[part], dist[part], index[part], threads=self._threads)
-        with watch.stage("map"):
-            anomaly_map = board.map(threads=self._threads)
-        return BoardScores(xy, dist, index, scores, anomaly_map, board, dict(watch.ms))
+                anomaly_map = board.map(threads=self.threads)
+        return BoardScores(xy, joined, frame, anomaly_map, board, dict(watch.ms))
 
     def map_of(self, scores: BoardScores, keep: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give the map (H, W) that some of a board's tiles make alone; `keep` is (n,)."""
-        board = self._board(scores.map.shape[0], scores.map.shape[1])
-        board.add(scores.xy[keep], scores.dist[keep], threads=self._threads)
-        return board.map(threads=self._threads)
+        if self._grid is None or scores.tiles.patches is None:
+            raise InvalidArgumentError("scores: expected a board scored with maps and patches kept")
+        board = self._board(scores.frame, self._grid)
+        board.add(scores.xy[keep], scores.tiles.patches[keep], threads=self.threads)
+        return board.map(threads=self.threads)
 
-    def _board(self, height: int, width: int) -> NativeBoard:
+    def _board(self, frame: tuple[int, int], grid: tuple[int, int]) -> NativeBoard:
         return NativeBoard(
-            height,
-            width,
+            *frame,
             tile=self._preprocessing.tile,
-            grid=self._patchcore.grid,
+            grid=grid,
             sigma=self._map.sigma,
             radius=self._map.radius,
         )
-
-    def score_tiles(
-        self, tiles: NDArray[np.float32], watch: Stopwatch | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """Run network and search on normalised tiles (B, 3, t, t).
-
-        Returns
-        -------
-        tuple
-            Distances (B, P), bank rows (B, P) and scores (B,).
-        """
-        watch = watch or Stopwatch()
-        with watch.stage("network"):
-            maps = self._session.run(tiles)
-        with watch.stage("search"):
-            return self._index.score_tiles(
-                maps,
-                grid=self._patchcore.grid,
-                resampling=self._patchcore.resampling,
-                reweighting=self._patchcore.reweighting,
-                neighbors=self._neighbors,
-                n_neighbors=self._patchcore.n_neighbors,
-                threads=self._threads,
-            )
 
     def _cut(
         self, image: NDArray[Any], xy: NDArray[np.int32], pixel_format: str | None
@@ -297,7 +263,7 @@ class BoardScorer:
             mean=self._preprocessing.mean,
             std=self._preprocessing.std,
             pixel_format=pixel_format,
-            threads=self._threads,
+            threads=self.threads,
         )
 
     def _plan(
@@ -327,25 +293,3 @@ class BoardScorer:
                 "check that they are rectangles [x, y, width, height] of stickers"
             )
         return xy
-
-
-def check_image(image: NDArray[Any]) -> None:
-    """Refuse arrays that are no image, before any work.
-
-    Raises
-    ------
-    InvalidArgumentError
-        Not an array of 2 or 3 dimensions.
-    UnsupportedImageError
-        A dtype other than uint8 and uint16: floats have no defined full scale.
-    """
-    if not isinstance(image, np.ndarray) or image.ndim not in {2, 3}:
-        what = image.shape if isinstance(image, np.ndarray) else type(image).__name__
-        raise InvalidArgumentError(
-            f"image: expected an array (H, W), (H, W, 3) or (H, W, 4), got {what}"
-        )
-    if image.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
-        raise UnsupportedImageError(
-            f"image: expected uint8 or uint16, got {image.dtype}; convert it, scaled by its full "
-            "scale and not by its own maximum"
-        )

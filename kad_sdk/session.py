@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kad_sdk.manifest import PatchCoreManifest
+    from kad_sdk.manifest import Graph
 
 __all__ = ["PROVIDERS", "NetworkSession", "default_threads"]
 
@@ -140,34 +140,29 @@ class NetworkSession:
                 "or score with provider 'cpu'."
             )
 
-    def check(self, manifest: PatchCoreManifest) -> None:
-        """Compare the graph's input and outputs with the manifest.
+    def check(self, graph: Graph) -> None:
+        """Compare the graph's input and outputs with what the manifest says of it.
 
         Raises
         ------
         ArtifactCorruptError
             They differ in name, type or shape.
         """
-        tile = manifest.preprocessing.tile
         given = [
             (node.name, node.type, list(node.shape[1:]))
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
-        wanted = [(manifest.network.input, "tensor(float)", [3, tile, tile])]
-        wanted += [
-            (output.name, "tensor(float)", [output.channels, output.height, output.width])
-            for output in manifest.network.outputs
-        ]
+        shapes = ((graph.input, graph.input_shape), *graph.outputs.items())
+        wanted = [(name, "tensor(float)", list(shape)) for name, shape in shapes]
         if given != wanted:
             raise ArtifactCorruptError(
-                f"{manifest.network.file}: expected input and outputs {wanted} by the manifest, "
-                f"got {given}"
+                f"{graph.file}: expected input and outputs {wanted} by the manifest, got {given}"
             )
         if isinstance(self._session.get_inputs()[0].shape[0], int):
-            raise ArtifactCorruptError(f"{manifest.network.file}: expected a dynamic batch size")
+            raise ArtifactCorruptError(f"{graph.file}: expected a dynamic batch size")
 
     def run(self, tiles: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """Compute the base maps of a batch.
+        """Compute the outputs of a batch of tiles.
 
         Parameters
         ----------
@@ -177,7 +172,7 @@ class NetworkSession:
         Returns
         -------
         list of ndarray
-            One (B, C, h, w) float32 for each output.
+            One (B, ...) float32 for each of `output_names`.
 
         Raises
         ------

@@ -66,7 +66,7 @@ class Gallery:
         low, high = self._lowest.get(sample.kind), self._highest.get(sample.kind)
         if low is not None and high is not None and low.score <= result.score <= high.score:
             return
-        small, truth, heat, scale = plots.thumbnail(image, mask, result.map)
+        small, truth, heat, scale = plots.thumbnail(image, mask, result.need_map())
         example = plots.Example(
             name=sample.path.name,
             kind=sample.kind,
@@ -143,7 +143,7 @@ class Tally:
         known = sample.label is not None and (sample.label == 0 or sample.mask_path is not None)
         mask = read_mask(sample, *image.shape[:2]) if known else None
         if mask is not None:
-            self.pixels.add(result.map, mask)
+            self.pixels.add(result.need_map(), mask)
         self.gallery.offer(sample, image, mask, result)
         self._fingerprint(sample)
         self.rows.append(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kad_sdk._native import NativeIndex, cpu_level, preprocess
-from kad_sdk.artifact import Artifact, PatchCoreArtifact
-from kad_sdk.errors import ArtifactError
+from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
 from kad_sdk.session import NetworkSession, default_threads
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kad_sdk.manifest import Manifest
+    from kad_sdk.manifest import Graph, Manifest
 
 __all__ = ["Check", "Verification", "golden_inputs", "verify_artifact"]
 
@@ -47,7 +46,8 @@ class Verification:
     provider, device, precision, level
         What it ran on; `level` is the instruction set of the compiled stages.
     checks
-        One for each base map, one for patch distances, one for scores.
+        One for each thing that the golden tiles hold: of PatchCore base maps, patch distances and
+        scores; of CutPaste logits, embedding, Grad-CAM and scores.
     tiles
         How many golden tiles there are.
     flipped
@@ -101,19 +101,48 @@ def verify_artifact(
     """
     threads = default_threads() if threads is None else threads
     artifact = Artifact.open(path)
-    if not isinstance(artifact, PatchCoreArtifact):
-        raise ArtifactError(f"{path}: method {artifact.manifest.method!r} cannot be verified yet")
-    manifest, golden = artifact.manifest, artifact.golden()
-    session = NetworkSession(
-        artifact.network,
-        provider=provider,
-        threads=threads,
-        device_id=device_id,
-        max_batch=manifest.golden.count,
+    golden, tau = artifact.golden(), artifact.manifest.thresholds.tile
+    run = _GoldenRun(artifact, provider=provider, threads=threads, device_id=device_id)
+    if isinstance(artifact, PatchCoreArtifact):
+        checks, scores = _check_patchcore(artifact, run)
+    elif isinstance(artifact, CutPasteArtifact):
+        checks, scores = _check_cutpaste(artifact, run)
+    else:
+        raise TypeError(f"expected the artifact of a method, got {type(artifact).__name__}")
+    flipped = np.any([(score >= tau) != golden.anomalous for score in scores], axis=0)  # (G,)
+    return Verification(
+        provider=run.session.provider,
+        device=run.session.device,
+        precision=run.session.precision,
+        level=cpu_level(),
+        checks=tuple(checks),
+        tiles=len(golden.tiles),
+        flipped=tuple(np.flatnonzero(flipped).tolist()),
     )
-    session.check(manifest)
-    maps = session.run(golden_inputs(golden.tiles, manifest))
-    index = NativeIndex(artifact.bank, threads=threads)
+
+
+class _GoldenRun:
+    """Runs an artifact's graphs on its golden tiles, in one way."""
+
+    def __init__(self, artifact: Artifact, *, threads: int, **running: Any) -> None:
+        count = artifact.manifest.golden.count
+        self.threads = threads
+        self._running = {"threads": threads, "max_batch": count, **running}
+        self._tiles = golden_inputs(artifact.golden().tiles, artifact.manifest)
+        self.session: NetworkSession  # the last that ran
+
+    def __call__(self, network: bytes, graph: Graph) -> list[NDArray[np.float32]]:
+        self.session = NetworkSession(network, **self._running)
+        self.session.check(graph)
+        return self.session.run(self._tiles)
+
+
+def _check_patchcore(
+    artifact: PatchCoreArtifact, run: _GoldenRun
+) -> tuple[list[Check], list[NDArray[np.float32]]]:
+    manifest, golden = artifact.manifest, artifact.golden()
+    maps = run(artifact.network, manifest.graph())
+    index = NativeIndex(artifact.bank, threads=run.threads)
     dist, _, score = index.score_tiles(
         maps,
         grid=manifest.patchcore.grid,
@@ -121,7 +150,7 @@ def verify_artifact(
         reweighting=manifest.patchcore.reweighting,
         neighbors=artifact.neighbors,
         n_neighbors=manifest.patchcore.n_neighbors,
-        threads=threads,
+        threads=run.threads,
     )
     index.close()
     tolerance = manifest.golden.tolerance
@@ -133,16 +162,28 @@ def verify_artifact(
     ]
     checks.append(_compare("patch distances", dist, golden.dist, tolerance.score))
     checks.append(_compare("tile scores", score, golden.score, tolerance.score))
-    flipped = np.flatnonzero((score >= manifest.thresholds.tile) != golden.anomalous)
-    return Verification(
-        provider=session.provider,
-        device=session.device,
-        precision=session.precision,
-        level=cpu_level(),
-        checks=tuple(checks),
-        tiles=len(golden.tiles),
-        flipped=tuple(flipped.tolist()),
-    )
+    return checks, [score]
+
+
+def _check_cutpaste(
+    artifact: CutPasteArtifact, run: _GoldenRun
+) -> tuple[list[Check], list[NDArray[np.float32]]]:
+    """Check both graphs: a detector with maps runs the one, without them the other."""
+    manifest, golden = artifact.manifest, artifact.golden()
+    graphs = {"": (artifact.network, manifest.graph())}
+    if artifact.explain is not None:
+        graphs["explained "] = (artifact.explain, manifest.graph(explain=True))
+    tolerance, checks, scores = manifest.golden.tolerance, [], []
+    for words, (network, graph) in graphs.items():
+        logits, embedding, *cam = run(network, graph)
+        score = artifact.density.score(embedding, threads=run.threads)
+        checks.append(_compare(f"{words}logits", logits, golden.logits, tolerance.network))
+        checks.append(_compare(f"{words}embedding", embedding, golden.embedding, tolerance.network))
+        if cam and golden.cam is not None:
+            checks.append(_compare("Grad-CAM", cam[0][:, 0], golden.cam, tolerance.cam))
+        checks.append(_compare(f"{words}tile scores", score, golden.score, tolerance.score))
+        scores.append(score)
+    return checks, scores
 
 
 def golden_inputs(tiles: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:

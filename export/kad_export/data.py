@@ -12,7 +12,7 @@ from kad_sdk.annotations import Annotation
 from kad_sdk.errors import DatasetError
 from kad_sdk.images import full_scale, read_image
 from kad_sdk.manifest import Preprocessing
-from kad_sdk.scoring import frame_size, prepare_image
+from kad_sdk.prepare import frame_size, prepare_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

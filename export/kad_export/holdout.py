@@ -18,7 +18,7 @@ from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.dataset import read_mask, resize_mask, tile_labels
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.images import read_image
-from kad_sdk.scoring import frame_size, prepare_image
+from kad_sdk.prepare import frame_size, prepare_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -39,7 +39,7 @@ from kad_sdk._native import NativeIndex, preprocess
 from kad_sdk.artifact import Artifact, write_artifact
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
 from kad_sdk.errors import OutputError
-from kad_sdk.scoring import BoardScorer
+from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.session import NetworkSession, default_threads
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _calibrate(
     console: Silent,
 ) -> tuple[Calibration, np.ndarray]:
     """Find the thresholds, and crop golden tiles (G, t, t, 3) uint8 from the same boards."""
-    scorer = BoardScorer(
+    scorer = PatchCoreScorer(
         fitted.network.session,
         fitted.index,
         preprocessing=fitted.preprocessing,

@@ -20,7 +20,7 @@ from kad_sdk import Artifact
 from kad_sdk._native import NativeIndex
 from kad_sdk.dataset import Sample, read_mask, scan_dataset
 from kad_sdk.metrics import PixelMetrics, roc_auc
-from kad_sdk.scoring import BoardScorer
+from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.session import NetworkSession
 
 DISTANCE_TOLERANCE = 1e-4  # of the distance
@@ -71,7 +71,7 @@ class Pair:
         manifest = artifact.manifest
         self.tau, self.tile = manifest.thresholds, manifest.preprocessing.tile
         self.plain = PlainPatchCore(manifest, artifact.bank, weights)
-        self.runtime = BoardScorer(
+        self.runtime = PatchCoreScorer(
             NetworkSession(artifact.network, threads=threads),
             NativeIndex(artifact.bank, threads=threads),
             preprocessing=manifest.preprocessing,
@@ -98,11 +98,11 @@ class Pair:
         both = self.figures["runtime"], self.figures["plain_pytorch"]
         both[0].add(truth, image=top, tiles=ours.scores, anomaly_map=our_map)
         both[1].add(truth, image=theirs.image, tiles=theirs.tiles, anomaly_map=theirs.map)
-        self._differ("distance", ours.dist, theirs.dist)
+        self._differ("distance", ours.tiles.patches, theirs.dist)
         self._differ("tile_score", ours.scores, theirs.tiles, self.tau.tile)
         self._differ("image_score", top, theirs.image, self.tau.map if by_map else self.tau.tile)
         self._differ("map", our_map, theirs.map)
-        self.patches += ours.dist.size
+        self.patches += ours.tiles.patches.size
 
     def _differ(self, name: str, ours, theirs, threshold: float | None = None) -> None:
         relative = float(np.max(np.abs(ours - theirs) / theirs))

@@ -106,7 +106,7 @@ def test_bank_rows_are_features_of_the_patches_they_name(small_artifact, small_d
             if 0 <= x - left < 64 and 0 <= y - top < 64:
                 tile = np.ascontiguousarray(image[top : top + 64, left : left + 64])
                 scores = Detector.open(small_artifact, threads=2)._scorer.score(tile)
-                distances.append(scores.dist[0, (y - top) // 8 * 8 + (x - left) // 8])
+                distances.append(scores.tiles.patches[0, (y - top) // 8 * 8 + (x - left) // 8])
     assert min(distances) == pytest.approx(0, abs=1e-5)
 
 

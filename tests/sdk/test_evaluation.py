@@ -82,7 +82,7 @@ class BrightnessDetector:
             normalised_score=score / 255,
             anomalous=score >= self.threshold,
             tiles=tiles,
-            map=heat,
+            need_map=lambda: heat,
             regions=regions,
             timings_ms={"network": 1.0, "search": 3.0},
             frame_size=frame.shape,

@@ -15,7 +15,7 @@ from kad_sdk.render import (
     map_npy,
     map_png,
     map_to_uint16,
-    overlay_png,
+    picture_png,
     render_overlay,
 )
 
@@ -119,7 +119,7 @@ def decode_png(data):
 
 
 def test_encodings_give_back_what_went_in(board, result):
-    np.testing.assert_array_equal(decode_png(overlay_png(board))[..., ::-1], board)
+    np.testing.assert_array_equal(decode_png(picture_png(board))[..., ::-1], board)
     stored = decode_png(map_png(result.map, high=0.6))
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, map_to_uint16(result.map, 0.6))

@@ -19,7 +19,8 @@ from kad_sdk.errors import (
     UnsupportedImageError,
 )
 from kad_sdk.manifest import Denoise
-from kad_sdk.scoring import BoardScorer, prepare_image
+from kad_sdk.patchcore import PatchCoreScorer
+from kad_sdk.prepare import prepare_image
 from kad_sdk.session import NetworkSession
 
 TILE, STRIDE = 32, 16
@@ -27,7 +28,7 @@ TILE, STRIDE = 32, 16
 
 def make_scorer(path, *, threads=1, batch=16, **preprocessing):
     artifact = Artifact.open(path)
-    return BoardScorer(
+    return PatchCoreScorer(
         NetworkSession(artifact.network, threads=threads),
         NativeIndex(artifact.bank, threads=threads),
         preprocessing=dataclasses.replace(artifact.manifest.preprocessing, **preprocessing),
@@ -50,17 +51,19 @@ def board(make_board):
 
 
 def assert_same(a, b):
-    for name in ("xy", "dist", "index", "scores", "map"):
+    for name in ("xy", "map"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
+    for name in ("scores", "patches", "rows", "embeddings"):
+        np.testing.assert_array_equal(getattr(a.tiles, name), getattr(b.tiles, name), err_msg=name)
 
 
 def test_distances_and_scores_are_those_of_numpy(scorer, board, tiny):
     found = scorer.score(board)
     crops = np.stack([board[y : y + TILE, x : x + TILE] for x, y in found.xy])
     dist, score = tiny.score(crops)
-    np.testing.assert_allclose(found.dist, dist, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.tiles.patches, dist, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.scores, score, rtol=1e-4)
-    near = np.take_along_axis(found.index, found.dist.argmax(1)[:, None], 1)
+    near = np.take_along_axis(found.tiles.rows, found.tiles.patches.argmax(1)[:, None], 1)
     assert near.min() >= 0
     assert near.max() < 40
 

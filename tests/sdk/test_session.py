@@ -31,7 +31,7 @@ def test_runs(tiny, tiles):
     assert (session.provider, session.device, session.precision) == ("cpu", "cpu", "fp32")
     assert (session.input_name, session.output_names) == ("tiles", ("base_map_0", "base_map_1"))
     assert [m.shape for m in session.run(tiles)] == [(5, 5, 8, 8), (5, 6, 4, 4)]
-    session.check(tiny.manifest)
+    session.check(tiny.manifest.graph())
 
 
 def test_features_depend_on_neither_threads_nor_batch(tiny, tiles):
@@ -181,7 +181,7 @@ def test_the_graph_is_compared_with_the_manifest(tiny):
         dataclasses.replace(network, outputs=network.outputs[:1]),
     ):
         with pytest.raises(ArtifactCorruptError, match="expected input and outputs"):
-            session.check(dataclasses.replace(tiny.manifest, network=changed))
+            session.check(dataclasses.replace(tiny.manifest, network=changed).graph())
 
 
 def test_a_fixed_batch_is_refused(tiny):
@@ -190,7 +190,7 @@ def test_a_fixed_batch_is_refused(tiny):
         value.type.tensor_type.shape.dim[0].dim_value = 4
     session = NetworkSession(model.SerializeToString(), threads=1)
     with pytest.raises(ArtifactCorruptError, match="expected a dynamic batch size"):
-        session.check(tiny.manifest)
+        session.check(tiny.manifest.graph())
 
 
 def test_a_failing_run_says_so(tiny, tiles):

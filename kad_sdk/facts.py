@@ -1,0 +1,124 @@
+"""What an artifact is, in words for ``kad inspect`` and as values for ``metrics.json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kad_sdk.manifest import CutPasteManifest, PatchCoreManifest
+
+if TYPE_CHECKING:
+    from kad_sdk.artifact import Artifact
+    from kad_sdk.manifest import Manifest
+
+__all__ = ["describe", "summarise"]
+
+
+def describe(manifest: Manifest) -> list[tuple[str, str]]:
+    """Lay out a manifest for people: lines of a name, "" where the last one goes on, and a text."""
+    network, prep, tau = manifest.network, manifest.preprocessing, manifest.thresholds
+    size = sum(entry.size for entry in manifest.files.values())
+    resize = "native size" if prep.resize is None else f"resized to {_size_text(prep.resize)}"
+    denoise = "" if prep.denoise is None else f", denoised with h = {prep.denoise.h:g}"
+    weights = network.weights.name if network.weights.source != "imagenet" else "ImageNet"
+    name = network.backbone
+    if isinstance(manifest, PatchCoreManifest):
+        name += f" {'+'.join(manifest.network.layers)}"
+    return [
+        ("method", f"{manifest.method}, format {manifest.format_version}"),
+        ("network", f"{name}, {weights} weights"),
+        ("", f"{network.precision}, ONNX opset {network.opset}"),
+        ("boards", f"{resize}{denoise}, normalised by {prep.normalisation} statistics"),
+        ("tiles", f"{prep.tile} px, stride {prep.stride} (fitted at {prep.train_stride})"),
+        *_describe_method(manifest),
+        ("board score", tau.board),
+        ("threshold", f"tiles {tau.tile:.6g}, map {tau.map:.6g}: {tau.method}"),
+        ("", f"found on {tau.samples:,} tiles"),
+        ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
+        ("", f"SHA-256 {manifest.training.fingerprint[:16]}..."),
+        ("golden tiles", f"{manifest.golden.count}, see `kad verify`"),
+        ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.created_by.items()))),
+        ("size", f"{size / 2**20:.1f} MiB; all hashes are right"),
+    ]
+
+
+def _describe_method(manifest: Manifest) -> list[tuple[str, str]]:
+    if isinstance(manifest, PatchCoreManifest):
+        return _describe_patchcore(manifest)
+    if isinstance(manifest, CutPasteManifest):
+        return _describe_cutpaste(manifest)
+    return []
+
+
+def _describe_patchcore(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
+    core, bank = manifest.patchcore, manifest.bank
+    return [
+        ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
+        ("bank", f"{bank.rows:,} x {bank.dims} of {bank.coreset.candidates:,} patches"),
+        ("", f"{bank.coreset.method}, seed {bank.coreset.seed}, radius {bank.coreset.radius:.4g}"),
+        ("tile score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
+    ]
+
+
+def _describe_cutpaste(manifest: CutPasteManifest) -> list[tuple[str, str]]:
+    settings, density, run = manifest.cutpaste, manifest.density, manifest.cutpaste_training
+    detail = (
+        f"bandwidth {density.bandwidth:.4g}"
+        if density.shrinkage is None
+        else f"shrinkage {density.shrinkage:.4g}"
+    )
+    accuracy = "" if run.validation_accuracy is None else f", {run.validation_accuracy:.4f} right"
+    grid = f", grid {settings.map_grid[0]} x {settings.map_grid[1]}"
+    return [
+        ("embedding", f"{settings.embedding_dims} numbers, {settings.classes} classes"),
+        ("tile score", f"{density.kind} density of {density.samples:,} tiles, {detail}"),
+        ("map", settings.map + grid * (settings.map == "grad-cam")),
+        ("trained", f"{run.epochs} epochs of {run.optimizer}, the best is {run.best_epoch}"),
+        ("", f"{run.steps:,} steps of {run.batch} tiles, seed {run.seed}{accuracy}"),
+    ]
+
+
+def _size_text(resize: tuple[int, int] | float) -> str:
+    if isinstance(resize, tuple):
+        return f"{resize[0]} x {resize[1]} px"
+    return f"{100 * resize:g} % of their size"
+
+
+def summarise(artifact: Artifact) -> dict[str, Any]:
+    """Give what identifies an artifact beside its figures, as plain values."""
+    manifest = artifact.manifest
+    return {
+        "name": artifact.path.name,
+        "method": manifest.method,
+        "format_version": manifest.format_version,
+        "backbone": manifest.network.backbone,
+        "weights": manifest.network.weights.name,
+        "precision": manifest.network.precision,
+        "tile": manifest.preprocessing.tile,
+        "stride": manifest.preprocessing.stride,
+        "resize": manifest.preprocessing.resize,
+        **_summarise_method(manifest),
+        "board_score": manifest.thresholds.board,
+        "threshold_method": manifest.thresholds.method,
+        "training_fingerprint": manifest.training.fingerprint,
+        "created_by": dict(manifest.created_by),
+    }
+
+
+def _summarise_method(manifest: Manifest) -> dict[str, Any]:
+    if isinstance(manifest, PatchCoreManifest):
+        return {
+            "layers": list(manifest.network.layers),
+            "pooling": manifest.patchcore.pooling,
+            "reweighting": manifest.patchcore.reweighting,
+            "bank_rows": manifest.bank.rows,
+            "bank_dims": manifest.bank.dims,
+        }
+    if isinstance(manifest, CutPasteManifest):
+        return {
+            "classes": manifest.cutpaste.classes,
+            "embedding_dims": manifest.cutpaste.embedding_dims,
+            "map": manifest.cutpaste.map,
+            "density": manifest.density.kind,
+            "checkpoint_sha256": manifest.cutpaste_training.checkpoint_sha256,
+        }
+    return {}

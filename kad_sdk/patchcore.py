@@ -1,0 +1,104 @@
+"""PatchCore's tiles: base maps from the network, exact search in the memory bank."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kad_sdk._native import NativeIndex
+from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings
+from kad_sdk.session import NetworkSession
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kad_sdk.artifact import PatchCoreArtifact
+    from kad_sdk.manifest import MapSettings, PatchCore, Preprocessing
+
+__all__ = ["PatchCoreScorer"]
+
+
+class PatchCoreScorer(BoardScorer):
+    """Scores boards by the distance of their patches to the memory bank.
+
+    Its stages are ``network`` and ``search``.
+
+    Parameters
+    ----------
+    session
+        The network that gives base maps.
+    index
+        The memory bank.
+    preprocessing, patchcore, map_settings
+        Settings as in the manifest.
+    neighbors
+        (M, columns) int64, each bank row's nearest other rows, for the re-weighting.
+    threads, batch
+        As :class:`kad_sdk.scoring.BoardScorer` takes them.
+    maps
+        Whether board maps are made.
+    """
+
+    def __init__(
+        self,
+        session: NetworkSession,
+        index: NativeIndex,
+        *,
+        preprocessing: Preprocessing,
+        patchcore: PatchCore,
+        map_settings: MapSettings,
+        neighbors: NDArray[np.int64],
+        threads: int,
+        batch: int = 16,
+        maps: bool = True,
+    ) -> None:
+        super().__init__(
+            session,
+            preprocessing=preprocessing,
+            map_settings=map_settings,
+            grid=patchcore.grid if maps else None,
+            threads=threads,
+            batch=batch,
+        )
+        self._index, self._patchcore, self._neighbors = index, patchcore, neighbors
+
+    @classmethod
+    def open(
+        cls, artifact: PatchCoreArtifact, *, maps: bool, threads: int, batch: int, **running: Any
+    ) -> PatchCoreScorer:
+        """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
+        manifest = artifact.manifest
+        session = NetworkSession(artifact.network, threads=threads, max_batch=batch, **running)
+        session.check(manifest.graph())
+        return cls(
+            session,
+            NativeIndex(artifact.bank, threads=threads),
+            preprocessing=manifest.preprocessing,
+            patchcore=manifest.patchcore,
+            map_settings=manifest.map,
+            neighbors=artifact.neighbors,
+            threads=threads,
+            batch=batch,
+            maps=maps,
+        )
+
+    def score_tiles(  # noqa: D102 - as the base's
+        self, tiles: NDArray[np.float32], watch: Stopwatch | None = None
+    ) -> TileFindings:
+        watch = watch or Stopwatch()
+        with watch.stage("network"):
+            base_maps = self.session.run(tiles)
+        with watch.stage("search"):
+            dist, rows, scores = self._index.score_tiles(
+                base_maps,
+                grid=self._patchcore.grid,
+                resampling=self._patchcore.resampling,
+                reweighting=self._patchcore.reweighting,
+                neighbors=self._neighbors,
+                n_neighbors=self._patchcore.n_neighbors,
+                threads=self.threads,
+            )
+        return TileFindings(scores, dist, rows)
+
+    def close(self) -> None:  # noqa: D102 - as the base's
+        self._index.close()

@@ -1,0 +1,110 @@
+"""From an image to the frame that tiles are cut from: checked, resized, denoised."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from kad_sdk._native import resize_image
+from kad_sdk.errors import InvalidArgumentError, UnsupportedImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kad_sdk.manifest import Denoise
+
+__all__ = ["check_image", "frame_size", "prepare_image"]
+
+
+def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) -> tuple[int, int]:
+    """Size (height, width) in which an image of `size` is scored.
+
+    `resize` is a size, a factor, or None for the image's own size.
+    """
+    if resize is None:
+        return size
+    if isinstance(resize, tuple):
+        return resize
+    return max(1, round(size[0] * resize)), max(1, round(size[1] * resize))
+
+
+def prepare_image(
+    image: NDArray[Any],
+    *,
+    resize: tuple[int, int] | float | None,
+    denoise: Denoise | None,
+    pixel_format: str | None = None,
+    threads: int = 1,
+) -> NDArray[Any]:
+    """Bring a board to the state that tiles are cut from: resized, then denoised.
+
+    Parameters
+    ----------
+    image
+        (H, W) or (H, W, channels), uint8 or uint16.
+    resize
+        (height, width) in px, a factor, or None to keep the size.
+    denoise
+        Settings of ``cv2.fastNlMeansDenoisingColored``, or None.
+    pixel_format
+        As :func:`kad_sdk._native.preprocess` takes it; None: by dtype and shape.
+    threads
+        Threads of the resizing.
+
+    Returns
+    -------
+    ndarray
+        `image` itself when there is nothing to do; otherwise (height, width, 3) RGB.
+
+    Raises
+    ------
+    UnsupportedImageError
+        `denoise` is set and the image has 16 bits.
+    """
+    if resize is None and denoise is None:
+        return image
+    if denoise is not None and image.dtype != np.uint8:
+        raise UnsupportedImageError(
+            f"denoising works on 8-bit images, got {image.dtype}; give 8-bit images, or export "
+            "the artifact without --denoise"
+        )
+    # At its own size this is an exact copy as RGB, whatever the pixel format.
+    height, width = frame_size((image.shape[0], image.shape[1]), resize)
+    rgb = resize_image(image, height, width, pixel_format=pixel_format, threads=threads)
+    return rgb if denoise is None else _denoised(rgb, denoise)
+
+
+def _denoised(rgb: NDArray[np.uint8], denoise: Denoise) -> NDArray[np.uint8]:
+    bgr = cv2.fastNlMeansDenoisingColored(  # it takes the first channel for blue
+        cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR),
+        None,
+        denoise.h,
+        denoise.h_color,
+        denoise.template_window,
+        denoise.search_window,
+    )
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def check_image(image: NDArray[Any]) -> None:
+    """Refuse arrays that are no image, before any work.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Not an array of 2 or 3 dimensions.
+    UnsupportedImageError
+        A dtype other than uint8 and uint16: floats have no defined full scale.
+    """
+    if not isinstance(image, np.ndarray) or image.ndim not in {2, 3}:
+        what = image.shape if isinstance(image, np.ndarray) else type(image).__name__
+        raise InvalidArgumentError(
+            f"image: expected an array (H, W), (H, W, 3) or (H, W, 4), got {what}"
+        )
+    if image.dtype not in {np.dtype(np.uint8), np.dtype(np.uint16)}:
+        raise UnsupportedImageError(
+            f"image: expected uint8 or uint16, got {image.dtype}; convert it, scaled by its full "
+            "scale and not by its own maximum"
+        )
