@@ -1,0 +1,71 @@
+"""The command ``kad-export patchcore``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kad_export import cli_options as shared
+from kad_export.cli_options import Parsed, option, parse_layers
+
+__all__ = ["patchcore"]
+
+
+@click.command(context_settings={"max_content_width": 100})
+@shared.data_and_out
+@option("--backbone", default="resnet18", help="Frozen network: resnet18, resnet50, ...")
+@option(
+    "--layers",
+    default="layer2,layer3",
+    type=Parsed("names", parse_layers),
+    help="Layers that give the features, comma-separated.",
+)
+@option("--pooling", default="same-bilinear", help="same-bilinear or valid-adaptive.")
+@shared.WEIGHTS
+@shared.tiling
+@option(
+    "--coreset",
+    default=0.01,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of patches that the bank keeps.",
+)
+@option(
+    "--max-bank",
+    default=10_000,
+    type=click.IntRange(1),
+    help="Most rows of the bank: the time of scoring grows with them.",
+)
+@shared.SEED
+@shared.boards
+@option(
+    "--holdout",
+    default=0.1,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of training images held out to set the threshold.",
+)
+@option(
+    "--reweighting",
+    default="thesis",
+    type=click.Choice(["none", "thesis", "paper"]),
+    help="How a tile's score weighs the bank around the nearest row.",
+)
+@shared.decisions
+@shared.resources
+@option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files.")
+@option("--batch", default=16, type=click.IntRange(1), help="Tiles computed at a time.")
+@shared.writing
+def patchcore(data: Path, out: Path, memory: int, resize: Any, quiet: bool, **given: Any) -> None:
+    """Fit PatchCore to the normal boards in DATA and export it.
+
+    DATA is a folder with train/ and test/ of board images (and annotations.json), a folder in the
+    MVTec AD layout, or a folder of images of normal boards.
+    """
+    from kad_export.pipeline import PatchCoreOptions, export_patchcore
+    from kad_export.report import Console
+
+    options = PatchCoreOptions(
+        memory_bytes=memory, resize=None if resize == "none" else resize, **given
+    )
+    export_patchcore(data, out, options, console=Console(quiet=quiet))
