@@ -19,13 +19,15 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
     size = sum(entry.size for entry in manifest.files.values())
     resize = "native size" if prep.resize is None else f"resized to {_size_text(prep.resize)}"
     denoise = "" if prep.denoise is None else f", denoised with h = {prep.denoise.h:g}"
-    weights = network.weights.name if network.weights.source != "imagenet" else "ImageNet"
+    weights = network.weights.name
+    if network.weights.source == "imagenet":
+        weights = f"ImageNet ({weights})"
     name = network.backbone
     if isinstance(manifest, PatchCoreManifest):
         name += f" {'+'.join(manifest.network.layers)}"
     return [
         ("method", f"{manifest.method}, format {manifest.format_version}"),
-        ("network", f"{name}, {weights} weights"),
+        ("network", f"{name}, weights {weights}"),
         ("", f"{network.precision}, ONNX opset {network.opset}"),
         ("boards", f"{resize}{denoise}, normalised by {prep.normalisation} statistics"),
         ("tiles", f"{prep.tile} px, stride {prep.stride} (fitted at {prep.train_stride})"),

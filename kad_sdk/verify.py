@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kad_sdk.manifest import Graph, Manifest
+    from kad_sdk.manifest import Graph, Preprocessing
 
 __all__ = ["Check", "Verification", "golden_inputs", "verify_artifact"]
 
@@ -128,7 +128,7 @@ class _GoldenRun:
         count = artifact.manifest.golden.count
         self.threads = threads
         self._running = {"threads": threads, "max_batch": count, **running}
-        self._tiles = golden_inputs(artifact.golden().tiles, artifact.manifest)
+        self._tiles = golden_inputs(artifact.golden().tiles, artifact.manifest.preprocessing)
         self.session: NetworkSession  # the last that ran
 
     def __call__(self, network: bytes, graph: Graph) -> list[NDArray[np.float32]]:
@@ -186,10 +186,9 @@ def _check_cutpaste(
     return checks, scores
 
 
-def golden_inputs(tiles: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+def golden_inputs(tiles: NDArray[np.uint8], settings: Preprocessing) -> NDArray[np.float32]:
     """Normalise golden tiles (G, t, t, 3) to the network's input (G, 3, t, t)."""
     corner = np.zeros((1, 2), np.int32)
-    settings = manifest.preprocessing
     inputs: Sequence[NDArray[np.float32]] = [
         preprocess(tile, corner, tile=settings.tile, mean=settings.mean, std=settings.std)
         for tile in tiles

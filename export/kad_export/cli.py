@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from kad_export.cli_cutpaste import cutpaste
 from kad_export.cli_options import SEED, Parsed, option, parse_size
 from kad_export.cli_patchcore import patchcore
 from kad_sdk import __version__
@@ -21,7 +22,7 @@ __all__ = ["main"]
 _TEXTS = Texts(
     name="kad-export",
     stopped="nothing unfinished was left behind",
-    no_memory="lower --memory, --batch or --max-bank",
+    no_memory="lower --memory, --batch, or --max-bank of PatchCore",
     no_space="free some space, or name another --scratch or --out",
 )
 
@@ -34,6 +35,7 @@ def main(debug: bool) -> None:
 
 
 main.add_command(patchcore)
+main.add_command(cutpaste)
 
 
 @main.command()

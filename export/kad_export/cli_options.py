@@ -19,6 +19,7 @@ __all__ = [
     "boards",
     "data_and_out",
     "decisions",
+    "holdout",
     "option",
     "options",
     "parse_layers",
@@ -153,28 +154,41 @@ boards = options(
 )
 """What is done to boards and tiles before the network."""
 
-decisions = options(
-    option(
-        "--threshold",
-        default="normal-max=1.05",
-        type=Parsed("method", _parse_threshold),
-        help="normal-max=FACTOR, quantile=Q (held-out normal tiles); f1, youden, recall=R, "
-        "false-alarms=R (labelled test tiles).",
-    ),
-    option(
-        "--sigma",
-        default=4.0,
-        type=click.FloatRange(0, 256, min_open=True),
-        help="Smoothing of the anomaly map, px.",
-    ),
-    option(
-        "--board-score",
-        default="map-peak",
-        type=click.Choice(["map-peak", "largest-tile"]),
-        help="What decides a board: the largest value of its map, or its largest tile score.",
-    ),
-)
-"""How scores and maps become decisions."""
+
+def decisions(board_score: str) -> Callable[[Command], Command]:
+    """Give the options of how scores and maps become decisions."""
+    return options(
+        option(
+            "--threshold",
+            default="normal-max=1.05",
+            type=Parsed("method", _parse_threshold),
+            help="normal-max=FACTOR, quantile=Q (held-out normal tiles); f1, youden, recall=R, "
+            "false-alarms=R (labelled test tiles).",
+        ),
+        option(
+            "--sigma",
+            default=4.0,
+            type=click.FloatRange(0, 256, min_open=True),
+            help="Smoothing of the anomaly map, px.",
+        ),
+        option(
+            "--board-score",
+            default=board_score,
+            type=click.Choice(["map-peak", "largest-tile"]),
+            help="What decides a board: the largest value of its map, or its largest tile score.",
+        ),
+    )
+
+
+def holdout(why: str) -> Any:
+    """Give the option of how many boards are held out."""
+    return option(
+        "--holdout",
+        default=0.1,
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help=f"Share of training images held out {why}.",
+    )
+
 
 resources = options(
     option(

@@ -39,19 +39,14 @@ __all__ = ["patchcore"]
 )
 @shared.SEED
 @shared.boards
-@option(
-    "--holdout",
-    default=0.1,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of training images held out to set the threshold.",
-)
+@shared.holdout("to set the threshold")
 @option(
     "--reweighting",
     default="thesis",
     type=click.Choice(["none", "thesis", "paper"]),
     help="How a tile's score weighs the bank around the nearest row.",
 )
-@shared.decisions
+@shared.decisions(board_score="map-peak")
 @shared.resources
 @option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files.")
 @option("--batch", default=16, type=click.IntRange(1), help="Tiles computed at a time.")

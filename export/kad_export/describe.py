@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import kad_sdk
 from kad_export.calibrate import MIN_REGION_AREA_PX
 from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
+from kad_sdk import facts
 from kad_sdk import manifest as schema
 
 if TYPE_CHECKING:
@@ -118,25 +119,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summary(manifest: schema.PatchCoreManifest, console: Silent) -> list[tuple[str, str]]:
-    """Give the rows of the final table."""
-    network, bank, tau = manifest.network, manifest.bank, manifest.thresholds
+def summary(manifest: schema.Manifest, console: Silent) -> list[tuple[str, str]]:
+    """Give the rows of the final table: what `kad inspect` shows, and how the export went."""
     gate = manifest.verification
     worst = max(gate["outputs"].values(), key=lambda figures: figures["max_rel"])
-    size = sum(entry.size for entry in manifest.files.values())
     return [
-        ("network", f"{network.backbone}, {' + '.join(network.layers)}"),
-        ("weights", f"{network.weights.source} ({network.weights.name})"),
-        ("trained on", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
-        ("bank", f"{bank.rows:,} of {bank.coreset.candidates:,} patches, {bank.dims} channels"),
-        (
-            "threshold",
-            f"tile {tau.tile:.4g}, map {tau.map:.4g} ({tau.method}, {tau.samples:,} tiles)",
-        ),
-        ("parity, base maps", f"max abs {worst['max_abs']:.2e}, max rel {worst['max_rel']:.2e}"),
+        *facts.describe(manifest),
+        ("parity, network", f"max abs {worst['max_abs']:.2e}, max rel {worst['max_rel']:.2e}"),
         ("parity, scores", f"max abs {gate['score']['max_abs']:.2e}, no decision flips"),
         *((f"time, {name}", format_seconds(seconds)) for name, seconds in console.seconds.items()),
         ("time, total", format_seconds(sum(console.seconds.values()))),
         ("peak memory", format_bytes(peak_memory_bytes())),
-        ("size", format_bytes(size)),
     ]

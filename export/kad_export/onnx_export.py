@@ -31,9 +31,9 @@ __all__ = [
     "OPSET",
     "OnnxInfo",
     "OnnxOutput",
+    "encode_graph",
     "export_onnx",
     "fold_batch_norm",
-    "write_graph",
 ]
 
 OPSET = 18
@@ -108,26 +108,23 @@ def export_onnx(
         )
     )
     shapes = {output.name: tuple(output[1:]) for output in outputs}
-    write_graph(network, path, tile=tile, outputs=shapes, opset=opset)
+    write_atomic(Path(path), encode_graph(network, tile=tile, outputs=shapes, opset=opset))
     return OnnxInfo(INPUT, outputs, opset)
 
 
-def write_graph(
+def encode_graph(
     module: nn.Module,
-    path: str | os.PathLike[str],
     *,
     tile: int,
     outputs: Mapping[str, tuple[int, ...]],
     opset: int = OPSET,
-) -> None:
-    """Write any module of tiles as one checked ONNX file; `module` itself is left as it was.
+) -> bytes:
+    """Give any module of tiles as one checked ONNX graph; `module` itself is left as it was.
 
     Parameters
     ----------
     module
         In eval mode; takes float32 (B, 3, tile, tile).
-    path
-        File to write; it appears complete or not at all.
     tile
         Side of a tile, px.
     outputs
@@ -139,15 +136,13 @@ def write_graph(
     ------
     ExportError
         As for `export_onnx`.
-    OutputError
-        When the file cannot be written.
     """
     if opset < OPSET:
         raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
     model = _convert(module, tile, opset, tuple(outputs))
     _strip(model)
     _check(model, tile, outputs)
-    write_atomic(Path(path), model.SerializeToString(deterministic=True))
+    return model.SerializeToString(deterministic=True)
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:

@@ -10,11 +10,12 @@ from kad_export.data import NORMALISATIONS
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["BOARD_SCORES", "N_NEIGHBORS", "PatchCoreOptions", "is_resize"]
+__all__ = ["BOARD_SCORES", "N_NEIGHBORS", "PatchCoreOptions", "check_options", "is_resize"]
 
 N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
@@ -107,12 +108,16 @@ class PatchCoreOptions:
                 ", ".join(("dataset", *NORMALISATIONS)),
             ),
         }
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise InvalidArgumentError(
-                    f"{name}: expected {expected}, got {getattr(self, name)!r}"
-                )
+        check_options(self, checks)
         ThresholdMethod.parse(self.threshold)
+
+
+def check_options(options: object, checks: Mapping[str, tuple[bool, str]]) -> None:
+    """Raise InvalidArgumentError for the first check, by name of the option, that does not hold."""
+    for name, (good, expected) in checks.items():
+        if not good:
+            got = getattr(options, name)
+            raise InvalidArgumentError(f"{name}: expected {expected}, got {got!r}")
 
 
 def is_resize(value: object) -> bool:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from kad_export.bank import Bank, build_bank
 from kad_export.budget import BankSettings, scratch_folder
-from kad_export.calibrate import DEFAULT_THRESHOLD, Calibration, ThresholdMethod, calibrate
 from kad_export.data import load_board
 from kad_export.describe import (
     BANK_FILE,
@@ -22,30 +17,34 @@ from kad_export.describe import (
     describe_network,
     describe_thresholds,
     describe_training,
-    summary,
     versions,
 )
-from kad_export.errors import CalibrationError, ExportError
+from kad_export.errors import ExportError
 from kad_export.features import PatchExtractor
-from kad_export.holdout import crop_tiles, pick_golden, score_boards, split_board, split_holdout
+from kad_export.holdout import split_board, split_holdout
 from kad_export.onnx_export import OnnxInfo, export_onnx
 from kad_export.options import N_NEIGHBORS, PatchCoreOptions
 from kad_export.patchcore import PatchCoreNetwork, build_network
 from kad_export.report import Silent
+from kad_export.steps import check_output, find_thresholds, labelled_boards, map_settings, write
 from kad_export.survey import measure_normalisation, survey_boards
 from kad_export.verify import TOLERANCE, expected_scores, parity_gate
 from kad_sdk import manifest as schema
-from kad_sdk._native import NativeIndex, preprocess
-from kad_sdk.artifact import Artifact, write_artifact
+from kad_sdk._native import NativeIndex
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
-from kad_sdk.errors import OutputError
 from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.verify import golden_inputs
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
-__all__ = ["PatchCoreOptions", "check_output", "export_patchcore"]
+    import numpy as np
+
+    from kad_export.calibrate import Calibration
+
+__all__ = ["PatchCoreOptions", "export_patchcore"]
 
 
 @dataclass(frozen=True)
@@ -141,58 +140,22 @@ def export_patchcore(
         network=describe_network(module, network.onnx),
         preprocessing=preprocessing,
         patchcore=fitted.settings,
-        map=_map_settings(options),
+        map=map_settings(options.sigma),
         bank=describe_bank(bank, boards, settings),
         thresholds=describe_thresholds(calibration, options.board_score),
         golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), TOLERANCE),
         training=describe_training(dataset, boards),
         verification=figures,
     )
-    with console.step("writing"):
-        path = write_artifact(
-            target,
-            manifest,
-            {NETWORK_FILE: network.graph, BANK_FILE: bank.tensors(), GOLDEN_FILE: expected},
-            replace=options.force,
-        )
-        written = Artifact.open(path)  # as a reader will: every check passes
-    console.table(f"exported {path}", summary(written.manifest, console))
-    return path
-
-
-def check_output(path: Path, *, force: bool) -> Path:
-    """Refuse an output that cannot be written, before any work is done.
-
-    Raises
-    ------
-    OutputError
-        Not called ``NAME.kad``, exists already, or its folder is missing or read-only.
-    """
-    folder = path.absolute().parent
-    if path.suffix != ".kad":
-        raise OutputError(f"{path}: an artifact is a folder NAME.kad: call it {path.name}.kad")
-    if not folder.is_dir():
-        raise OutputError(f"{path}: the folder {folder} does not exist: make it first")
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{path}: nothing can be written into {folder}: name another folder")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already: remove it, or replace it with --force")
-    if path.exists() and not (path / "manifest.json").is_file():
-        raise OutputError(f"{path} exists and is no artifact, so it is not replaced: remove it")
-    return path
+    files = {NETWORK_FILE: network.graph, BANK_FILE: bank.tensors(), GOLDEN_FILE: expected}
+    return write(target, manifest, files, console, force=options.force)
 
 
 def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], list[Sample]]:
     """Images to learn from, and images whose tiles set the thresholds."""
-    if ThresholdMethod.parse(options.threshold).labelled:
-        known = [s for s in dataset.test if s.label == 0 or (s.label == 1 and s.mask_path)]
-        if not known:
-            raise CalibrationError(
-                f"--threshold {options.threshold} needs labelled test images, and {dataset.root} "
-                "has none: add boards with ground truth to test/, or take a threshold from good "
-                f"boards alone, such as {DEFAULT_THRESHOLD}"
-            )
-        return list(dataset.train), known
+    labelled = labelled_boards(dataset, options.threshold)
+    if labelled is not None:
+        return list(dataset.train), labelled
     if len(dataset.train) > 1:
         return split_holdout(dataset.train, options.holdout, options.seed)
     first, second = split_board(dataset.train[0], options.holdout, options.tile, options.resize)
@@ -201,10 +164,6 @@ def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], l
 
 def _threads(options: PatchCoreOptions) -> int:
     return options.threads or default_threads()
-
-
-def _map_settings(options: PatchCoreOptions) -> schema.MapSettings:
-    return schema.MapSettings(options.sigma, radius=math.ceil(4 * options.sigma))  # cut at 4 sigma
 
 
 def _compile(module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path) -> _Network:
@@ -274,28 +233,26 @@ def _calibrate(
         fitted.index,
         preprocessing=fitted.preprocessing,
         patchcore=fitted.settings,
-        map_settings=_map_settings(options),
+        map_settings=map_settings(options.sigma),
         neighbors=fitted.bank.neighbors,
         threads=fitted.threads,
         batch=options.batch,
     )
-    with console.step("threshold"):
-        tiles, places = score_boards(samples, scorer, fitted.preprocessing, console)
-        calibration = calibrate(ThresholdMethod.parse(options.threshold), tiles)
-        golden = crop_tiles(pick_golden(places, calibration), extract.load, options.tile)
-    for text in calibration.warnings:
-        console.warn(text)
-    return calibration, golden
+    return find_thresholds(
+        samples,
+        scorer,
+        load=extract.load,
+        preprocessing=fitted.preprocessing,
+        threshold=options.threshold,
+        console=console,
+    )
 
 
 def _verify(
     golden: np.ndarray, fitted: _Fitted, calibration: Calibration
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Pass the parity gate; returns the tensors of ``golden.safetensors`` and the figures."""
-    preprocessing = fitted.preprocessing
-    corner = np.zeros((1, 2), np.int32)
-    cut = {"tile": preprocessing.tile, "mean": preprocessing.mean, "std": preprocessing.std}
-    tiles = np.concatenate([preprocess(image, corner, **cut) for image in golden])  # (G, 3, t, t)
+    tiles = golden_inputs(golden, fitted.preprocessing)  # (G, 3, t, t)
     common = {
         "neighbors": fitted.bank.neighbors,
         "settings": fitted.settings,

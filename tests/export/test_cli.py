@@ -46,7 +46,7 @@ def test_patchcore_in_a_fresh_process_gives_the_same_bytes(tmp_path, small_datas
     assert [p.name for p in tmp_path.iterdir()] == ["small.kad"]
     assert "weights: random (random:0)" in done.stderr
     assert "needs about" in done.stderr
-    for row in ("bank", "threshold", "parity, base maps", "time, coreset", "peak memory"):
+    for row in ("bank", "threshold", "parity, network", "time, coreset", "peak memory"):
         assert f"  {row}" in done.stdout
 
 

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from kad_export.cutpaste.network import CutPasteNet, NetworkConfig, build_cutpaste
+from kad_export.cutpaste.options import TrainingOptions
 from kad_export.errors import CheckpointError
 from kad_sdk.errors import KadError
-from kad_sdk.manifest import Preprocessing
+from kad_sdk.manifest import CutPasteTraining, Preprocessing, Training, Weights
 from kad_sdk.schema import SchemaError, decode
 from kad_sdk.storage import strict_json, write_atomic
 from kad_sdk.tensors import encode_tensors, parse_tensors
@@ -51,18 +52,23 @@ class Checkpoint:
         How boards became the tiles it was trained on; an export must use the same.
     state_dict : mapping of str to torch.Tensor
         Parameters and buffers of :class:`kad_export.cutpaste.network.CutPasteNet`.
-    sha256 : str
-        Of the file.
-    facts : mapping
-        What the training did, JSON values: epochs, best_epoch, steps, batch, optimizer,
-        learning_rate, seed, augmentation, validation_accuracy, weights and more.
+    run : CutPasteTraining
+        What the training did, as manifests tell it.
+    options : TrainingOptions
+        What it was started with; what may differ when it goes on has its default.
+    weights : Weights
+        What it started from.
+    learnt : Training
+        The boards it learnt from.
     """
 
     config: NetworkConfig
     preprocessing: Preprocessing
     state_dict: Mapping[str, torch.Tensor]
-    sha256: str
-    facts: Mapping[str, Any]
+    run: CutPasteTraining
+    options: TrainingOptions
+    weights: Weights
+    learnt: Training
 
     def network(self) -> CutPasteNet:
         """Build the network with these parameters, in eval mode."""
@@ -76,9 +82,20 @@ def save_checkpoint(
     state_dict: Mapping[str, torch.Tensor],
     config: NetworkConfig,
     preprocessing: Preprocessing,
-    facts: Mapping[str, Any],
+    *,
+    run: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
     """Write a checkpoint atomically.
+
+    Parameters
+    ----------
+    path, state_dict, config, preprocessing
+        As in `Checkpoint`.
+    run
+        The fields of :class:`kad_sdk.manifest.CutPasteTraining` but for the file's own digest.
+    settings
+        From :meth:`kad_export.cutpaste.material.Material.settings`.
 
     Raises
     ------
@@ -90,7 +107,8 @@ def save_checkpoint(
         "format_version": FORMAT_VERSION,
         "config": dataclasses.asdict(config),
         "preprocessing": dataclasses.asdict(preprocessing),
-        "facts": dict(facts),
+        "run": dict(run),
+        "settings": dict(settings),
     }
     write_document(path, to_arrays(state_dict), document)
 
@@ -114,12 +132,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         config = NetworkConfig(**document["config"])
         preprocessing = decode(Preprocessing, document["preprocessing"], "preprocessing")
-        facts = document["facts"]
+        run = decode(CutPasteTraining, {**document["run"], "checkpoint_sha256": sha256}, "run")
+        settings = document["settings"]
+        options = TrainingOptions.restored(settings)
+        weights = decode(Weights, settings["weights"], "settings.weights")
+        learnt = decode(Training, settings["learn"], "settings.learn")
     except (KeyError, TypeError, SchemaError, KadError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this version: {error}") from error
     state = to_tensors(arrays)
     check_state(state, build_cutpaste(config).state_dict(), str(path))
-    return Checkpoint(config, preprocessing, state, sha256, facts)
+    return Checkpoint(config, preprocessing, state, run, options, weights, learnt)
 
 
 def check_state(

@@ -100,6 +100,12 @@ class ExplainedCutPasteNet(nn.Module):
             gradient = block.gradient(gradient, trace)
         return logits, embedding, self._cam(first, pooled, gradient)
 
+    @torch.inference_mode()
+    def map_size(self, tile: int) -> tuple[int, int]:
+        """Return (height, width) of the map of a tile of `tile` px, found by running one."""
+        _, _, cam = self(torch.zeros(1, 3, tile, tile))
+        return cam.shape[2], cam.shape[3]
+
     def _project(self, features: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the embeddings (B, E) and the outputs of the ReLUs on the way."""
         hidden = []

@@ -11,6 +11,7 @@ Linear without bias, batch norm, ReLU, then the Linear that gives the embedding.
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -129,7 +130,7 @@ def initialise(config: NetworkConfig, weights_spec: str, seed: int) -> tuple[Cut
     """Build the network that training starts from.
 
     The encoder gets the weights asked for; head and classifier are drawn from `seed`, and so is
-    layer4 where the weights end with layer3. :func:`lacks_layer4` tells.
+    layer4 where the weights end with layer3; the weights' name then says so.
 
     Parameters
     ----------
@@ -150,16 +151,14 @@ def initialise(config: NetworkConfig, weights_spec: str, seed: int) -> tuple[Cut
     """
     network = CutPasteNet(config, seed=seed)
     weights = load_weights(weights_spec, config.backbone)
-    last = "layer3" if lacks_layer4(weights) else "layer4"
+    whole = any(name.startswith("layer4.") for name in weights.state_dict)
+    last = "layer4" if whole else "layer3"
     trunk = build_trunk(config.backbone, [last])
     load_into_trunk(trunk, weights)
     network.encoder.load_state_dict(trunk.network.state_dict(), strict=False)
+    if last == "layer3":
+        weights = dataclasses.replace(weights, name=f"{weights.name}, layer4 from seed {seed}")
     return network, weights
-
-
-def lacks_layer4(weights: Weights) -> bool:
-    """Tell whether the weights end with layer3, as those made for PatchCore do."""
-    return not any(name.startswith("layer4.") for name in weights.state_dict)
 
 
 def _projection_head(features: int) -> nn.Sequential:

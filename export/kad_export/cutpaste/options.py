@@ -1,23 +1,27 @@
-"""What a training can be told: the options of ``kad-export cutpaste``, with the thesis' values."""
+"""What training and export can be told: the options of ``kad-export cutpaste``, with defaults."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kad_export.calibrate import DEFAULT_THRESHOLD, ThresholdMethod
 from kad_export.cutpaste.augment import VARIANTS, AugmentationSettings
+from kad_export.cutpaste.density import DENSITIES, MIN_SAMPLES
 from kad_export.cutpaste.network import NetworkConfig
 from kad_export.data import NORMALISATIONS
-from kad_export.options import is_resize
-from kad_sdk.errors import InvalidArgumentError
+from kad_export.options import BOARD_SCORES, check_options, is_resize
+from kad_sdk.manifest import Denoise
 
 if TYPE_CHECKING:
-    from kad_sdk.manifest import Denoise
+    from collections.abc import Mapping
 
-__all__ = ["DEVICES", "OPTIMIZERS", "TrainingOptions"]
+__all__ = ["DEVICES", "MAPS", "OPTIMIZERS", "ExportOptions", "TrainingOptions"]
 
 OPTIMIZERS = ("sgd", "adam")
 DEVICES = ("auto", "cpu", "cuda")
+MAPS = ("grad-cam", "tile-score")
 
 
 @dataclass(frozen=True)
@@ -122,11 +126,7 @@ class TrainingOptions:
             "threads": (self.threads is None or self.threads >= 1, "None, or at least 1"),
             "checkpoint_seconds": (self.checkpoint_seconds >= 0, "0 or more"),
         }
-        for name, (good, expected) in checks.items():
-            if not good:
-                raise InvalidArgumentError(
-                    f"{name}: expected {expected}, got {getattr(self, name)!r}"
-                )
+        check_options(self, checks)
         self.network()
 
     @property
@@ -148,3 +148,75 @@ class TrainingOptions:
             No such backbone.
         """
         return NetworkConfig(self.backbone, self.classes)
+
+    @classmethod
+    def restored(cls, settings: Mapping[str, Any]) -> TrainingOptions:
+        """Give the options of a training from the settings that its checkpoint keeps.
+
+        What may differ when a training goes on is not among them and has its default.
+
+        Raises
+        ------
+        TypeError, KeyError, KadError
+            They are not those of a training.
+        """
+        names = {entry.name for entry in dataclasses.fields(cls)} - {"weights"}
+        given = {name: _tuples(settings[name]) for name in names & settings.keys()}
+        if given["denoise"] is not None:
+            given["denoise"] = Denoise(**given["denoise"])
+        augmentation = {name: _tuples(value) for name, value in given["augmentation"].items()}
+        return cls(**{**given, "augmentation": AugmentationSettings(**augmentation)})
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to make of a trained network; the command line has the same names and defaults.
+
+    Attributes
+    ----------
+    density : str
+        ``"gaussian"`` or ``"kernel"``: the estimate of :mod:`kad_export.cutpaste.density`.
+    density_tiles : int
+        The density is fitted on at most so many of the tiles learnt from, drawn at random.
+    map : str
+        ``"grad-cam"``, or ``"tile-score"``: every pixel of a tile gets its score.
+    threshold : str
+        See :mod:`kad_export.calibrate`; found on the boards that the training held out.
+    sigma : float
+        Smoothing of tile maps, px.
+    board_score : str
+        ``"largest-tile"`` or ``"map-peak"``: what decides a board. Grad-CAM ranks the places
+        within a tile, so its peak says no more of the board than the tile's score does.
+    score_batch, threads
+        Tiles computed at a time; processor threads (None: all).
+    force : bool
+        Replace an artifact that exists.
+    """
+
+    density: str = "gaussian"
+    density_tiles: int = 10_000
+    map: str = "grad-cam"
+    threshold: str = DEFAULT_THRESHOLD
+    sigma: float = 4.0
+    board_score: str = "largest-tile"
+    score_batch: int = 16
+    threads: int | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        checks = {
+            "density": (self.density in DENSITIES, ", ".join(DENSITIES)),
+            "density_tiles": (self.density_tiles >= MIN_SAMPLES, f"at least {MIN_SAMPLES}"),
+            "map": (self.map in MAPS, ", ".join(MAPS)),
+            "sigma": (0 < self.sigma <= 256, "above 0, at most 256 px"),
+            "board_score": (self.board_score in BOARD_SCORES, ", ".join(BOARD_SCORES)),
+            "score_batch": (self.score_batch >= 1, "at least 1 tile"),
+            "threads": (self.threads is None or self.threads >= 1, "None, or at least 1"),
+        }
+        check_options(self, checks)
+        ThresholdMethod.parse(self.threshold)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where options have tuples."""
+    return tuple(value) if isinstance(value, list) else value

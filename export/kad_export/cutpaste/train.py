@@ -24,7 +24,7 @@ from kad_export.cutpaste.data import (
     shuffled,
 )
 from kad_export.cutpaste.material import prepare
-from kad_export.cutpaste.network import initialise, lacks_layer4
+from kad_export.cutpaste.network import initialise
 from kad_export.cutpaste.options import TrainingOptions
 from kad_export.cutpaste.run_folder import Curves, Position, RunFolder, Validation
 from kad_export.errors import TrainingError
@@ -94,7 +94,7 @@ def train_cutpaste(
     device = _device(options.device)
     material = prepare(scan_dataset(data), options, console)
     network, weights = initialise(options.network(), options.weights, options.seed)
-    _tell_weights(weights, options, console)
+    console.line(f"network: {options.backbone}, weights: {weights.source} ({weights.name})")
     trainer = _Trainer(network.to(device), weights, material, folder, console)
     with _arithmetic(options), console.step("training"):
         return trainer.run(device)
@@ -108,15 +108,6 @@ def _device(name: str) -> torch.device:
             "check nvidia-smi, or train with --device cpu"
         )
     return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
-def _tell_weights(weights: Weights, options: TrainingOptions, console: Silent) -> None:
-    console.line(f"network: {options.backbone}, weights: {weights.source} ({weights.name})")
-    if lacks_layer4(weights):
-        console.line(
-            f"{weights.name} ends with layer3: layer4 starts from the initialiser with seed "
-            f"{options.seed}, as the head does"
-        )
 
 
 @contextmanager
@@ -307,29 +298,24 @@ class _Trainer:
 
     def _save_best(self, validation: Validation) -> None:
         options = self.options
-        facts = {
-            "epochs": options.epochs,
-            "best_epoch": validation.epoch + 1,
-            "steps": validation.step + 1,
-            "batch": options.batch,
-            "optimizer": options.optimizer,
-            "learning_rate": options.learning_rate,
-            "seed": options.seed,
-            "augmentation": {
-                "variant": options.variant,
-                **dataclasses.asdict(options.augmentation),
-            },
-            "validation_loss": validation.loss,
-            "validation_accuracy": validation.accuracy,
-            "settings": self.settings,
-            "held_out": [board.sample.name for board in self.material.held.boards],
-        }
+        scheme = {"variant": options.variant, **dataclasses.asdict(options.augmentation)}
         save_checkpoint(
             self.folder.best,
             self.network.state_dict(),
             self.network.config,
             self.material.preprocessing,
-            facts,
+            run={
+                "epochs": options.epochs,
+                "best_epoch": validation.epoch + 1,
+                "steps": validation.step + 1,
+                "batch": options.batch,
+                "optimizer": options.optimizer,
+                "learning_rate": options.learning_rate,
+                "seed": options.seed,
+                "augmentation": scheme,
+                "validation_accuracy": validation.accuracy,
+            },
+            settings=self.settings,
         )
 
     def _tell_position(self) -> None:
