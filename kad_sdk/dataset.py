@@ -2,13 +2,15 @@
 
 Three layouts are known. *boards*: ``train/`` and ``test/`` hold images, a test image's mask lies
 beside it as ``<stem>_groundtruth.png``, and ``annotations.json`` lies in the folder itself, in
-``train/`` or in ``test/``. *mvtec* (MVTec AD): ``train/good/``, ``test/<kind>/`` and
+``train/`` or in ``test/``; ``defects.json`` in the folder may tell the kinds of defects apart, see
+:mod:`kad_sdk.defects`. *mvtec* (MVTec AD): ``train/good/``, ``test/<kind>/`` and
 ``ground_truth/<kind>/<stem>_mask.png``. *folder*: images directly in the folder, all of them for
 training.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kad_sdk.annotations import Annotation, find_annotation, read_annotations
+from kad_sdk.defects import DEFECTS_NAME, Defect, read_defects
 from kad_sdk.errors import AnnotationError, DatasetError, InvalidArgumentError
 from kad_sdk.images import (
     GROUND_TRUTH_SUFFIX,
@@ -57,13 +60,16 @@ class Sample:
     split : {"train", "test"}
         What it is for.
     kind : str
-        ``"good"``; mvtec: the folder's name; boards: ``"defect"`` or ``"unlabelled"``.
+        ``"good"``; mvtec: the folder's name; boards: ``"unlabelled"``, ``"defect"``, or the kinds
+        of its defects where they are known.
     label : {0, 1} or None
         1: has a defect; None: a test board without ground truth.
     mask_path : Path or None
         Ground truth, where there is a file.
     annotation : Annotation or None
         Active areas and stickers, where an annotation file names the image.
+    defects : tuple of Defect
+        Its defects by kind, where the data set has a file of them.
     """
 
     path: Path
@@ -73,6 +79,7 @@ class Sample:
     label: int | None
     mask_path: Path | None
     annotation: Annotation | None
+    defects: tuple[Defect, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,8 @@ def scan_dataset(root: str | PathLike[str], *, need_train: bool = True) -> Datas
         No such folder, no known layout or two at once, no training image, two images that would
         share one mask.
     AnnotationError
-        An annotation file is malformed, fits no image or two at once, or leaves out a test board.
+        An annotation file is malformed, fits no image or two at once, or leaves out a test board; a
+        file of defects is malformed or does not fit the ground truth.
     """
     folder = Path(root)
     if not folder.is_dir():
@@ -116,7 +124,7 @@ def scan_dataset(root: str | PathLike[str], *, need_train: bool = True) -> Datas
         train = _board_samples(folder, folder, "train")
     elif layout == "boards":
         train = _board_samples(folder, folder / "train", "train")
-        test = _board_samples(folder, folder / "test", "test")
+        test = _with_defects(folder, _board_samples(folder, folder / "test", "test"))
     else:
         train, test = _mvtec_samples(folder, "train"), _mvtec_samples(folder, "test")
     if need_train and not train:
@@ -324,6 +332,33 @@ def _board_sample(root: Path, path: Path, split: Split, annotation: Annotation |
         label=label,
         mask_path=mask_path,
         annotation=annotation,
+    )
+
+
+def _with_defects(root: Path, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """Give each test board its defects by kind, where a file names them: then it names them all."""
+    path = root / DEFECTS_NAME
+    if not path.is_file():
+        return samples
+    entries = read_defects(path)
+    unknown = sorted(entries.keys() - {sample.path.name for sample in samples})
+    if unknown:
+        raise AnnotationError(f"{path}: names {unknown[0]}, and test/ has no such board")
+    for sample in samples:
+        named = bool(entries.get(sample.path.name))
+        if sample.label is not None and named != bool(sample.label):
+            truth = "marks a defect" if sample.label else "marks none"
+            raise AnnotationError(
+                f"{path}: has {'defects' if named else 'no defect'} of {sample.path.name}, whose "
+                f"ground truth {truth}; make them agree"
+            )
+    return tuple(
+        dataclasses.replace(
+            sample, defects=defects, kind=", ".join(sorted({d.kind for d in defects}))
+        )
+        if (defects := entries.get(sample.path.name, ()))
+        else sample
+        for sample in samples
     )
 
 

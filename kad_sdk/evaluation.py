@@ -21,6 +21,7 @@ from kad_sdk.errors import DatasetError
 from kad_sdk.facts import summarise
 from kad_sdk.storage import made_folder, write_together
 from kad_sdk.tally import Row, Tally
+from kad_sdk.tsne import tsne_png
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +48,9 @@ def evaluate(
     """Evaluate a detector on a data set's test images.
 
     Writes into `out`: ``metrics.json``, ``scores.csv`` (one row an image), ``roc.png``,
-    ``scores.png`` and ``examples.png``. An image without a known label is scored and listed, and
-    left out of every figure; one that is known to be defective but has no mask counts at image
-    level only.
+    ``scores.png`` and ``examples.png``, and ``tsne.png`` where the method embeds tiles. An image
+    without a known label is scored and listed, and left out of every figure; one that is known to
+    be defective but has no mask counts at image level only.
 
     Parameters
     ----------
@@ -113,9 +114,16 @@ def _write(folder: Path, tally: Tally, figures: dict[str, Any], map_threshold: f
         "roc.png": plots.curves_png(levels),
         "scores.png": plots.scores_png(levels),
         "examples.png": plots.examples_png(tally.gallery.chosen(), map_threshold),
+        **_tsne(tally),
         "metrics.json": (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode(),
     }
     write_together({folder / name: [data] for name, data in files.items()})
+
+
+def _tsne(tally: Tally) -> dict[str, bytes]:
+    """Draw the tiles' embeddings, where the method has some."""
+    embeddings, kinds = tally.embeddings.tiles()
+    return {"tsne.png": tsne_png(embeddings, kinds)} if kinds else {}
 
 
 def _csv(rows: list[Row]) -> bytes:
@@ -196,10 +204,12 @@ def _matrix_rows(tile: Any, image: Any) -> list[tuple[str, str, str, str]]:
 
 
 def _kind_lines(kinds: dict[str, dict[str, Any]]) -> list[str]:
-    lines = [f"{'kind':<20}{'images':>10}{'flagged':>10}{'AUROC':>10}{'tile recall':>13}"]
+    head = f"{'kind':<20}{'images':>10}{'flagged':>10}{'AUROC':>10}"
+    lines = [f"{head}{'tiles':>10}{'recall':>10}{'AUROC':>10}"]
     for kind, facts in kinds.items():
         line = f"{kind:<20}{facts['images']:>10,}{facts['flagged']:>10,}"
         if "image_recall" in facts:
-            line += f"{_show(facts['image_roc_auc']):>10}{_show(facts['tile_recall']):>13}"
+            line += f"{_show(facts['image_roc_auc']):>10}{facts['defect_tiles']:>10,}"
+            line += f"{_show(facts['tile_recall']):>10}{_show(facts['tile_roc_auc']):>10}"
         lines.append(line)
     return lines

@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Example", "Level", "curves_png", "examples_png", "require", "scores_png", "thumbnail"]
+__all__ = [
+    "Example",
+    "Level",
+    "curves_png",
+    "examples_png",
+    "new_figure",
+    "note",
+    "png",
+    "require",
+    "scores_png",
+    "thumbnail",
+]
 
 _NORMAL = "#4477aa"
 _ANOMALOUS = "#cc3311"
@@ -126,7 +137,7 @@ def thumbnail(
 
 def curves_png(levels: Sequence[Level]) -> bytes:
     """Draw ROC and precision-recall curves of two levels, with the points that tau gives."""
-    figure = _figure(10, 4.6)
+    figure = new_figure(10, 4.6)
     roc, pr = figure.subplots(1, 2)
     for level, (colour, style) in zip(levels, _LEVELS, strict=True):
         if level.both_classes:
@@ -139,9 +150,9 @@ def curves_png(levels: Sequence[Level]) -> bytes:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc=place, frameon=False, fontsize=9)
         else:
-            _note(axes, "needs normal and anomalous items")
+            note(axes, "needs normal and anomalous items")
         _plain(axes)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_curves(roc: Any, pr: Any, level: Level, colour: str, style: str) -> None:
@@ -161,7 +172,7 @@ def _draw_curves(roc: Any, pr: Any, level: Level, colour: str, style: str) -> No
 
 def scores_png(levels: Sequence[Level]) -> bytes:
     """Draw each level's score histogram by class, with its tau marked."""
-    figure = _figure(10, 1.0 + 2.8 * len(levels))
+    figure = new_figure(10, 1.0 + 2.8 * len(levels))
     rows = np.ravel(figure.subplots(len(levels), 1, sharex=True))
     taus = [level.threshold for level in levels]
     edges = _edges(np.concatenate([*(level.scores for level in levels), taus]))
@@ -170,10 +181,10 @@ def scores_png(levels: Sequence[Level]) -> bytes:
         if level.scores.size:
             _draw_histogram(axes, level, edges)
         else:
-            _note(axes, f"no {level.name} with a known label")
+            note(axes, f"no {level.name} with a known label")
         _plain(axes)
     rows[-1].set_xlabel("score")
-    return _png(figure)
+    return png(figure)
 
 
 def _edges(values: NDArray[Any]) -> NDArray[Any]:
@@ -205,7 +216,7 @@ def examples_png(examples: Sequence[Example], map_threshold: float) -> bytes:
     tallest = 1.4 if np.median(shapes) < 1.4 else 3.0
     ratios = [min(max(shapes[groups * i : groups * (i + 1)]), tallest) for i in range(n_rows)]
     cell = 3.0 if groups == 1 else 1.8  # inches
-    figure = _figure(3 * groups * cell, cell * sum(ratios) + 0.55 * n_rows + 0.9)
+    figure = new_figure(3 * groups * cell, cell * sum(ratios) + 0.55 * n_rows + 0.9)
     grid = figure.subplots(n_rows, 3 * groups, squeeze=False, height_ratios=ratios)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[], anchor="N")
@@ -218,7 +229,7 @@ def examples_png(examples: Sequence[Example], map_threshold: float) -> bytes:
         shown = _draw_example(panels, example, limits, map_threshold)
     if shown is not None:
         _draw_scale(figure, shown, grid, map_threshold)
-    return _png(figure)
+    return png(figure)
 
 
 def _draw_scale(figure: Any, shown: Any, grid: Any, map_threshold: float) -> None:
@@ -244,7 +255,7 @@ def _draw_example(
     plain.imshow(example.image)
     plain.set_title(f"{_short(example.name)}\n{example.kind}", fontsize=8, loc="left")
     if example.mask is None:
-        _note(truth, "no ground truth")
+        note(truth, "no ground truth")
     else:
         truth.imshow(_tinted(example.image, example.mask))
         words = "ground truth" if example.mask.any() else "ground truth: none"
@@ -289,7 +300,8 @@ def _matplotlib(name: str) -> Any:
         ) from error
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Make an empty figure of so many inches."""
     return _matplotlib("figure").Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
 
 
@@ -299,11 +311,13 @@ def _plain(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _note(axes: Any, text: str) -> None:
+def note(axes: Any, text: str) -> None:
+    """Write where a curve would be why there is none."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="0.45")
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """Encode a figure: the same one gives the same bytes."""
     _matplotlib("backends.backend_agg").FigureCanvasAgg(figure)
     data = io.BytesIO()
     # Without the version and date that matplotlib adds: the same figures give the same bytes.

@@ -16,8 +16,10 @@ import numpy as np
 
 from kad_sdk import metrics, plots
 from kad_sdk.dataset import read_mask, resize_mask, tile_labels
+from kad_sdk.defects import masks_by_kind
 from kad_sdk.errors import KadError
 from kad_sdk.images import read_image
+from kad_sdk.tsne import EmbeddingSample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,6 +109,7 @@ class Row:
     n_regions: int
     tile_scores: NDArray[np.float64]  # (n,)
     tile_truth: NDArray[np.uint8] | None  # (n,), None where there is no mask
+    kinds: dict[str, NDArray[np.uint8] | None]  # its kinds, and which tiles (n,) show each
     timings_ms: dict[str, float]
 
 
@@ -129,6 +132,7 @@ class Tally:
     pixels: metrics.PixelMetrics = field(default_factory=metrics.PixelMetrics)
     fingerprint: Any = field(default_factory=hashlib.sha256)
     gallery: Gallery = field(default_factory=Gallery)
+    embeddings: EmbeddingSample = field(default_factory=EmbeddingSample)
 
     def add(self, sample: Sample, detector: Detector) -> None:
         """Score an image and take in what its figures need."""
@@ -146,6 +150,10 @@ class Tally:
             self.pixels.add(result.need_map(), mask)
         self.gallery.offer(sample, image, mask, result)
         self._fingerprint(sample)
+        truth = None if mask is None else self._tile_truth(result, mask)
+        kinds = self._tile_kinds(sample, result, mask)
+        if truth is not None and result.embeddings is not None:
+            self.embeddings.add(result.embeddings, truth, kinds)
         self.rows.append(
             Row(
                 sample=sample,
@@ -155,7 +163,8 @@ class Tally:
                 anomalous=bool(result.anomalous),
                 n_regions=len(result.regions),
                 tile_scores=np.array([tile.score for tile in result.tiles], dtype=np.float64),
-                tile_truth=None if mask is None else self._tile_truth(result, mask),
+                tile_truth=truth,
+                kinds=kinds,
                 timings_ms={
                     "read": 1e3 * (read - start),
                     **result.timings_ms,
@@ -169,6 +178,19 @@ class Tally:
         mask = resize_mask(mask, result.frame_size)
         xy = np.array([(tile.x, tile.y) for tile in result.tiles], dtype=np.int64)
         return tile_labels(mask, xy, self.tile)
+
+    def _tile_kinds(
+        self, sample: Sample, result: Result, mask: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[np.uint8] | None]:
+        """Say for each kind of the image which tiles show it; None where there is no mask."""
+        if sample.label is None:
+            return {}
+        if mask is None or not mask.any():
+            return {sample.kind: None}
+        if not sample.defects:
+            return {sample.kind: self._tile_truth(result, mask)}
+        parts = masks_by_kind(sample.defects, mask, sample.name)
+        return {kind: self._tile_truth(result, part) for kind, part in parts.items()}
 
     def _fingerprint(self, sample: Sample) -> None:
         """Take in the names and contents of the image and its mask."""
@@ -239,30 +261,37 @@ class Tally:
         }
 
     def _kinds(self) -> dict[str, dict[str, Any]]:
-        """Figures of each kind; an image AUROC is that of the kind's images against the good."""
+        """Figures of each kind; an AUROC is that of what shows the kind against what is good.
+
+        An image with defects of several kinds counts in each.
+        """
         groups: dict[str, list[Row]] = defaultdict(list)
         for row in self.rows:
-            if row.sample.label is not None:
-                groups[row.sample.kind].append(row)
-        good = [row.score for row in self.rows if row.sample.label == 0]
-        return {kind: self._kind(rows, good) for kind, rows in sorted(groups.items())}
+            for kind in row.kinds:
+                groups[kind].append(row)
+        level = self.tiles()
+        good = (
+            np.array([row.score for row in self.rows if row.sample.label == 0]),
+            level.scores[level.labels == 0],
+        )
+        return {kind: self._kind(kind, rows, *good) for kind, rows in sorted(groups.items())}
 
-    def _kind(self, rows: list[Row], good: list[float]) -> dict[str, Any]:
+    def _kind(
+        self, kind: str, rows: list[Row], good: NDArray[Any], good_tiles: NDArray[Any]
+    ) -> dict[str, Any]:
         n, flagged = len(rows), sum(row.anomalous for row in rows)
         if rows[0].sample.label == 0:
             return {"images": n, "flagged": flagged, "false_alarm_rate": flagged / n}
-        labels = [0] * len(good) + [1] * n
-        scores, tau = [*good, *(row.score for row in rows)], self.image_threshold
-        defective = _joined(
-            [row.tile_scores[row.tile_truth == 1] for row in rows if row.tile_truth is not None]
-        )
+        shown = [(row.tile_scores, row.kinds[kind]) for row in rows]
+        defective = _joined([scores[tiles == 1] for scores, tiles in shown if tiles is not None])
         return {
             "images": n,
             "flagged": flagged,
             "image_recall": flagged / n,
-            "image_roc_auc": metrics.classify(labels, scores, threshold=tau).roc_auc,
+            "image_roc_auc": _roc_auc(good, np.array([row.score for row in rows])),
             "defect_tiles": defective.size,
             "tile_recall": _share(defective >= self.tile_threshold),
+            "tile_roc_auc": _roc_auc(good_tiles, defective),
         }
 
     def _counts(self) -> dict[str, int]:
@@ -291,6 +320,11 @@ class Tally:
             }
             for stage in stages
         }
+
+
+def _roc_auc(normal: NDArray[Any], anomalous: NDArray[Any]) -> float | None:
+    labels = np.repeat([0, 1], [normal.size, anomalous.size])
+    return metrics.roc_auc(labels, np.concatenate([normal, anomalous]))
 
 
 def _share(flags: NDArray[np.bool_]) -> float | None:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from kad_export.synth_camera import Camera, make_camera
 from kad_export.synth_defects import DEFECTS, dot
 from kad_export.synth_stickers import sticker
 from kad_sdk.annotations import Rect
+from kad_sdk.defects import DEFECTS_NAME
 from kad_sdk.errors import InvalidArgumentError, OutputError
 from kad_sdk.storage import writing
 
@@ -99,10 +100,10 @@ def generate_dataset(
     """Write a folder of synthetic boards in the layout that `kad_sdk.scan_dataset` reads.
 
     ``train/`` holds normal boards, ``test/`` normal and defective ones with
-    ``<stem>_groundtruth.png``, ``annotations.json`` borders and labels of all, ``synth.json`` the
-    parameters and the list of defects. Of every eight test boards the first is normal and each
-    other is dominated by one defect kind. Each board hangs on the seed and its number alone, so
-    asking for more boards does not change the first ones.
+    ``<stem>_groundtruth.png``, ``annotations.json`` borders and labels of all, ``defects.json`` the
+    defects by kind, ``synth.json`` the parameters. Of every eight test boards the first is normal
+    and each other is dominated by one defect kind. Each board hangs on the seed and its number
+    alone, so asking for more boards does not change the first ones.
 
     Parameters
     ----------
@@ -151,6 +152,7 @@ def generate_dataset(
         summary = SynthSummary(
             root, category, size, seed, tuple(names[:boards]), tuple(names[boards:]), tuple(defects)
         )
+        _write_json(scratch / DEFECTS_NAME, _defects_by_board(defects))
         _write_json(scratch / "synth.json", _record(summary))
     return summary
 
@@ -293,13 +295,19 @@ def _write_json(path: Path, document: object) -> None:
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
+def _defects_by_board(defects: list[Defect]) -> dict[str, list[dict[str, object]]]:
+    boards: dict[str, list[dict[str, object]]] = {}
+    for defect in defects:
+        boards.setdefault(defect.board, []).append({"kind": defect.kind, "box": list(defect.box)})
+    return boards
+
+
 def _record(summary: SynthSummary) -> dict[str, object]:
-    """Give what `synth.json` holds: parameters, boards and defects; no path of this machine."""
+    """Give what `synth.json` holds: parameters and boards; no path of this machine."""
     return {
         "category": summary.category,
         "size": list(summary.size),
         "seed": summary.seed,
         "train": list(summary.train),
         "test": list(summary.test),
-        "defects": [asdict(defect) | {"box": list(defect.box)} for defect in summary.defects],
     }

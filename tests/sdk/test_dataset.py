@@ -11,6 +11,7 @@ import pytest
 
 from kad_sdk.annotations import Rect
 from kad_sdk.dataset import Dataset, Sample, read_mask, resize_mask, scan_dataset, tile_labels
+from kad_sdk.defects import Defect
 from kad_sdk.errors import AnnotationError, DatasetError, InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -97,6 +98,51 @@ def test_annotations_that_fit_nothing_or_two_images_are_an_error(boards: Path) -
 def test_an_image_annotated_in_two_files_is_an_error(boards: Path) -> None:
     annotate(boards / "test" / "annotations.json", "t1.jpg")
     with pytest.raises(AnnotationError, match=r"t1\.jpg is annotated in .*annotations\.json too"):
+        scan_dataset(boards)
+
+
+def _defects(*boxes: object) -> list[dict[str, object]]:
+    return [{"kind": "bump", "box": box} for box in boxes]
+
+
+def test_defects_go_with_the_boards_they_name(boards: Path) -> None:
+    (boards / "defects.json").write_text(
+        json.dumps({"t2.jpg": [{"kind": "dirt", "box": [1, 2, 3, 4]}, *_defects([0, 0, 9, 9])]})
+    )
+    first, second, third = scan_dataset(boards).test
+    assert second.defects == (Defect("dirt", (1, 2, 3, 4)), Defect("bump", (0, 0, 9, 9)))
+    assert [first.kind, second.kind, third.kind] == ["good", "bump, dirt", "unlabelled"]
+    assert (first.defects, third.defects) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, "has no defect of t2.jpg, whose ground truth marks a defect"),
+        ({"t2.jpg": []}, "has no defect of t2.jpg, whose ground truth marks a defect"),
+        (
+            {"t1.jpg": _defects([0, 0, 9, 9]), "t2.jpg": _defects([0, 0, 9, 9])},
+            "has defects of t1.jpg, whose ground truth marks none",
+        ),
+        ({"t9.jpg": _defects([0, 0, 9, 9])}, "names t9.jpg, and test/ has no such board"),
+        ({"t2.jpg": _defects([0, 0, 9])}, r"defects.t2.jpg\[0\].box: expected 4 items"),
+        ({"t2.jpg": _defects([0, 0, 9, 0])}, r"box\[3\]: expected a number at least 1"),
+        ({"t2.jpg": _defects([0, 0.5, 9, 1])}, r"box\[1\]: expected an integer"),
+        ({"t2.jpg": [{"kind": "good", "box": [0, 0, 9, 9]}]}, "kind: expected a name of 1 to 64"),
+        ({"t2.jpg": [{"kind": "bump"}]}, r"the key defects.t2.jpg\[0\].box is missing"),
+        ({"t2.jpg": [{"kind": "a", "box": [0, 0, 9, 9], "x": 1}]}, "unknown key"),
+        ([], "expected an object"),
+    ],
+)
+def test_files_of_defects_that_do_not_fit(boards: Path, document: object, message: str) -> None:
+    (boards / "defects.json").write_text(json.dumps(document))
+    with pytest.raises(AnnotationError, match=message):
+        scan_dataset(boards)
+
+
+def test_a_file_of_defects_that_is_not_json(boards: Path) -> None:
+    (boards / "defects.json").write_text("{")
+    with pytest.raises(AnnotationError, match=r"defects\.json: not a file of defects in JSON"):
         scan_dataset(boards)
 
 

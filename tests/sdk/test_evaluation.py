@@ -16,7 +16,13 @@ import pytest
 import kad_sdk
 from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
-from kad_sdk.errors import DatasetError, ImageTooSmallError, MissingDependencyError, OutputError
+from kad_sdk.errors import (
+    AnnotationError,
+    DatasetError,
+    ImageTooSmallError,
+    MissingDependencyError,
+    OutputError,
+)
 from kad_sdk.evaluation import evaluate, format_table
 
 TILE = 16
@@ -86,6 +92,7 @@ class BrightnessDetector:
             regions=regions,
             timings_ms={"network": 1.0, "search": 3.0},
             frame_size=frame.shape,
+            embeddings=None,
         )
 
 
@@ -179,6 +186,7 @@ def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> N
             "image_roc_auc": 0.75,
             "defect_tiles": 3,
             "tile_recall": pytest.approx(2 / 3),
+            "tile_roc_auc": pytest.approx((45 + 45 + 44) / (3 * 45)),
         },
         "good": {"images": 2, "flagged": 1, "false_alarm_rate": 0.5},
     }
@@ -268,10 +276,65 @@ def test_mvtec_layout_mixed_sizes_and_kinds(tmp_path: Path) -> None:
         "image_roc_auc": 1.0,
         "defect_tiles": 0,
         "tile_recall": None,
+        "tile_roc_auc": None,
     }
     assert figures["counts"]["anomalous_images_without_mask"] == 1
     assert figures["counts"]["anomalous_tiles"] == 2
     assert "dent" in format_table(figures)
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_kinds_of_boards_are_told_apart_by_their_boxes(boards: Path, tmp_path: Path) -> None:
+    """Board a has a dent at (3, 5) and a scar at (40, 60), b a scar at (20, 20)."""
+    entries = {
+        "a.png": [
+            {"kind": "dent", "box": [0, 0, 10, 10]},
+            {"kind": "scar", "box": [50, 30, 14, 18]},
+        ],
+        "b.png": [{"kind": "scar", "box": [20, 20, 1, 1]}],
+    }
+    (boards / "defects.json").write_text(json.dumps(entries))
+    dataset = scan_dataset(boards)
+    assert [sample.kind for sample in dataset.test] == [
+        *("dent, scar", "scar", "good", "good", "unlabelled"),
+    ]
+    kinds = evaluate(BrightnessDetector(), dataset, tmp_path / "out")["kinds"]
+    assert list(kinds) == ["dent", "good", "scar"]
+    # The dent's tile is the brightest (200); the scars' have 180 and 120, below one good tile.
+    assert kinds["dent"] == {
+        "images": 1,
+        "flagged": 1,
+        "image_recall": 1.0,
+        "image_roc_auc": 1.0,
+        "defect_tiles": 1,
+        "tile_recall": 1.0,
+        "tile_roc_auc": 1.0,
+    }
+    assert (kinds["scar"]["images"], kinds["scar"]["flagged"]) == (2, 1)
+    assert (kinds["scar"]["defect_tiles"], kinds["scar"]["tile_recall"]) == (2, 0.5)
+    assert kinds["scar"]["tile_roc_auc"] == pytest.approx((45 + 44) / (2 * 45))
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_ground_truth_outside_of_every_box_is_of_another_kind(boards: Path, tmp_path: Path) -> None:
+    entries = {
+        "a.png": [{"kind": "dent", "box": [0, 0, 10, 10]}],  # says nothing of (40, 60)
+        "b.png": [{"kind": "scar", "box": [30, 0, 9, 9]}],  # beside the mark at (20, 20)
+    }
+    (boards / "defects.json").write_text(json.dumps(entries))
+    kinds = evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")["kinds"]
+    assert {kind: facts.get("defect_tiles") for kind, facts in kinds.items()} == {
+        "dent": 1,
+        "good": None,
+        "other": 2,
+    }
+
+
+def test_a_box_outside_of_its_board_is_named(boards: Path, tmp_path: Path) -> None:
+    entries = {name: [{"kind": "dent", "box": [60, 40, 4, 9]}] for name in ("a.png", "b.png")}
+    (boards / "defects.json").write_text(json.dumps(entries))
+    with pytest.raises(AnnotationError, match=r"test/a\.png: the box \[60, 40, 4, 9\] of a dent"):
+        evaluate(BrightnessDetector(), scan_dataset(boards), tmp_path / "out")
 
 
 @pytest.mark.usefixtures("_no_pictures")
