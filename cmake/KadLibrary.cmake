@@ -2,13 +2,13 @@
 
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
-    base/abi.cpp base/level.cpp base/zero_memory.cpp density/density.cpp image/image.cpp
+    base/abi.cpp base/level.cpp base/zero_memory.cpp density/density.cpp graph/graph_check.cpp image/image.cpp
     image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
     search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
     search/statistics.cpp search/sieve/code_scalar.cpp search/sieve/projection.cpp
     search/sieve/query_block.cpp search/sieve/query_order.cpp search/sieve/sieve.cpp
     search/sieve/sieve_pass.cpp search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp
-    board/board_scalar.cpp board/regions.cpp board/tile_map.cpp)
+    board/board_scalar.cpp board/map_resize.cpp board/regions.cpp board/tile_map.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.
@@ -24,6 +24,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   list(APPEND kad_sources ${kad_avx2_sources} ${kad_avx512_sources} ${kad_avx512vnni_sources})
 else()
   set(kad_x86_levels 0)
+endif()
+
+if(KAD_WITH_RUNTIME)
+  include(cmake/KadRuntime.cmake)
 endif()
 
 # No contraction of a * b + c: the order of arithmetic is defined, and equal at every level.
@@ -45,6 +49,8 @@ set_source_files_properties(${kad_avx512_sources} PROPERTIES
   COMPILE_OPTIONS "${kad_avx512_options}")
 set_source_files_properties(${kad_avx512vnni_sources} PROPERTIES
   COMPILE_OPTIONS "${kad_avx512vnni_options}")
+set_source_files_properties("${kad_source_dir}/runtime/sha256_x86.cpp" PROPERTIES
+  COMPILE_OPTIONS "-msha;-msse4.1")
 
 function(kad_add_library name kind)
   add_library(${name} ${kind} ${kad_sources})
@@ -66,6 +72,9 @@ function(kad_add_library name kind)
     PUBLIC "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/kad_sdk/include>"
     PRIVATE "${kad_source_dir}")
   target_link_libraries(${name} PRIVATE Threads::Threads)
+  if(KAD_WITH_RUNTIME)
+    kad_add_runtime(${name})
+  endif()
   if(KAD_SANITIZE)
     target_compile_options(${name} PUBLIC -fsanitize=${KAD_SANITIZE} -fno-omit-frame-pointer -g)
     target_link_options(${name} PUBLIC -fsanitize=${KAD_SANITIZE})

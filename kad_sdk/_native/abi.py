@@ -164,6 +164,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_preprocess": (
         *(_IMAGE, c_void_p, c_int64, c_int32, c_void_p, c_void_p, c_int32, c_void_p),
     ),
+    "kad_graph_check": (c_void_p, c_int64),
     "kad_patch_features": (_MAPS, c_int32, c_void_p),
     "kad_index_create": (c_void_p, c_int64, c_int64, c_int32, POINTER(c_void_p)),
     "kad_index_info": (c_void_p, POINTER(IndexFacts)),
@@ -175,8 +176,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     ),
     "kad_density_score": (POINTER(Density), c_void_p, c_int64, c_int32, c_void_p),
     "kad_board_create": (POINTER(BoardOptions), POINTER(c_void_p)),
+    "kad_board_clear": (c_void_p,),
     "kad_board_add": (c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int32),
     "kad_board_map": (c_void_p, c_int32, c_void_p),
+    "kad_map_resize": (*(c_void_p, c_int32, c_int32, c_int32, c_int32, c_int32), c_void_p),
     "kad_board_regions": (
         *(c_void_p, c_void_p, c_float, c_int64, c_uint32, c_void_p, c_int64, POINTER(c_int64)),
     ),

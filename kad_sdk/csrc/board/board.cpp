@@ -205,6 +205,17 @@ kad_status kad_board_create(const kad_board_options* options, kad_board** out_bo
 
 void kad_board_close(kad_board* board) { delete board; }
 
+kad_status kad_board_clear(kad_board* board) {
+  return kad::guard([&] {
+    kad::check_pointer(board, "board");
+    std::fill_n(board->sum.get(), int64_t{board->options.image_height} * board->options.image_width,
+                0.0F);
+    board->corners.clear();
+    board->dist.clear();
+    board->index.clear();
+  });
+}
+
 kad_status kad_board_add(kad_board* board, const int32_t* xy, int64_t n_tiles, const float* dist,
                          const int64_t* index, int32_t n_threads) {
   return kad::guard([&] { kad::add(board, xy, n_tiles, dist, index, n_threads); });

@@ -61,22 +61,21 @@ void check_tile_inside(int64_t number, const int32_t* xy, int32_t tile, int32_t 
        static_cast<long long>(number), xy[0], xy[1], tile, height, width);
 }
 
-ImageView check_image(const kad_image* image) {
-  check_pointer(image, "image");
-  check_struct_size(image->struct_size, KAD_FIRST_SIZE(kad_image, data), "kad_image");
-  check_pointer(image->data, "image.data");
-  check_image_size(image->height, image->width);
-  if (image->pixel_format < 0 || image->pixel_format >= kFormatCount) {
+ImageView check_image(const kad_image* given) {
+  const kad_image image = read_struct(given, KAD_FIRST_SIZE(kad_image, data), "kad_image");
+  check_pointer(image.data, "image.data");
+  check_image_size(image.height, image.width);
+  if (image.pixel_format < 0 || image.pixel_format >= kFormatCount) {
     fail(KAD_ERROR_INVALID_ARGUMENT,
          "image.pixel_format must be one of KAD_PIXEL_* (0 to %d), got %d", kFormatCount - 1,
-         image->pixel_format);
+         image.pixel_format);
   }
-  const Format& format = kFormats[image->pixel_format];
-  check_row_stride(*image, int64_t{image->width} * format.samples * format.bytes_per_value);
-  return {static_cast<const uint8_t*>(image->data),
-          image->row_stride,
-          image->height,
-          image->width,
+  const Format& format = kFormats[image.pixel_format];
+  check_row_stride(image, int64_t{image.width} * format.samples * format.bytes_per_value);
+  return {static_cast<const uint8_t*>(image.data),
+          image.row_stride,
+          image.height,
+          image.width,
           format.samples,
           format.bytes_per_value,
           {format.rgb[0], format.rgb[1], format.rgb[2]}};

@@ -35,19 +35,20 @@ void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
   }
 }
 
-void check_grid(const kad_tile_grid* grid) {
-  check_pointer(grid, "grid");
-  check_struct_size(grid->struct_size, KAD_FIRST_SIZE(kad_tile_grid, n_labels), "kad_tile_grid");
-  check_image_size(grid->image_height, grid->image_width);
-  if (grid->stride < 1) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "stride must be at least 1 px, got %d", grid->stride);
+kad_tile_grid check_grid(const kad_tile_grid* given) {
+  const kad_tile_grid grid =
+      read_struct(given, KAD_FIRST_SIZE(kad_tile_grid, n_labels), "kad_tile_grid");
+  check_image_size(grid.image_height, grid.image_width);
+  if (grid.stride < 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "stride must be at least 1 px, got %d", grid.stride);
   }
-  if (grid->cover_edges != 0 && grid->cover_edges != 1) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "cover_edges must be 0 or 1, got %d", grid->cover_edges);
+  if (grid.cover_edges != 0 && grid.cover_edges != 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "cover_edges must be 0 or 1, got %d", grid.cover_edges);
   }
-  check_tile_side(grid->tile, grid->image_height, grid->image_width);
-  check_rectangles(grid->borders, grid->n_borders, "borders", *grid);
-  check_rectangles(grid->labels, grid->n_labels, "labels", *grid);
+  check_tile_side(grid.tile, grid.image_height, grid.image_width);
+  check_rectangles(grid.borders, grid.n_borders, "borders", grid);
+  check_rectangles(grid.labels, grid.n_labels, "labels", grid);
+  return grid;
 }
 
 // Tile starts along one axis: floor((length - tile) / stride) + 1 of them, and, to cover the edge,
@@ -134,10 +135,10 @@ std::vector<Point> plan(const kad_tile_grid& grid) {
 void plan_into(const kad_tile_grid* grid, int32_t* out_xy, int64_t capacity, int64_t* out_count) {
   check_pointer(out_count, "out_count");
   *out_count = 0;
-  check_grid(grid);
+  const kad_tile_grid checked = check_grid(grid);
   check_count(capacity, 1, "capacity");
   if (capacity > 0) check_pointer(out_xy, "out_xy");
-  const std::vector<Point> tiles = plan(*grid);
+  const std::vector<Point> tiles = plan(checked);
   *out_count = static_cast<int64_t>(tiles.size());
   if (*out_count > capacity) {
     fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_xy holds %lld tiles, the grid has %lld",

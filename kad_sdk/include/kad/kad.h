@@ -162,6 +162,14 @@ KAD_API kad_status kad_preprocess(const kad_image* image, const int32_t* xy, int
                                   int32_t tile, const float* mean, const float* std,
                                   int32_t n_threads, float* out);
 
+/* ---- network ----------------------------------------------------------------------------------
+ * Not run here, only looked at. */
+
+/* Check that an ONNX graph (n_bytes,) reads no other file: a tensor's data may lie in one
+ * (external_data), and a node may load one (EPContext). KAD_ERROR_ARTIFACT_NETWORK when it does, or
+ * when it is no protobuf. */
+KAD_API kad_status kad_graph_check(const void* graph, int64_t n_bytes);
+
 /* ---- search ---------------------------------------------------------------------------------- */
 
 /* The base maps of a batch of tiles: what the network returns for each layer, pooled, at the
@@ -332,6 +340,9 @@ typedef struct kad_region {
 KAD_API kad_status kad_board_create(const kad_board_options* options, kad_board** out_board);
 KAD_API void kad_board_close(kad_board* board);
 
+/* Take all tiles off, for the next image of the same size: its memory is kept. */
+KAD_API kad_status kad_board_clear(kad_board* board);
+
 /* Add tiles: xy (n_tiles, 2), dist (n_tiles, P), index (n_tiles, P) or NULL. */
 KAD_API kad_status kad_board_add(kad_board* board, const int32_t* xy, int64_t n_tiles,
                                  const float* dist, const int64_t* index, int32_t n_threads);
@@ -339,6 +350,14 @@ KAD_API kad_status kad_board_add(kad_board* board, const int32_t* xy, int64_t n_
 /* The board map: tile maps averaged where they overlap, NaN where no tile lies. out_map is
  * (image_height, image_width) float32. The board is unchanged and may be added to further. */
 KAD_API kad_status kad_board_map(const kad_board* board, int32_t n_threads, float* out_map);
+
+/* A map at another size, bilinearly (half-pixel centres), for an image that was resized before it
+ * was scored. NaN counts for nothing: a pixel is the weighted mean of the values around it, NaN
+ * where they have less than half of the weight. map (height, width), out (out_height, out_width)
+ * float32. */
+KAD_API kad_status kad_map_resize(const float* map, int32_t height, int32_t width,
+                                  int32_t out_height, int32_t out_width, int32_t n_threads,
+                                  float* out);
 
 /* Defect regions of a map that kad_board_map gave: 8-connected components of map >= threshold with
  * at least min_area_px pixels, by falling peak (ties: by peak_y, then peak_x). region_size is
