@@ -1,0 +1,39 @@
+// An opened artifact with its network and all that scores its tiles. Immutable.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/artifact.hpp"
+#include "runtime/log.hpp"
+#include "runtime/network.hpp"
+#include "runtime/scorer.hpp"
+
+namespace kad {
+
+struct Detector {
+  Artifact artifact;
+  kad_detector_options options = {};  // resolved: no field is 0 where 0 means a default
+  Graph graph;
+  std::string network_path;
+  std::string version;  // of ONNX Runtime
+  std::unique_ptr<Network> network;
+  std::unique_ptr<Scorer> scorer;
+
+  const Manifest& manifest() const { return artifact.manifest; }
+  bool makes_maps() const { return options.scores_only == 0; }
+  bool decides_by_map() const { return manifest().thresholds.by_map; }
+  double threshold() const {
+    return decides_by_map() ? options.map_threshold : options.tile_threshold;
+  }
+};
+
+/// Raises KAD_ERROR_ARTIFACT_*, _ONNXRUNTIME, _PROVIDER, _INVALID_ARGUMENT.
+std::shared_ptr<const Detector> open_detector(const std::string& path,
+                                              const kad_detector_options& options);
+
+}  // namespace kad
+
+struct kad_detector {
+  std::shared_ptr<const kad::Detector> shared;
+};

@@ -1,0 +1,260 @@
+// The network, run by ONNX Runtime.
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/guard.hpp"
+#include "runtime/network.hpp"
+#include "runtime/onnx_provider.hpp"
+#include "runtime/onnxruntime.hpp"
+
+namespace kad {
+namespace {
+
+using Shape = std::vector<int64_t>;
+
+// The sides of a tensor without the batch.
+Shape sides_of(const GraphOutput& output) {
+  if (output.rank == 2) return {output.channels};
+  return {output.channels, output.height, output.width};
+}
+
+std::string to_text(const std::string& name, const Shape& sides) {
+  std::string text = "'" + name + "' (B";
+  for (const int64_t side : sides) text += ", " + (side < 0 ? "any" : std::to_string(side));
+  return text + ")";
+}
+
+/// An opened session and all that running it needs.
+struct OpenNetwork {
+  OrtLibrary library;
+  Log log;  // the session's logger points to it
+  Graph graph;
+  OrtOwned<OrtEnv> env{nullptr, nullptr};
+  OrtOwned<OrtSession> session{nullptr, nullptr};
+  OrtOwned<OrtMemoryInfo> memory{nullptr, nullptr};
+  std::vector<const char*> output_names;
+
+  const OrtApi& api() const { return *library.api; }
+};
+
+/// One input or output of a session.
+struct Port {
+  std::string name;
+  bool is_float_tensor = false;
+  Shape shape;  // -1 where the graph leaves a side open
+};
+
+class PortReader {
+ public:
+  explicit PortReader(const OpenNetwork& network) : network_(network) {
+    check(network.api().GetAllocatorWithDefaultOptions(&allocator_));
+  }
+
+  std::vector<Port> inputs() const {
+    const OrtApi& api = network_.api();
+    return ports(api.SessionGetInputCount, api.SessionGetInputName, api.SessionGetInputTypeInfo);
+  }
+  std::vector<Port> outputs() const {
+    const OrtApi& api = network_.api();
+    return ports(api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo);
+  }
+
+ private:
+  void check(OrtStatus* status) const {
+    check_ort(network_.api(), status, KAD_ERROR_ONNXRUNTIME, "the graph's ports cannot be read");
+  }
+
+  template <class Count, class Name, class Info>
+  std::vector<Port> ports(Count count, Name name, Info info) const {
+    const OrtSession* session = network_.session.get();
+    std::vector<Port> found;
+    size_t n = 0;
+    check(count(session, &n));
+    for (size_t i = 0; i < n; ++i) {
+      Port port;
+      port.name = take_text([&](char** made) { return name(session, i, allocator_, made); });
+      const auto type =
+          make_ort<OrtTypeInfo>(network_.api(), network_.api().ReleaseTypeInfo, "type of a port",
+                                [&](OrtTypeInfo** made) { return info(session, i, made); });
+      read_type(*type, &port);
+      found.push_back(port);
+    }
+    return found;
+  }
+
+  template <class F>
+  std::string take_text(F&& make) const {
+    const OrtApi& api = network_.api();
+    const auto free_text = [&](char* text) {
+      if (OrtStatus* status = api.AllocatorFree(allocator_, text)) api.ReleaseStatus(status);
+    };
+    char* text = nullptr;
+    check(make(&text));
+    const std::unique_ptr<char, decltype(free_text)> owned(text, free_text);
+    return text;
+  }
+
+  void read_type(const OrtTypeInfo& type, Port* port) const {
+    const OrtApi& api = network_.api();
+    const OrtTensorTypeAndShapeInfo* tensor = nullptr;
+    ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    size_t rank = 0;
+    check(api.CastTypeInfoToTensorInfo(&type, &tensor));
+    if (tensor == nullptr) return;
+    check(api.GetTensorElementType(tensor, &element));
+    check(api.GetDimensionsCount(tensor, &rank));
+    port->is_float_tensor = element == ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    port->shape.resize(rank);
+    check(api.GetDimensions(tensor, port->shape.data(), rank));
+  }
+
+  const OpenNetwork& network_;
+  OrtAllocator* allocator_ = nullptr;
+};
+
+void check_port(const Graph& graph, const std::vector<Port>& ports, size_t i,
+                const std::string& name, const Shape& sides) {
+  const Port given = i < ports.size() ? ports[i] : Port();
+  const bool fits = given.is_float_tensor && given.name == name &&
+                    given.shape.size() == sides.size() + 1 &&
+                    std::equal(sides.begin(), sides.end(), given.shape.begin() + 1);
+  if (fits) return;
+  const Shape rest(given.shape.begin() + (given.shape.empty() ? 0 : 1), given.shape.end());
+  fail(KAD_ERROR_ARTIFACT_NETWORK, "%s: expected %s float32 by the manifest, got %s%s",
+       graph.file.c_str(), to_text(name, sides).c_str(),
+       i < ports.size() ? to_text(given.name, rest).c_str() : "none",
+       i < ports.size() && !given.is_float_tensor ? " of another type" : "");
+}
+
+// The graph takes and gives what the manifest says.
+void check_ports(const OpenNetwork& network) {
+  const Graph& graph = network.graph;
+  const PortReader reader(network);
+  const std::vector<Port> inputs = reader.inputs();
+  const std::vector<Port> outputs = reader.outputs();
+  if (inputs.size() != 1 || outputs.size() != graph.outputs.size()) {
+    fail(KAD_ERROR_ARTIFACT_NETWORK,
+         "%s: expected 1 input and %zu outputs by the manifest, got %zu and %zu",
+         graph.file.c_str(), graph.outputs.size(), inputs.size(), outputs.size());
+  }
+  check_port(graph, inputs, 0, graph.input, {3, graph.tile, graph.tile});
+  for (size_t i = 0; i < graph.outputs.size(); ++i) {
+    check_port(graph, outputs, i, graph.outputs[i].name, sides_of(graph.outputs[i]));
+  }
+  if (inputs[0].shape[0] >= 0) {
+    fail(KAD_ERROR_ARTIFACT_NETWORK, "%s: expected a dynamic batch size, got %lld",
+         graph.file.c_str(), static_cast<long long>(inputs[0].shape[0]));
+  }
+}
+
+class OnnxRun : public NetworkRun {
+ public:
+  explicit OnnxRun(std::shared_ptr<const OpenNetwork> network)
+      : network_(std::move(network)),
+        options_(make_ort<OrtRunOptions>(
+            api(), api().ReleaseRunOptions, "options of a run",
+            [&](OrtRunOptions** made) { return api().CreateRunOptions(made); })) {}
+
+  void run(const float* tiles, int64_t n, float* const* outputs) override {
+    const Graph& graph = network_->graph;
+    const OrtOwned<OrtValue> input =
+        tensor(const_cast<float*>(tiles), {n, 3, graph.tile, graph.tile});
+    std::vector<OrtOwned<OrtValue>> owned;
+    std::vector<OrtValue*> values;
+    for (size_t i = 0; i < graph.outputs.size(); ++i) {
+      Shape shape = sides_of(graph.outputs[i]);
+      shape.insert(shape.begin(), n);
+      owned.push_back(tensor(outputs[i], shape));
+      values.push_back(owned.back().get());
+    }
+    const char* input_name = graph.input.c_str();
+    const OrtValue* inputs[] = {input.get()};
+    check_ort(api(),
+              api().Run(network_->session.get(), options_.get(), &input_name, inputs, 1,
+                        network_->output_names.data(), values.size(), values.data()),
+              KAD_ERROR_NETWORK,
+              "the network failed on a batch of " + std::to_string(n) +
+                  " tiles (if memory ran out, use a smaller batch)");
+  }
+
+  void stop() noexcept override { release(api().RunOptionsSetTerminate(options_.get())); }
+  void resume() noexcept override { release(api().RunOptionsUnsetTerminate(options_.get())); }
+
+ private:
+  const OrtApi& api() const { return network_->api(); }
+
+  // Neither of the two can fail on options that exist.
+  void release(OrtStatus* status) noexcept {
+    if (status != nullptr) api().ReleaseStatus(status);
+  }
+
+  OrtOwned<OrtValue> tensor(float* data, const Shape& shape) const {
+    size_t values = 1;
+    for (const int64_t side : shape) values *= static_cast<size_t>(side);
+    return make_ort<OrtValue>(api(), api().ReleaseValue, "a tensor", [&](OrtValue** made) {
+      return api().CreateTensorWithDataAsOrtValue(
+          network_->memory.get(), data, values * sizeof(float), shape.data(), shape.size(),
+          ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, made);
+    });
+  }
+
+  std::shared_ptr<const OpenNetwork> network_;
+  OrtOwned<OrtRunOptions> options_;
+};
+
+class OnnxNetwork : public Network {
+ public:
+  explicit OnnxNetwork(std::shared_ptr<const OpenNetwork> network) : network_(std::move(network)) {}
+  std::unique_ptr<NetworkRun> make_run() const override {
+    return std::make_unique<OnnxRun>(network_);
+  }
+  std::string version() const override { return network_->library.version; }
+
+ private:
+  std::shared_ptr<const OpenNetwork> network_;
+};
+
+void create_session(OpenNetwork* network, const uint8_t* data, size_t size,
+                    const NetworkOptions& options) {
+  const OrtApi& api = network->api();
+  network->env = make_ort<OrtEnv>(api, api.ReleaseEnv, "environment", [&](OrtEnv** made) {
+    return api.CreateEnv(ORT_LOGGING_LEVEL_FATAL, "kad", made);
+  });
+  network->memory =
+      make_ort<OrtMemoryInfo>(api, api.ReleaseMemoryInfo, "memory", [&](OrtMemoryInfo** made) {
+        return api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, made);
+      });
+  const auto settings = make_session_options(api, options, network->graph, &network->log);
+  OrtSession* session = nullptr;
+  OrtStatus* status =
+      api.CreateSessionFromArray(network->env.get(), data, size, settings.get(), &session);
+  const bool cpu = options.provider == KAD_PROVIDER_CPU;
+  check_ort(api, status, cpu ? KAD_ERROR_ARTIFACT_NETWORK : KAD_ERROR_PROVIDER,
+            cpu ? network->graph.file + ": cannot be read by ONNX Runtime"
+                : std::string(provider_name(options.provider)) + " cannot run the network here");
+  network->session = {session, api.ReleaseSession};
+}
+
+}  // namespace
+
+std::unique_ptr<Network> open_onnx_network(const uint8_t* data, size_t size, const Graph& graph,
+                                           const NetworkOptions& options) {
+  auto network = std::make_shared<OpenNetwork>();
+  network->library = open_onnxruntime(options.library);
+  network->log = options.log;
+  network->graph = graph;
+  require_provider(network->library, options.provider);
+  create_session(network.get(), data, size, options);
+  for (const GraphOutput& output : network->graph.outputs) {
+    network->output_names.push_back(output.name.c_str());
+  }
+  check_ports(*network);
+  options.log.tell(KAD_LOG_INFO, "%s runs on %s, ONNX Runtime %s at %s, %d threads",
+                   graph.file.c_str(), provider_name(options.provider),
+                   network->library.version.c_str(), network->library.path.c_str(),
+                   options.n_threads);
+  return std::make_unique<OnnxNetwork>(std::move(network));
+}
+
+}  // namespace kad

@@ -1,0 +1,179 @@
+#include "runtime/onnx_provider.hpp"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+namespace kad {
+namespace {
+
+using Pairs = std::vector<std::pair<std::string, std::string>>;
+
+constexpr const char* kProviders[] = {"CPUExecutionProvider", "CUDAExecutionProvider",
+                                      "TensorrtExecutionProvider"};
+
+void ORT_API_CALL pass_on(void* log, OrtLoggingLevel level, const char* category, const char*,
+                          const char* place, const char* message) {
+  int32_t severity = KAD_LOG_INFO;
+  if (level == ORT_LOGGING_LEVEL_WARNING) severity = KAD_LOG_WARNING;
+  if (level > ORT_LOGGING_LEVEL_WARNING) severity = KAD_LOG_ERROR;
+  static_cast<const Log*>(log)->tell(severity, "ONNX Runtime: %s (%s, %s)", message, category,
+                                     place);
+}
+
+void make_folder(const std::string& path) {
+  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const std::string part = path.substr(0, slash);
+    if (mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) {
+      fail(KAD_ERROR_PROVIDER, "%s: the folder for TensorRT's engines cannot be made: %s",
+           path.c_str(), std::strerror(errno));
+    }
+    if (slash == std::string::npos) return;
+  }
+}
+
+std::string cache_folder(const NetworkOptions& options) {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+  std::string base = options.cache_folder;
+  if (base.empty()) {
+    const std::string cache = variable("XDG_CACHE_HOME");
+    base = (cache.empty() ? variable("HOME") + "/.cache" : cache) + "/kad/tensorrt";
+  }
+  return base + "/" + options.graph_sha256.substr(0, 32);
+}
+
+Pairs cuda_pairs(const NetworkOptions& options) {
+  return {{"device_id", std::to_string(options.device_id)},
+          {"use_tf32", "0"},  // the bank and the thresholds are fp32
+          {"arena_extend_strategy", "kSameAsRequested"},
+          // One fixed algorithm: a measured choice could differ between batches and between runs.
+          {"cudnn_conv_algo_search", "DEFAULT"}};
+}
+
+// Engines and timings are kept in a folder of the graph's hash: graphs never share one.
+Pairs tensorrt_pairs(const NetworkOptions& options, const Graph& graph) {
+  const std::string folder = cache_folder(options);
+  make_folder(folder);
+  const std::string side = std::to_string(graph.tile);
+  const auto shape = [&](int64_t batch) {
+    return graph.input + ":" + std::to_string(batch) + "x3x" + side + "x" + side;
+  };
+  return {{"device_id", std::to_string(options.device_id)},
+          {"trt_fp16_enable", "0"},
+          {"trt_engine_cache_enable", "1"},
+          {"trt_engine_cache_path", folder},
+          {"trt_timing_cache_enable", "1"},
+          {"trt_timing_cache_path", folder},
+          {"trt_profile_min_shapes", shape(1)},
+          {"trt_profile_opt_shapes", shape(options.max_batch)},
+          {"trt_profile_max_shapes", shape(options.max_batch)}};
+}
+
+struct Columns {
+  explicit Columns(const Pairs& pairs) {
+    for (const auto& [key, value] : pairs) {
+      keys.push_back(key.c_str());
+      values.push_back(value.c_str());
+    }
+  }
+  std::vector<const char*> keys;
+  std::vector<const char*> values;
+};
+
+void append_cuda(const OrtApi& api, const NetworkOptions& options, OrtSessionOptions* session) {
+  const auto cuda = make_ort<OrtCUDAProviderOptionsV2>(
+      api, api.ReleaseCUDAProviderOptions, "options of CUDA",
+      [&](OrtCUDAProviderOptionsV2** made) { return api.CreateCUDAProviderOptions(made); });
+  const Pairs pairs = cuda_pairs(options);
+  const Columns columns(pairs);
+  check_ort(api,
+            api.UpdateCUDAProviderOptions(cuda.get(), columns.keys.data(), columns.values.data(),
+                                          pairs.size()),
+            KAD_ERROR_PROVIDER, "the options of the CUDA provider are refused");
+  check_ort(api, api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, cuda.get()),
+            KAD_ERROR_PROVIDER,
+            "the CUDA provider cannot be used here; check the driver with nvidia-smi, and that the "
+            "loader finds the libraries of CUDA and cuDNN");
+}
+
+void append_tensorrt(const OrtApi& api, const NetworkOptions& options, const Graph& graph,
+                     OrtSessionOptions* session) {
+  const auto tensorrt = make_ort<OrtTensorRTProviderOptionsV2>(
+      api, api.ReleaseTensorRTProviderOptions, "options of TensorRT",
+      [&](OrtTensorRTProviderOptionsV2** made) { return api.CreateTensorRTProviderOptions(made); });
+  const Pairs pairs = tensorrt_pairs(options, graph);
+  const Columns columns(pairs);
+  check_ort(api,
+            api.UpdateTensorRTProviderOptions(tensorrt.get(), columns.keys.data(),
+                                              columns.values.data(), pairs.size()),
+            KAD_ERROR_PROVIDER, "the options of the TensorRT provider are refused");
+  check_ort(api, api.SessionOptionsAppendExecutionProvider_TensorRT_V2(session, tensorrt.get()),
+            KAD_ERROR_PROVIDER,
+            "the TensorRT provider cannot be used here; check the driver with nvidia-smi, and that "
+            "the loader finds the libraries of CUDA, cuDNN and TensorRT");
+}
+
+std::vector<std::string> available_providers(const OrtApi& api) {
+  char** names = nullptr;
+  int count = 0;
+  check_ort(api, api.GetAvailableProviders(&names, &count), KAD_ERROR_ONNXRUNTIME,
+            "ONNX Runtime does not name its providers");
+  const auto give_back = [&](char** list) {
+    if (OrtStatus* status = api.ReleaseAvailableProviders(list, count)) api.ReleaseStatus(status);
+  };
+  const std::unique_ptr<char*, decltype(give_back)> owned(names, give_back);
+  return {names, names + count};
+}
+
+}  // namespace
+
+const char* provider_name(int32_t provider) { return kProviders[provider]; }
+
+void require_provider(const OrtLibrary& library, int32_t provider) {
+  bool found = false;
+  std::string all;
+  for (const std::string& name : available_providers(*library.api)) {
+    found |= name == provider_name(provider);
+    all += (all.empty() ? "" : ", ") + name;
+  }
+  if (found) return;
+  fail(KAD_ERROR_PROVIDER,
+       "provider: ONNX Runtime %s at %s has no %s (it has %s): give a build that has it, or score "
+       "with KAD_PROVIDER_CPU",
+       library.version.c_str(), library.path.c_str(), provider_name(provider), all.c_str());
+}
+
+OrtOwned<OrtSessionOptions> make_session_options(const OrtApi& api, const NetworkOptions& options,
+                                                 const Graph& graph, const Log* log) {
+  auto session = make_ort<OrtSessionOptions>(
+      api, api.ReleaseSessionOptions, "options of a session",
+      [&](OrtSessionOptions** made) { return api.CreateSessionOptions(made); });
+  const auto check = [&](OrtStatus* status) {
+    check_ort(api, status, KAD_ERROR_ONNXRUNTIME, "an option of a session is refused");
+  };
+  check(api.SetSessionGraphOptimizationLevel(session.get(), ORT_ENABLE_ALL));
+  check(api.SetIntraOpNumThreads(session.get(), options.n_threads));
+  check(api.SetInterOpNumThreads(session.get(), 1));
+  // Threads that spin after their work would take the cores from the search, which runs next.
+  check(api.AddSessionConfigEntry(session.get(), "session.intra_op.allow_spinning", "0"));
+  const bool logs = log->function != nullptr;
+  check(api.SetSessionLogSeverityLevel(session.get(),
+                                       logs ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_FATAL));
+  if (logs) check(api.SetUserLoggingFunction(session.get(), pass_on, const_cast<Log*>(log)));
+  if (options.provider == KAD_PROVIDER_CPU) return session;
+  check(api.AddSessionConfigEntry(session.get(), "session.disable_cpu_ep_fallback", "1"));
+  if (options.provider == KAD_PROVIDER_CUDA) append_cuda(api, options, session.get());
+  if (options.provider == KAD_PROVIDER_TENSORRT) {
+    append_tensorrt(api, options, graph, session.get());
+  }
+  return session;
+}
+
+}  // namespace kad

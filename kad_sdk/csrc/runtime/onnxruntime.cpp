@@ -1,0 +1,61 @@
+#include "runtime/onnxruntime.hpp"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <vector>
+
+namespace kad {
+namespace {
+
+constexpr const char* kVariable = "KAD_ONNXRUNTIME";
+constexpr const char* kAdvice =
+    "give the path of libonnxruntime.so of version 1.20 or newer in "
+    "kad_detector_options.onnxruntime or in the variable KAD_ONNXRUNTIME";
+
+void* open_first(const std::vector<std::string>& names) {
+  std::string reasons;
+  for (const std::string& name : names) {
+    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    const char* reason = dlerror();
+    reasons += (reasons.empty() ? "" : "; ") + std::string(reason ? reason : name);
+  }
+  fail(KAD_ERROR_ONNXRUNTIME, "ONNX Runtime cannot be loaded: %s; %s", reasons.c_str(), kAdvice);
+}
+
+std::string path_of(const void* address) {
+  Dl_info info = {};
+  return dladdr(address, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : "";
+}
+
+}  // namespace
+
+OrtLibrary open_onnxruntime(const std::string& path) {
+  const char* variable = std::getenv(kVariable);
+  std::vector<std::string> names = {"libonnxruntime.so.1", "libonnxruntime.so"};
+  if (variable != nullptr && *variable != '\0') names = {variable};
+  if (!path.empty()) names = {path};
+  void* symbol = dlsym(open_first(names), "OrtGetApiBase");
+  if (symbol == nullptr) {
+    fail(KAD_ERROR_ONNXRUNTIME, "%s is not ONNX Runtime: it has no OrtGetApiBase; %s",
+         names[0].c_str(), kAdvice);
+  }
+  OrtLibrary library;
+  library.path = path_of(symbol);
+  const OrtApiBase* base = reinterpret_cast<const OrtApiBase* (*)()>(symbol)();
+  library.version = base->GetVersionString();
+  library.api = base->GetApi(kOrtApiVersion);
+  if (library.api == nullptr) {
+    fail(KAD_ERROR_ONNXRUNTIME, "%s is ONNX Runtime %s: expected 1.%u or newer; %s",
+         library.path.c_str(), library.version.c_str(), kOrtApiVersion, kAdvice);
+  }
+  return library;
+}
+
+void check_ort(const OrtApi& api, OrtStatus* status, kad_status kind, const std::string& what) {
+  if (status == nullptr) return;
+  const OrtOwned<OrtStatus> owned(status, api.ReleaseStatus);
+  fail(kind, "%s: %s", what.c_str(), api.GetErrorMessage(status));
+}
+
+}  // namespace kad

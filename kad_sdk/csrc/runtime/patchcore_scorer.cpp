@@ -1,0 +1,71 @@
+// PatchCore: exact search in the memory bank.
+#include <memory>
+#include <vector>
+
+#include "runtime/scorer.hpp"
+#include "runtime/stage.hpp"
+
+namespace kad {
+namespace {
+
+struct CloseIndex {
+  void operator()(kad_index* index) const { kad_index_close(index); }
+};
+
+class PatchCoreScorer : public Scorer {
+ public:
+  PatchCoreScorer(const Artifact& artifact, int32_t n_threads)
+      : settings_(artifact.manifest.patchcore), neighbors_(artifact.bank.at("neighbors")) {
+    for (const GraphOutput& output : settings_.outputs) {
+      channels_.push_back(static_cast<int32_t>(output.channels));
+      heights_.push_back(static_cast<int32_t>(output.height));
+      widths_.push_back(static_cast<int32_t>(output.width));
+    }
+    const Tensor& bank = artifact.bank.at("bank");
+    kad_index* index = nullptr;
+    check_stage(kad_index_create(bank.floats(), bank.shape[0], bank.shape[1], n_threads, &index));
+    index_.reset(index);
+  }
+
+  void score(float* const* outputs, int64_t n, int32_t n_threads,
+             const Findings& found) const override {
+    kad_base_maps maps = {};
+    maps.struct_size = sizeof(maps);
+    maps.resampling = settings_.resampling;
+    maps.grid_height = settings_.grid.height;
+    maps.grid_width = settings_.grid.width;
+    maps.n_tiles = n;
+    maps.n_layers = static_cast<int64_t>(channels_.size());
+    maps.data = outputs;
+    maps.channels = channels_.data();
+    maps.heights = heights_.data();
+    maps.widths = widths_.data();
+    kad_score_options options = {};
+    options.struct_size = sizeof(options);
+    options.reweighting = settings_.reweighting;
+    options.neighbors = neighbors_.longs();
+    options.neighbor_columns = neighbors_.shape[1];
+    options.n_neighbors = settings_.n_neighbors;
+    check_stage(kad_score_tiles(index_.get(), &maps, &options, n_threads, found.patches, found.rows,
+                                found.scores));
+  }
+
+  Size grid() const override { return settings_.grid; }
+  int64_t embedding_dims() const override { return 0; }
+
+ private:
+  const PatchCoreSettings& settings_;
+  const Tensor& neighbors_;
+  std::vector<int32_t> channels_;
+  std::vector<int32_t> heights_;
+  std::vector<int32_t> widths_;
+  std::unique_ptr<kad_index, CloseIndex> index_;
+};
+
+}  // namespace
+
+std::unique_ptr<Scorer> make_patchcore_scorer(const Artifact& artifact, int32_t n_threads) {
+  return std::make_unique<PatchCoreScorer>(artifact, n_threads);
+}
+
+}  // namespace kad

@@ -1,0 +1,157 @@
+// Scoring a board: prepare, plan, score its tiles, map, regions, verdict.
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "runtime/session.hpp"
+#include "runtime/stage.hpp"
+
+namespace kad {
+namespace {
+
+// The largest value; NaN is never the larger one. In lanes, which the compiler keeps in registers.
+float largest(const float* values, int64_t n) {
+  constexpr int64_t kLanes = 16;
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
+    }
+  }
+  for (; i < n; ++i) lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+}  // namespace
+
+void Session::make_board(Size frame) {
+  if (board_ != nullptr && board_size_.height == frame.height && board_size_.width == frame.width) {
+    check_stage(kad_board_clear(board_.get()));
+    return;
+  }
+  board_.reset();
+  const Size grid = detector_->scorer->grid();
+  kad_board_options options = {};
+  options.struct_size = sizeof(options);
+  options.image_height = frame.height;
+  options.image_width = frame.width;
+  options.tile = detector_->manifest().preprocessing.tile;
+  options.grid_height = grid.height;
+  options.grid_width = grid.width;
+  options.smoothing_radius = detector_->manifest().map.radius;
+  options.smoothing_sigma = static_cast<float>(detector_->manifest().map.sigma);
+  kad_board* board = nullptr;
+  check_stage(kad_board_create(&options, &board));
+  board_.reset(board);
+  board_size_ = frame;
+}
+
+void Session::score_all(const kad_image& frame, const kad_score_request& request, Result* result) {
+  const Detector& detector = *detector_;
+  const auto n = static_cast<int64_t>(result->xy.size() / 2);
+  const int64_t dims = detector.scorer->embedding_dims();
+  const bool searches = detector.manifest().method == Method::patchcore;
+  result->scores.resize(static_cast<size_t>(n));
+  check_count(n, dims, "tiles");
+  result->embeddings.resize(static_cast<size_t>(n * dims));
+  if (detector.makes_maps()) make_board({frame.height, frame.width});
+  for (int64_t first = 0; first < n; first += detector.options.batch) {
+    const int64_t count = std::min<int64_t>(detector.options.batch, n - first);
+    const int32_t* xy = result->xy.data() + 2 * first;
+    Findings found = scratch();
+    found.scores = result->scores.data() + first;
+    if (dims > 0) found.embeddings = result->embeddings.data() + first * dims;
+    score_batch(frame, xy, count, found, &result->facts);
+    if (detector.makes_maps()) {
+      const Stopwatch watch(&result->facts.map_ms);
+      check_stage(kad_board_add(board_.get(), xy, count, patches_.data(),
+                                searches ? rows_.data() : nullptr, detector.options.n_threads));
+    }
+    if (request.progress != nullptr &&
+        request.progress(request.progress_context, first + count, n) != 0) {
+      fail(KAD_ERROR_CANCELLED, "the caller's progress function ended the call");
+    }
+  }
+}
+
+void Session::find_regions(const float* map, Result* result) {
+  const ThresholdSettings& settings = detector_->manifest().thresholds;
+  const auto threshold = static_cast<float>(detector_->options.map_threshold);
+  if (regions_.empty()) regions_.resize(64);
+  int64_t n = 0;
+  const auto find = [&] {
+    return kad_board_regions(board_.get(), map, threshold, settings.min_region_area_px,
+                             sizeof(kad_region), regions_.data(),
+                             static_cast<int64_t>(regions_.size()), &n);
+  };
+  kad_status status = find();
+  if (status == KAD_ERROR_BUFFER_TOO_SMALL) {
+    regions_.resize(static_cast<size_t>(n));
+    status = find();
+  }
+  check_stage(status);
+  for (int64_t i = 0; i < n; ++i) result->add_region(regions_[static_cast<size_t>(i)]);
+}
+
+// The map in px of the frame, its peak and regions; then, where they differ, in px of the image.
+void Session::make_map(Result* result) {
+  kad_result_facts& facts = result->facts;
+  const int32_t n_threads = detector_->options.n_threads;
+  const auto allocate = [](int64_t height, int64_t width) {
+    return std::unique_ptr<float[]>(new float[static_cast<size_t>(height * width)]);
+  };
+  auto map = allocate(facts.frame_height, facts.frame_width);
+  {
+    const Stopwatch watch(&facts.map_ms);
+    check_stage(kad_board_map(board_.get(), n_threads, map.get()));
+  }
+  const Stopwatch watch(&facts.regions_ms);
+  result->decide(largest(map.get(), int64_t{facts.frame_height} * facts.frame_width));
+  find_regions(map.get(), result);
+  if (facts.frame_height != facts.image_height || facts.frame_width != facts.image_width) {
+    auto resized = allocate(facts.image_height, facts.image_width);
+    check_stage(kad_map_resize(map.get(), facts.frame_height, facts.frame_width, facts.image_height,
+                               facts.image_width, n_threads, resized.get()));
+    map = std::move(resized);
+  }
+  result->map = std::move(map);
+}
+
+std::unique_ptr<kad_result> Session::score(const kad_image& image,
+                                           const kad_score_request& request) {
+  auto result = std::make_unique<kad_result>(detector_);
+  kad_result_facts& facts = result->facts;
+  {
+    const Stopwatch total(&facts.total_ms);
+    const PreprocessingSettings& settings = detector_->manifest().preprocessing;
+    const kad_detector_options& options = detector_->options;
+    const Size size = {image.height, image.width};
+    kad_image frame = image;
+    {
+      const Stopwatch watch(&facts.prepare_ms);
+      Annotation annotation = read_annotation(request, size);
+      frame = prepare_image(image, settings, {options.denoise, options.denoise_context},
+                            options.n_threads, &frame_);
+      const Size frame_size = {frame.height, frame.width};
+      if (frame.height != size.height || frame.width != size.width) {
+        annotation = resize_annotation(annotation, size, frame_size);
+      }
+      plan_tiles(frame_size, settings, annotation, &result->xy);
+    }
+    facts.image_height = size.height;
+    facts.image_width = size.width;
+    facts.frame_height = frame.height;
+    facts.frame_width = frame.width;
+    score_all(frame, request, result.get());
+    if (detector_->makes_maps()) {
+      make_map(result.get());
+    } else {
+      result->decide(0.0F);
+    }
+  }
+  return result;
+}
+
+}  // namespace kad

@@ -1,0 +1,81 @@
+// One thread's scratch memory, and scoring with it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "runtime/detector.hpp"
+#include "runtime/prepare.hpp"
+#include "runtime/result.hpp"
+
+namespace kad {
+
+struct CloseBoard {
+  void operator()(kad_board* board) const { kad_board_close(board); }
+};
+
+/// Adds up the time that blocks take.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double* total_ms);
+  ~Stopwatch();
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double* total_ms_;
+  int64_t start_ns_;
+};
+
+class Session {
+ public:
+  explicit Session(std::shared_ptr<const Detector> detector);
+
+  /// Score a board.
+  std::unique_ptr<kad_result> score(const kad_image& image, const kad_score_request& request);
+
+  /// Score tiles of an image, a batch at a time, into the caller's memory.
+  void score_tiles(const kad_image& image, const int32_t* xy, int64_t n, const Findings& out);
+
+  /// End the call that is under way in another thread, or else the next one.
+  void cancel() noexcept;
+  void forget_cancel() noexcept;
+
+ private:
+  /// Whether a tile's patches are computed at all.
+  bool makes_patches() const;
+  /// The session's own memory, but for scores.
+  Findings scratch();
+  /// Score n tiles, at most a batch, into `found`.
+  void score_batch(const kad_image& image, const int32_t* xy, int64_t n, const Findings& found,
+                   kad_result_facts* timings);
+  void run_network(int64_t n);
+  void score_all(const kad_image& frame, const kad_score_request& request, Result* result);
+  void make_board(Size frame);
+  void make_map(Result* result);
+  void find_regions(const float* map, Result* result);
+  void check_cancelled() const;
+
+  std::shared_ptr<const Detector> detector_;
+  std::unique_ptr<NetworkRun> network_;
+  std::atomic<bool> cancelled_{false};
+
+  std::vector<float> tiles_;                 // (batch, 3, t, t)
+  std::vector<std::vector<float>> outputs_;  // (batch, ...) of each output
+  std::vector<float*> output_data_;
+  std::vector<float> patches_;     // (batch, P)
+  std::vector<int64_t> rows_;      // (batch, P)
+  std::vector<float> embeddings_;  // (batch, E)
+  std::vector<uint8_t> frame_;     // the resized board
+  std::vector<kad_region> regions_;
+  std::unique_ptr<kad_board, CloseBoard> board_;
+  Size board_size_;
+};
+
+}  // namespace kad
+
+struct kad_session : kad::Session {
+  using kad::Session::Session;
+};
