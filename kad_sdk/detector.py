@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
+from kad_sdk._native import resize_map
 from kad_sdk.annotations import find_annotation
 from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
 from kad_sdk.cutpaste import CutPasteScorer
@@ -255,7 +255,11 @@ class Detector:
                     min_area_px=self.artifact.manifest.thresholds.min_region_area_px,
                 )
                 regions = tuple(self._region(record, size, frame) for record in records)
-                board_map = scores.map if size == frame else _resize_map(scores.map, size)
+                board_map = (
+                    scores.map
+                    if size == frame
+                    else resize_map(scores.map, *size, threads=self.threads)
+                )
                 scores.board.close()
         settings = self.artifact.manifest.thresholds
         tau, scale = self.tile_threshold, settings.tile_scale
@@ -329,15 +333,3 @@ def _threshold(name: str, value: float | None, own: float) -> float:
         raise InvalidArgumentError(f"{name}: expected a number above 0, got {value}")
     return float(value)
 
-
-def _resize_map(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bilinear to (height, width); NaN stays out of its neighbours' values."""
-    to = (size[1], size[0])
-    scored = ~np.isnan(anomaly_map)
-    if scored.all():
-        return np.asarray(cv2.resize(anomaly_map, to, interpolation=cv2.INTER_LINEAR))
-    values = cv2.resize(np.where(scored, anomaly_map, 0), to, interpolation=cv2.INTER_LINEAR)
-    weight = cv2.resize(scored.astype(np.float32), to, interpolation=cv2.INTER_LINEAR)
-    values[weight < 0.5] = np.nan
-    np.divide(values, weight, out=values, where=weight >= 0.5)
-    return np.asarray(values)

@@ -280,7 +280,7 @@ def _check_version(content: Mapping[str, Any], name: str) -> bool:
             "not an artifact of kad-export"
         )
     version = content.get("format_version")
-    if not isinstance(version, str) or not re.fullmatch(r"\d{1,4}\.\d{1,4}", version):
+    if not isinstance(version, str) or not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
         raise ArtifactCorruptError(
             f"{name}: format_version: expected 'major.minor', got {version!r}"
         )

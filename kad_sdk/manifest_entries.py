@@ -44,12 +44,15 @@ __all__ = [
 MAX_NEIGHBORS = 8  # columns of the bank's table of neighbours
 
 Pixels = Annotated[int, Range(1, 1 << 16)]
-Count = Annotated[int, Range(1)]
-Amount = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1, 2**63 - 1)]
+Amount = Annotated[int, Range(0, 2**63 - 1)]
 Fraction = Annotated[float, Range(0, 1, above=True)]
 Positive = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
-Text = Annotated[str, Pattern(r"[^\x00-\x1f]+", "a non-empty string without control characters")]
+Text = Annotated[
+    str,
+    Pattern(r"[^\x00-\x1f\ud800-\udfff]+", "a non-empty string without control characters"),
+]
 Factor = Annotated[float, Range(0, 8, above=True)]
 Digest = Annotated[str, Pattern(r"[0-9a-f]{64}", "64 hexadecimal digits")]
 FileName = Annotated[

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kad_sdk._native import default_threads
+from kad_sdk._native import check_graph, default_threads
 from kad_sdk.errors import (
     ArtifactCorruptError,
     InvalidArgumentError,
@@ -75,7 +75,7 @@ class NetworkSession:
     ProviderUnavailableError
         The provider cannot be used here; the text says what is missing.
     ArtifactCorruptError
-        The graph cannot be read.
+        The graph cannot be read, or reads other files.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class NetworkSession:
             )
         runtime = _import_runtime()
         data = network if isinstance(network, bytes) else Path(network).read_bytes()
+        check_graph(data)
         self.provider = provider
         self.threads = default_threads() if threads is None else threads
         if self.threads < 1:

@@ -7,8 +7,9 @@ environment variable ``KAD_LIBRARY`` names; it is opened at the first call.
 
 from kad_sdk._native.abi import cpu_level, force_cpu_level, version
 from kad_sdk._native.arguments import default_threads
-from kad_sdk._native.board import NativeBoard, RegionRecord
+from kad_sdk._native.board import NativeBoard, RegionRecord, resize_map
 from kad_sdk._native.density import density_score
+from kad_sdk._native.graph import check_graph
 from kad_sdk._native.images import plan_tiles, preprocess, resize_image
 from kad_sdk._native.search import NativeIndex, patch_features
 
@@ -16,6 +17,7 @@ __all__ = [
     "NativeBoard",
     "NativeIndex",
     "RegionRecord",
+    "check_graph",
     "cpu_level",
     "default_threads",
     "density_score",
@@ -24,5 +26,6 @@ __all__ = [
     "plan_tiles",
     "preprocess",
     "resize_image",
+    "resize_map",
     "version",
 ]

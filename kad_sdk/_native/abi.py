@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kad_sdk.errors import (
+    ArtifactCorruptError,
     ImageTooSmallError,
     InvalidArgumentError,
     NativeLibraryError,
@@ -241,6 +242,7 @@ _ERRORS: dict[int, type[Exception]] = {
     2: NotFiniteError,
     3: MemoryError,
     6: ImageTooSmallError,
+    15: ArtifactCorruptError,
 }
 
 

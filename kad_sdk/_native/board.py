@@ -117,6 +117,10 @@ class NativeBoard:
             *(None if index is None else index.ctypes.data, threads_argument(threads)),
         )
 
+    def clear(self) -> None:
+        """Take all tiles off, for the next image of the same size."""
+        call("kad_board_clear", self._open_handle())
+
     def map(self, *, threads: int = 1) -> Floats:
         """Average the tile maps where they overlap.
 
@@ -160,3 +164,26 @@ class NativeBoard:
 
 def _record(region: Region) -> RegionRecord:
     return RegionRecord(*(getattr(region, name) for name in RegionRecord._fields))
+
+
+def resize_map(board_map: Floats, height: int, width: int, *, threads: int = 1) -> Floats:
+    """Bring a map to another size, bilinearly (half-pixel centres).
+
+    Parameters
+    ----------
+    board_map : (H, W) float32
+        NaN counts for nothing.
+
+    Returns
+    -------
+    (height, width) float32
+        The weighted mean of the values around each pixel; NaN where they have less than half of
+        the weight.
+    """
+    board_map = array_argument("board_map", board_map, np.float32, (None, None))
+    if int_argument("height", height) < 1 or int_argument("width", width) < 1:
+        raise InvalidArgumentError(f"size must be at least 1 x 1, got {height} x {width}")
+    out = np.empty((height, width), dtype=np.float32)
+    sizes = (*board_map.shape, height, width, threads_argument(threads))
+    call("kad_map_resize", board_map.ctypes.data, *sizes, out.ctypes.data)
+    return out

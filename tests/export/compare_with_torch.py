@@ -133,9 +133,9 @@ def compare(artifact: Artifact, samples: list[Sample], weights: Path, *, threads
 
 def resized(anomaly_map: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bring a map to the image's own pixels, as the detector does."""
-    from kad_sdk.detector import _resize_map
+    from kad_sdk._native import resize_map
 
-    return anomaly_map if anomaly_map.shape == size else _resize_map(anomaly_map, size)
+    return anomaly_map if anomaly_map.shape == size else resize_map(anomaly_map, *size)
 
 
 def agrees(found: dict) -> bool:

@@ -34,32 +34,16 @@ void append_utf8(uint32_t code, std::string* out) {
   }
 }
 
-uint32_t hex4(std::string_view text) {
-  uint32_t code = 0;
-  for (const char c : text.substr(0, 4)) {
-    const char lower = static_cast<char>(c | 0x20);
-    code = code * 16 + static_cast<uint32_t>(c <= '9' ? c - '0' : lower - 'a' + 10);
-  }
-  return code;
-}
-
-bool is_high_surrogate(uint32_t code) { return code >= 0xD800 && code < 0xDC00; }
-bool is_low_surrogate(uint32_t code) { return code >= 0xDC00 && code < 0xE000; }
-
 // The escape \uXXXX at `at`, with the second half of a surrogate pair. Returns its length.
 size_t append_unicode(std::string_view text, size_t at, std::string* out) {
-  uint32_t code = hex4(text.substr(at + 2));
-  size_t length = 6;
-  if (is_high_surrogate(code) && text.substr(at + 6, 2) == "\\u") {
-    const uint32_t low = hex4(text.substr(at + 8));
-    if (is_low_surrogate(low)) {
-      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-      length = 12;
-    }
+  const uint32_t code = read_hex4(text.substr(at + 2, 4));
+  if (!is_high_surrogate(code)) {
+    append_utf8(code, out);
+    return 6;
   }
-  const bool lone = code >= 0xD800 && code < 0xE000;
-  append_utf8(lone ? 0xFFFD : code, out);
-  return length;
+  const uint32_t low = read_hex4(text.substr(at + 8, 4));
+  append_utf8(0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00), out);
+  return 12;
 }
 
 char simple_escape(char c) {
@@ -80,6 +64,15 @@ char simple_escape(char c) {
 }
 
 }  // namespace
+
+uint32_t read_hex4(std::string_view digits) {
+  uint32_t code = 0;
+  for (const char c : digits) {
+    const char lower = static_cast<char>(c | 0x20);
+    code = code * 16 + static_cast<uint32_t>(c <= '9' ? c - '0' : lower - 'a' + 10);
+  }
+  return code;
+}
 
 std::string resolve_escapes(std::string_view text) {
   std::string out;

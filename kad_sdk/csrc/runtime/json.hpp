@@ -1,6 +1,7 @@
-// Strict JSON (RFC 8259), read-only: what it accepts is what kad_sdk.storage.strict_json accepts.
+// Strict JSON (RFC 8259), read-only, with the rules of kad_sdk.storage.strict_json.
 //
-// UTF-8 only, no comments, no trailing commas, no NaN or Infinity, no key twice, a limit on depth.
+// UTF-8 only, no comments, no trailing commas, no NaN or Infinity, no key twice, no lone surrogate,
+// at most 64 levels.
 // Values are 16-byte nodes over the caller's text, so a hostile file of many small values stays
 // within a few times its own size.
 #pragma once
@@ -52,7 +53,7 @@ class Value {
 
   /// The value as it stands in the text.
   std::string_view text() const;
-  /// A string, its escapes resolved. A lone surrogate becomes U+FFFD.
+  /// A string, its escapes resolved.
   std::string string() const;
   /// Whether an integer fits 64 bits, and if so, its value.
   bool fits(int64_t* value) const;

@@ -148,8 +148,11 @@ void Parser::string() {
 void Parser::escape() {
   ++at_;
   if (take('u')) {
-    for (int i = 0; i < 4; ++i, ++at_) {
-      if (!is_hex(peek())) fail("four hexadecimal digits");
+    const uint32_t code = hex4();
+    if (is_low_surrogate(code)) fail("a high surrogate before a low one");
+    if (is_high_surrogate(code)) {
+      const bool pair = take('\\') && take('u') && is_low_surrogate(hex4());
+      if (!pair) fail("a low surrogate after a high one");
     }
     return;
   }
@@ -157,6 +160,15 @@ void Parser::escape() {
     fail("one of \" \\ / b f n r t u after a backslash");
   }
   ++at_;
+}
+
+uint32_t Parser::hex4() {
+  for (size_t i = at_; i < at_ + 4; ++i) {
+    if (i >= text_.size() || !is_hex(text_[i])) fail("four hexadecimal digits");
+  }
+  const uint32_t code = read_hex4(text_.substr(at_, 4));
+  at_ += 4;
+  return code;
 }
 
 void Parser::number() {

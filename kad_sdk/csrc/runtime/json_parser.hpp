@@ -1,6 +1,7 @@
 // The parser behind json::Document.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,13 @@ void check_utf8(std::string_view text);
 /// A JSON string's characters with the escapes resolved; the text has been parsed.
 std::string resolve_escapes(std::string_view text);
 
+/// Four hexadecimal digits as a number.
+uint32_t read_hex4(std::string_view digits);
+
+inline bool is_high_surrogate(uint32_t code) { return code >= 0xD800 && code < 0xDC00; }
+inline bool is_low_surrogate(uint32_t code) { return code >= 0xDC00 && code < 0xE000; }
+
+/// Fills a document's nodes; raises Error.
 class Parser {
  public:
   Parser(std::string_view text, std::vector<Node>* nodes) : text_(text), nodes_(*nodes) {}
@@ -33,6 +41,7 @@ class Parser {
   void array(int depth);
   void string();
   void escape();
+  uint32_t hex4();
   void number();
   size_t digits();
   void word(std::string_view letters, Kind kind);
