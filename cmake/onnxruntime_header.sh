@@ -8,6 +8,11 @@ set -eu
 folder=$1
 header=onnxruntime_c_api.h
 [ -f "$folder/$header" ] && exit 0
+mkdir -p "$(dirname "$folder")"
+if [ -f "/usr/include/onnxruntime/$header" ]; then
+  ln -sfn /usr/include/onnxruntime "$folder"
+  exit 0
+fi
 
 for tool in apt-get dpkg; do
   command -v "$tool" > /dev/null || { echo "$0: needs $tool, which Debian and Ubuntu have" >&2; exit 1; }
@@ -27,5 +32,4 @@ apt() {
 apt update
 apt download libonnxruntime-dev
 dpkg -x "$work"/libonnxruntime-dev_*.deb "$work/package"
-mkdir -p "$(dirname "$folder")"
 mv "$work/package/usr/include/onnxruntime" "$folder"

@@ -332,4 +332,3 @@ def _threshold(name: str, value: float | None, own: float) -> float:
     if not math.isfinite(value) or value <= 0:
         raise InvalidArgumentError(f"{name}: expected a number above 0, got {value}")
     return float(value)
-

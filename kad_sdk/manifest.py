@@ -108,6 +108,11 @@ class Manifest:
         tile = self.preprocessing.tile
         return Graph(file, self.network.input, (3, tile, tile), outputs)
 
+    def _check_grid(self, key: str, grid: tuple[int, int]) -> None:
+        tile = self.preprocessing.tile
+        if max(grid) > tile:
+            raise expected(key, f"at most {tile} x {tile}, the tile's px", grid)
+
     def check(self) -> None:
         """Check that the values agree with each other.
 
@@ -198,6 +203,7 @@ class PatchCoreManifest(Manifest):
             raise expected("patchcore.n_neighbors", wanted, used)
         if not bank.images:
             raise expected("bank.images", "at least one name", bank.images)
+        self._check_grid("patchcore.grid", self.patchcore.grid)
         super().check()
 
 
@@ -246,6 +252,7 @@ class CutPasteManifest(Manifest):
             )
         if cutpaste.map == "tile-score" and cutpaste.map_grid != (1, 1):
             raise expected("cutpaste.map_grid", "[1, 1] with map 'tile-score'", cutpaste.map_grid)
+        self._check_grid("cutpaste.map_grid", cutpaste.map_grid)
         for key, kind in (("shrinkage", "gaussian"), ("bandwidth", "kernel")):
             if (getattr(density, key) is not None) != (density.kind == kind):
                 wanted = "a number" if density.kind == kind else "null"

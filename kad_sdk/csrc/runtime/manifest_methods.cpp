@@ -7,6 +7,14 @@
 namespace kad {
 namespace {
 
+void check_grid(const char* key, Size grid, const Manifest& manifest) {
+  const int32_t tile = manifest.preprocessing.tile;
+  if (grid.height <= tile && grid.width <= tile) return;
+  throw SchemaError(std::string(key) + ": expected at most " + std::to_string(tile) + " x " +
+                    std::to_string(tile) + ", the tile's px, got " + std::to_string(grid.height) +
+                    " x " + std::to_string(grid.width));
+}
+
 // ---- PatchCore -------------------------------------------------------------------------------
 
 GraphOutput read_output(const Item& item, bool allow_unknown) {
@@ -164,6 +172,7 @@ void read_patchcore(Fields* fields, Manifest* manifest) {
   manifest->bank = read_bank(fields->object("bank"));
   read_tolerance(fields->object("golden"), manifest, {"base_map", "score"});
   check_bank(*manifest);
+  check_grid("patchcore.grid", manifest->patchcore.grid, *manifest);
 }
 
 void read_cutpaste(Fields* fields, Manifest* manifest) {
@@ -174,6 +183,7 @@ void read_cutpaste(Fields* fields, Manifest* manifest) {
   manifest->density = read_density(fields->object("density"));
   check_cutpaste_training(fields->object("cutpaste_training"));
   read_tolerance(fields->object("golden"), manifest, {"network", "cam", "score"});
+  check_grid("cutpaste.map_grid", manifest->cutpaste.map_grid, *manifest);
 }
 
 }  // namespace kad

@@ -1,11 +1,11 @@
 #include "runtime/tensors.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 
 #include "base/guard.hpp"
 #include "runtime/json.hpp"
-#include "search/index.hpp"
 
 namespace kad {
 namespace {
@@ -175,11 +175,17 @@ uint64_t read_header_size(const uint8_t* data, uint64_t size, const std::string&
   return header;
 }
 
+bool all_finite(const float* values, int64_t n) {
+  int64_t bad = 0;
+  for (int64_t i = 0; i < n; ++i) bad += std::isfinite(values[i]) ? 0 : 1;
+  return bad == 0;
+}
+
 void check_finite(const Tensor& tensor, const std::string& where) {
-  if (!has_non_finite(tensor.floats(), tensor.count())) return;
+  if (all_finite(tensor.floats(), tensor.count())) return;
   const int64_t row_values = tensor.count() / tensor.shape[0];
   int64_t row = 0;
-  while (!has_non_finite(tensor.floats() + row * row_values, row_values)) ++row;
+  while (all_finite(tensor.floats() + row * row_values, row_values)) ++row;
   corrupt(where, "row " + std::to_string(row) + " holds NaN or Inf; export the artifact again");
 }
 

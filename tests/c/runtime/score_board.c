@@ -1,0 +1,141 @@
+// Scores one raw image and prints everything that the result holds as JSON, numbers as hexadecimal
+// floats, so that a test can compare it bit for bit:
+//   score_board ARTIFACT PIXELS FORMAT HEIGHT WIDTH STRIDE THREADS BATCH SCORES_ONLY MAP_OUT
+//               [border|label X Y WIDTH HEIGHT]...
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kad/detector.h"
+
+enum { FIRST_RECTANGLE = 11, MOST_RECTANGLES = 16 };
+
+typedef struct rectangles {
+  kad_rect items[MOST_RECTANGLES];
+  int64_t count;
+} rectangles;
+
+static int fail(void) {
+  const char* text = kad_last_error();
+  fprintf(stderr, "%s\n", text);
+  return EXIT_FAILURE;
+}
+
+static void* read_file(const char* path, size_t* bytes) {
+  FILE* file = fopen(path, "rb");
+  if (file == NULL) abort();
+  fseek(file, 0, SEEK_END);
+  *bytes = (size_t)ftell(file);
+  rewind(file);
+  void* data = malloc(*bytes);
+  if (data == NULL || fread(data, 1, *bytes, file) != *bytes) abort();
+  fclose(file);
+  return data;
+}
+
+static void read_rectangles(int argc, char** argv, rectangles* borders, rectangles* labels) {
+  for (int i = FIRST_RECTANGLE; i + 4 < argc; i += 5) {
+    rectangles* to = strcmp(argv[i], "border") == 0 ? borders : labels;
+    const kad_rect rect = {atoi(argv[i + 1]), atoi(argv[i + 2]), atoi(argv[i + 3]),
+                           atoi(argv[i + 4])};
+    to->items[to->count++] = rect;
+  }
+}
+
+static void print_tiles(const kad_result* result, const kad_result_facts* facts) {
+  printf(" \"tiles\": [");
+  for (int64_t i = 0; i < facts->n_tiles; ++i) {
+    kad_tile_result tile = {.struct_size = sizeof(tile)};
+    if (kad_result_tile(result, i, &tile) != KAD_OK) exit(fail());
+    printf("%s[%d, %d, \"%a\", \"%a\", %d]", i == 0 ? "" : ", ", tile.x, tile.y, (double)tile.score,
+           tile.normalised_score, tile.anomalous);
+  }
+  printf("],\n");
+}
+
+static void print_regions(const kad_result* result, const kad_result_facts* facts) {
+  printf(" \"regions\": [");
+  for (int64_t i = 0; i < facts->n_regions; ++i) {
+    kad_region_result r = {.struct_size = sizeof(r)};
+    if (kad_result_region(result, i, &r) != KAD_OK) exit(fail());
+    printf("%s[%d, %d, %d, %d, %lld, \"%a\", %d, %d, \"%a\", ", i == 0 ? "" : ", ", r.x, r.y,
+           r.width, r.height, (long long)r.area_px, (double)r.peak, r.peak_x, r.peak_y,
+           (double)r.distance);
+    if (r.nearest_image == NULL) {
+      printf("null]");
+    } else {
+      printf("[\"%s\", %d, %d]]", r.nearest_image, r.nearest_x, r.nearest_y);
+    }
+  }
+  printf("],\n");
+}
+
+static void print_embeddings(const kad_result_facts* facts, int64_t dims) {
+  printf(" \"embeddings\": [");
+  for (int64_t i = 0; facts->embeddings != NULL && i < facts->n_tiles * dims; ++i) {
+    printf("%s\"%a\"", i == 0 ? "" : ", ", (double)facts->embeddings[i]);
+  }
+  printf("],\n");
+}
+
+static void print_result(const kad_detector* detector, const kad_result* result,
+                         const char* map_path) {
+  kad_result_facts facts = {.struct_size = sizeof(facts)};
+  kad_detector_facts about = {.struct_size = sizeof(about)};
+  if (kad_result_info(result, &facts) != KAD_OK) exit(fail());
+  if (kad_detector_info(detector, &about) != KAD_OK) exit(fail());
+  printf("{\"score\": \"%a\", \"normalised_score\": \"%a\", \"anomalous\": %d,\n",
+         (double)facts.score, facts.normalised_score, facts.anomalous);
+  printf(" \"thresholds\": [\"%a\", \"%a\", \"%a\"],\n", facts.threshold, facts.tile_threshold,
+         facts.map_threshold);
+  printf(" \"image_size\": [%d, %d], \"frame_size\": [%d, %d], \"onnxruntime\": \"%s\",\n",
+         facts.image_height, facts.image_width, facts.frame_height, facts.frame_width,
+         about.onnxruntime);
+  print_tiles(result, &facts);
+  print_regions(result, &facts);
+  print_embeddings(&facts, about.embedding_dims);
+  printf(" \"map\": %s}\n", facts.map == NULL ? "false" : "true");
+  if (facts.map == NULL) return;
+  const size_t n = (size_t)facts.image_height * (size_t)facts.image_width;
+  FILE* file = fopen(map_path, "wb");
+  if (file == NULL || fwrite(facts.map, sizeof(float), n, file) != n) abort();
+  fclose(file);
+}
+
+int main(int argc, char** argv) {
+  if (argc < FIRST_RECTANGLE) return EXIT_FAILURE;
+  rectangles borders = {.count = 0}, labels = {.count = 0};
+  read_rectangles(argc, argv, &borders, &labels);
+  const kad_detector_options options = {.struct_size = sizeof(options),
+                                        .n_threads = atoi(argv[7]),
+                                        .batch = atoi(argv[8]),
+                                        .scores_only = atoi(argv[9])};
+  size_t bytes = 0;
+  void* pixels = read_file(argv[2], &bytes);
+  const kad_image image = {.struct_size = sizeof(image),
+                           .pixel_format = atoi(argv[3]),
+                           .height = atoi(argv[4]),
+                           .width = atoi(argv[5]),
+                           .row_stride = atoi(argv[6]),
+                           .data = pixels};
+  const kad_score_request request = {.struct_size = sizeof(request),
+                                     .borders = borders.items,
+                                     .n_borders = borders.count,
+                                     .labels = labels.items,
+                                     .n_labels = labels.count};
+  kad_detector* detector = NULL;
+  kad_session* session = NULL;
+  if (kad_detector_open(argv[1], &options, &detector) != KAD_OK) return fail();
+  if (kad_session_create(detector, &session) != KAD_OK) return fail();
+  // Twice: what a session keeps from board to board must not show.
+  for (int i = 0; i < 2; ++i) {
+    kad_result* result = NULL;
+    if (kad_session_score_image(session, &image, &request, &result) != KAD_OK) return fail();
+    if (i == 1) print_result(detector, result, argv[10]);
+    kad_result_close(result);
+  }
+  kad_session_close(session);
+  kad_detector_close(detector);
+  free(pixels);
+  return EXIT_SUCCESS;
+}

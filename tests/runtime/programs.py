@@ -1,0 +1,69 @@
+"""The C programs of the tests, built once in a folder for each CMake preset, and run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(
+    *command: object, check: bool = True, timeout: float = 600, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; its two outputs come as text."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+    )
+    assert not check or result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def tool(name: str) -> str:
+    """Find a program, in the virtual environment first; skip the test without it."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    return found or pytest.skip(f"needs {name}")
+
+
+@functools.cache
+def header() -> Path:
+    """Give the folder with ONNX Runtime's header; skip the test where it cannot be had."""
+    folder = ROOT / "build" / "onnxruntime"
+    result = run(ROOT / "cmake" / "onnxruntime_header.sh", folder, check=False)
+    if result.returncode:
+        pytest.skip(f"the header of ONNX Runtime cannot be had here: {result.stderr.strip()}")
+    return folder
+
+
+@functools.cache
+def build(preset: str, *settings: str) -> Path:
+    """Build a preset; give its folder."""
+    header()
+    tool("c++")
+    cmake, folder = tool("cmake"), ROOT / "build" / preset
+    ninja = Path(sys.executable).parent / "ninja"
+    if ninja.is_file() and not (folder / "CMakeCache.txt").is_file():
+        settings = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *settings)
+    run(cmake, "-S", ROOT, "--preset", preset, *settings)
+    run(cmake, "--build", folder, "--parallel", "2")
+    return folder
+
+
+def onnxruntime_library() -> str:
+    """Give the library in the installed wheel of ONNX Runtime."""
+    import onnxruntime
+
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    return str(library)

@@ -1,0 +1,280 @@
+"""Small artifacts of every kind, made without PyTorch: what the graphs compute means nothing.
+
+Golden tiles are zeros: nothing here looks at more of them than their shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from kad_sdk.artifact import write_artifact
+from kad_sdk.manifest import (
+    Bank,
+    BaseMapNetwork,
+    Coreset,
+    CutPaste,
+    CutPasteGolden,
+    CutPasteManifest,
+    CutPasteTolerance,
+    CutPasteTraining,
+    Density,
+    MapSettings,
+    Network,
+    NetworkOutput,
+    PatchCore,
+    PatchCoreGolden,
+    PatchCoreManifest,
+    Preprocessing,
+    Thresholds,
+    Tolerance,
+    Training,
+    Weights,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kad_sdk.manifest import Manifest
+
+TILE, STRIDE, SEED = 32, 16, 20261127
+CHANNELS = (5, 6)
+SIDES = {"same-bilinear": (8, 4), "valid-adaptive": (6, 3)}  # of the base maps
+RESAMPLINGS = {"same-bilinear": "bilinear", "valid-adaptive": "adaptive-average"}
+GRID, ROWS, IMAGES = (8, 8), 60, ("a.png", "b é.png", "c.png")
+EMBEDDING, SAMPLES, CAM = 16, 24, (8, 8)
+
+
+def model(nodes: list[Any], outputs: dict[str, tuple[int, ...]], constants: list[Any]) -> bytes:
+    """Give an ONNX graph from tiles (B, 3, TILE, TILE) to named outputs, as bytes."""
+    tiles = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, ["batch", 3, TILE, TILE])
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
+        for name, shape in outputs.items()
+    ]
+    graph = helper.make_graph(nodes, "tiny", [tiles], ports, constants)
+    opsets = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+
+
+def _constant(name: str, *shape: int) -> Any:
+    values = np.random.default_rng([SEED, *map(ord, name)]).standard_normal(shape)
+    return numpy_helper.from_array(values.astype(np.float32) / 3, name)
+
+
+def _pooled(source: str, to: str, kernel: int) -> Any:
+    sides = [kernel, kernel]
+    return helper.make_node("AveragePool", [source], [to], kernel_shape=sides, strides=sides)
+
+
+def _base_map_graph(sides: tuple[int, int]) -> bytes:
+    nodes, constants, outputs = [], [], {}
+    for i, (channels, side) in enumerate(zip(CHANNELS, sides, strict=True)):
+        constants.append(_constant(f"w{i}", channels, 3, 3, 3))
+        nodes += [
+            helper.make_node("Conv", ["tiles", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
+            _pooled(f"r{i}", f"base_map_{i}", TILE // side),
+        ]
+        outputs[f"base_map_{i}"] = (channels, side, side)
+    return model(nodes, outputs, constants)
+
+
+def _embedding_graph(*, explain: bool) -> bytes:
+    nodes = [
+        helper.make_node("Conv", ["tiles", "w0"], ["c0"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("GlobalAveragePool", ["r0"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["embedding"]),
+        helper.make_node("MatMul", ["embedding", "classes"], ["logits"]),
+    ]
+    constants = [_constant("w0", 6, 3, 3, 3), _constant("head", 6, EMBEDDING)]
+    constants.append(_constant("classes", EMBEDDING, 2))
+    outputs: dict[str, tuple[int, ...]] = {"logits": (2,), "embedding": (EMBEDDING,)}
+    if explain:
+        constants.append(_constant("w1", 1, 6, 1, 1))
+        nodes += [
+            helper.make_node("Conv", ["r0", "w1"], ["c1"]),
+            helper.make_node("Relu", ["c1"], ["r1"]),
+            _pooled("r1", "cam", TILE // CAM[0]),
+        ]
+        outputs["cam"] = (1, *CAM)
+    return model(nodes, outputs, constants)
+
+
+def _run(network: bytes, tiles: np.ndarray) -> dict[str, np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"tiles": tiles}), strict=True))
+
+
+def _noise(count: int) -> np.ndarray:
+    generator = np.random.default_rng(SEED)
+    return generator.normal(0.9, 0.1, (count, 3, TILE, TILE)).astype(np.float32)
+
+
+def _common(
+    *,
+    resize: Any = None,
+    stride: int = STRIDE,
+    board: str = "map-peak",
+    threshold: float = 0.4,
+    denoise: Any = None,
+) -> dict[str, Any]:
+    return {
+        "created_by": {"kad-sdk": "0.1.0"},
+        "preprocessing": Preprocessing(
+            tile=TILE,
+            stride=stride,
+            train_stride=TILE,
+            resize=resize,
+            mean=(0.5, 0.45, 0.4),
+            std=(0.25, 0.3, 0.2),
+            normalisation="dataset",
+            denoise=denoise,
+        ),
+        "map": MapSettings(sigma=2.0, radius=8),
+        "thresholds": Thresholds(board, threshold, 0.1, threshold, 0.07, "fixed", 8, 4),
+        "training": Training("folder", 3, 8, "0" * 64),
+        "verification": {"scores": {"max_abs": 0.0}},
+    }
+
+
+def _network(kind: type[Network], **more: Any) -> Any:
+    weights = Weights("random", "random:7", None)
+    return kind(
+        file="network.onnx",
+        backbone="tiny",
+        weights=weights,
+        opset=18,
+        precision="fp32",
+        input="tiles",
+        **more,
+    )
+
+
+def patchcore(
+    pooling: str = "same-bilinear", reweighting: str = "thesis", n_neighbors: int = 3, **common: Any
+) -> tuple[Manifest, dict[str, Any]]:
+    """Give manifest and files of a PatchCore artifact, as :func:`write_artifact` takes them."""
+    sides = SIDES[pooling]
+    network = _base_map_graph(sides)
+    generator = np.random.default_rng(SEED)
+    maps = _run(network, _noise(16)).values()
+    dims = sum(CHANNELS)
+    enlarged = [np.repeat(np.repeat(m, 2, 2), 2, 3)[:, :, : sides[0], : sides[0]] for m in maps]
+    enlarged[0] = next(iter(_run(network, _noise(16)).values()))
+    pool = np.concatenate(enlarged, axis=1).transpose(0, 2, 3, 1).reshape(-1, dims)
+    bank = np.ascontiguousarray(pool[generator.choice(len(pool), ROWS, replace=False)])
+    between = np.linalg.norm(bank[:, None] - bank[None], axis=-1)
+    np.fill_diagonal(between, np.inf)
+    outputs = tuple(
+        NetworkOutput(f"base_map_{i}", channels, side, side)
+        for i, (channels, side) in enumerate(zip(CHANNELS, sides, strict=True))
+    )
+    manifest = PatchCoreManifest(
+        network=_network(BaseMapNetwork, layers=("layer2", "layer3"), outputs=outputs),
+        patchcore=PatchCore(RESAMPLINGS[pooling], pooling, GRID, reweighting, n_neighbors),
+        bank=Bank(
+            file="bank.safetensors",
+            rows=ROWS,
+            dims=dims,
+            images=IMAGES,
+            coreset=Coreset("random", 0.08, None, None, None, 512, 11, 0.5),
+        ),
+        golden=PatchCoreGolden("golden.safetensors", 1, Tolerance(1e-4, 1e-4)),
+        **_common(**common),
+    )
+    golden = {
+        "tiles": np.zeros((1, TILE, TILE, 3), np.uint8),
+        "score": np.zeros(1, np.float32),
+        "anomalous": np.zeros(1, np.uint8),
+        "dist": np.zeros((1, GRID[0] * GRID[1]), np.float32),
+        **{o.name: np.zeros((1, o.channels, o.height, o.width), np.float32) for o in outputs},
+    }
+    tensors = {
+        "bank": bank,
+        "neighbors": np.argsort(between, axis=1, kind="stable")[:, :8].astype(np.int64),
+        "source_image": generator.integers(0, len(IMAGES), ROWS).astype(np.int32),
+        "source_xy": generator.integers(0, 4000, (ROWS, 2)).astype(np.int32),
+    }
+    return manifest, {
+        "network.onnx": network,
+        "bank.safetensors": tensors,
+        "golden.safetensors": golden,
+    }
+
+
+def cutpaste(
+    kind: str = "gaussian", map_kind: str = "grad-cam", **common: Any
+) -> tuple[Manifest, dict[str, Any]]:
+    """Give manifest and files of a CutPaste artifact, as :func:`write_artifact` takes them."""
+    explains = map_kind == "grad-cam"
+    network = _embedding_graph(explain=False)
+    embeddings = _run(network, _noise(SAMPLES))["embedding"]
+    covariance = np.cov(embeddings.T) + 1e-3 * np.eye(EMBEDDING)
+    density: dict[str, np.ndarray] = {"samples": embeddings}
+    if kind == "gaussian":
+        density = {
+            "mean": embeddings.mean(axis=0),
+            "cholesky": np.linalg.cholesky(covariance).astype(np.float32),
+        }
+    manifest = CutPasteManifest(
+        network=_network(Network),
+        cutpaste=CutPaste(
+            classes=2,
+            embedding_dims=EMBEDDING,
+            anomalous_class=1,
+            map=map_kind,
+            explain_file="explain.onnx" if explains else None,
+            map_grid=CAM if explains else (1, 1),
+        ),
+        density=Density(
+            kind,
+            "density.safetensors",
+            SAMPLES,
+            0.1 if kind == "gaussian" else None,
+            None if kind == "gaussian" else 0.25,
+        ),
+        golden=CutPasteGolden("golden.safetensors", 1, CutPasteTolerance(1e-4, 1e-4, 1e-4)),
+        cutpaste_training=CutPasteTraining(
+            *(1, 0, 10, 4, "sgd", 1e-4, 0, {"scheme": "thesis"}, None, "0" * 64)
+        ),
+        **_common(**common),
+    )
+    golden = {
+        "tiles": np.zeros((1, TILE, TILE, 3), np.uint8),
+        "score": np.zeros(1, np.float32),
+        "anomalous": np.zeros(1, np.uint8),
+        "logits": np.zeros((1, 2), np.float32),
+        "embedding": np.zeros((1, EMBEDDING), np.float32),
+    }
+    files: dict[str, Any] = {"network.onnx": network, "density.safetensors": density}
+    if explains:
+        golden["cam"] = np.zeros((1, *CAM), np.float32)
+        files["explain.onnx"] = _embedding_graph(explain=True)
+    return manifest, {**files, "golden.safetensors": golden}
+
+
+def write(path: Path, made: tuple[Manifest, dict[str, Any]], **changes: Any) -> Path:
+    """Write an artifact; `changes` replace files, by name with '_' for '.', or the manifest."""
+    manifest, files = made
+    manifest = changes.pop("manifest", manifest)
+    replaced = {name.replace("_", ".", 1): content for name, content in changes.items()}
+    return write_artifact(path, dataclasses.replace(manifest, files={}), {**files, **replaced})
+
+
+def board(seed: int, height: int, width: int) -> np.ndarray:
+    """Give an RGB board: bright, faint noise, dark squares at places of its own."""
+    generator = np.random.default_rng([SEED, seed])
+    image = 200 + generator.integers(-12, 13, (height, width, 3))
+    for _ in range(3):
+        y, x = generator.integers(0, height - 12), generator.integers(0, width - 12)
+        image[y : y + 12, x : x + 12] = generator.integers(0, 256, 3)
+    return image.astype(np.uint8)
