@@ -1,8 +1,9 @@
 #include "runtime/json.hpp"
 
+#include <charconv>
 #include <clocale>
 #include <cstdlib>
-#include <limits>
+#include <system_error>
 
 #include "runtime/json_parser.hpp"
 
@@ -103,13 +104,10 @@ std::string Value::string() const {
 }
 
 bool Value::fits(int64_t* value) const {
-  const std::string digits(text());
-  constexpr auto kMost = static_cast<double>(std::numeric_limits<int64_t>::max());
-  if (kind() != Kind::integer || digits.size() > 20) return false;
-  const double about = to_double(digits);
-  if (about >= kMost || about <= -kMost) return false;
-  *value = std::strtoll(digits.c_str(), nullptr, 10);
-  return true;
+  const std::string_view digits = text();
+  const char* end = digits.data() + digits.size();
+  const auto [stop, error] = std::from_chars(digits.data(), end, *value);
+  return kind() == Kind::integer && error == std::errc() && stop == end;
 }
 
 double Value::number() const { return to_double(std::string(text())); }

@@ -1,0 +1,149 @@
+"""Bad artifacts are refused by both doors: each with its status by C, under sanitizers, and with
+its class by Python; and what one door accepts, the other accepts too."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import hostile
+import programs
+import pytest
+import tiny_artifacts as tiny
+
+from kad_sdk import Detector
+from kad_sdk.errors import ArtifactCorruptError, ArtifactError, ArtifactVersionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CLASSES = {
+    "NOT_FOUND": ArtifactError,
+    "VERSION": ArtifactVersionError,
+    **dict.fromkeys(
+        ("MANIFEST", "LISTING", "SIZE", "HASH", "TENSORS", "NETWORK"), ArtifactCorruptError
+    ),
+}
+SANITIZED = {
+    "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+
+
+@pytest.fixture(scope="module", params=hostile.METHODS)
+def method(request, tmp_path_factory):
+    """Give a method's name and a good artifact of it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, tiny.write(folder / "good.kad", hostile.METHODS[request.param]())
+
+
+def statuses(paths: list[Path]) -> list[tuple[str, str]]:
+    """Give what the C door says to artifacts: status without its prefix, and text."""
+    result = programs.run(
+        programs.build("asan") / "tests" / "c" / "runtime" / "open_artifacts",
+        *paths,
+        KAD_ONNXRUNTIME=programs.onnxruntime_library(),
+        **SANITIZED,
+    )
+    assert not result.stderr
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    return [
+        (name.removeprefix("KAD_").removeprefix("ERROR_ARTIFACT_"), text) for name, text in lines
+    ]
+
+
+def python_error(path: Path) -> Exception | None:
+    try:
+        Detector.open(path, threads=1).close()
+    except ArtifactError as error:
+        return error
+    return None
+
+
+def check(cases, good: Path, tmp_path: Path) -> None:
+    """Compare both doors on every case."""
+    named = list(cases)
+    paths = []
+    for i, (_, spoil, _) in enumerate(named):
+        paths.append(shutil.copytree(good, tmp_path / f"{i}.kad"))
+        spoil(paths[-1])
+    wrong = []
+    for path, (name, _, expected), (status, text) in zip(
+        paths, named, statuses(paths), strict=True
+    ):
+        error = python_error(path)
+        problem = _problem(expected, status, text, error)
+        if problem:
+            wrong.append(f"{name}: {problem}; C says {status} {text!r}, Python {error!r}")
+    assert not wrong, f"{len(wrong)} of {len(named)}:\n" + "\n".join(wrong[:40])
+
+
+def _problem(expected: str | None, status: str, text: str, error: Exception | None) -> str:
+    if status == "OK":
+        if expected not in {None, "OK"}:
+            return f"expected {expected}"
+        return "" if error is None else "Python refuses it"
+    if expected not in {None, status}:
+        return f"expected {expected}"
+    if status not in CLASSES or not text:
+        return "no status of artifacts, or no text"
+    if error is None:
+        return "Python accepts it"
+    return "" if type(error) is CLASSES[status] else f"expected {CLASSES[status].__name__}"
+
+
+def files_of(good: Path) -> list[str]:
+    return sorted(path.name for path in good.iterdir() if path.name != "manifest.json")
+
+
+def test_the_good_one_is_good(method):
+    assert statuses([method[1]]) == [("OK", "")]
+    assert python_error(method[1]) is None
+
+
+def test_folder(method, tmp_path):
+    check(hostile.folder_cases(files_of(method[1])), method[1], tmp_path)
+
+
+def test_bytes(method, tmp_path):
+    check(hostile.byte_cases(files_of(method[1])), method[1], tmp_path)
+
+
+def test_manifest_text(method, tmp_path):
+    size = (method[1] / "manifest.json").stat().st_size
+    check(hostile.text_cases(size), method[1], tmp_path)
+
+
+def test_manifest_values(method, tmp_path):
+    content = hostile.manifest_of(method[1])
+    entries = {
+        "patchcore": tuple(content),
+        "cutpaste": ("cutpaste", "cutpaste_training", "density", "golden", "network"),
+        "kernel": ("density",),
+    }[method[0]]
+    check(hostile.value_cases(content, entries), method[1], tmp_path)
+
+
+def test_versions_and_names(method, tmp_path):
+    check([*hostile.version_cases(), *hostile.name_cases()], method[1], tmp_path)
+
+
+def test_tensors(method, tmp_path):
+    cases = [
+        case
+        for name in files_of(method[1])
+        if name.endswith(".safetensors") and not (method[0] != "patchcore" and "golden" in name)
+        for case in hostile.tensor_cases(name, (method[1] / name).read_bytes())
+    ]
+    check([*cases, *hostile.meaning_cases(method[0])], method[1], tmp_path)
+
+
+def test_network(method, tmp_path):
+    (tmp_path / "outside.bin").write_bytes(bytes(64))
+    cases = [
+        case
+        for name in files_of(method[1])
+        if name == ("explain.onnx" if method[0] == "cutpaste" else "network.onnx")
+        for case in hostile.network_cases(name, (method[1] / name).read_bytes())
+    ]
+    check(cases, method[1], tmp_path)
