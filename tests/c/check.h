@@ -55,7 +55,7 @@ typedef struct banded {
 } banded;
 
 static inline banded banded_new(size_t bytes) {
-  banded buffer = {malloc(bytes + 2 * BAND), bytes};
+  banded buffer = {(unsigned char*)malloc(bytes + 2 * BAND), bytes};
   if (buffer.memory == NULL) abort();
   memset(buffer.memory, 0xA5, bytes + 2 * BAND);
   return buffer;

@@ -1,8 +1,8 @@
 """Bad artifacts, each with what the C door and the Python door must say to it.
 
-``CASES`` maps a name to a function that spoils a folder, and to the status of the C door; None where
-the two doors only have to agree. Functions that change listed files list them anew, with their true
-sizes and hashes, so that the damage is found by what it breaks and not by its hash.
+A case is a name, a function that spoils a folder, and the status of the C door; None where the two
+doors only have to agree. Functions that change listed files list them anew, with their true sizes
+and hashes, so that the damage is found by what it breaks and not by its hash.
 """
 
 from __future__ import annotations
@@ -315,6 +315,11 @@ def tensor_cases(name: str, data: bytes) -> Named:
         for bit in (1, 32, 128):
             flip = _rewritten(name, lambda d, i=at, b=bit: d[:i] + bytes([d[i] ^ b]) + d[i + 1 :])
             yield f"{name}-flipped-{at}-{bit}", flip, None
+    yield from header_cases(name, header)
+    yield from content_cases(name, header)
+
+
+def header_cases(name: str, header: dict[str, Any]) -> Named:
     texts = {
         "deep": b"[" * 100_000,
         "list": b"[]",
@@ -343,6 +348,10 @@ def tensor_cases(name: str, data: bytes) -> Named:
             yield f"{name}-{field}-{i}", change, TENSORS
     overlap = _with_header(name, lambda h: h.update(more=dict(h[first])))
     yield f"{name}-overlap", overlap, TENSORS
+
+
+def content_cases(name: str, header: dict[str, Any]) -> Named:
+    first = next(iter(header))
     yield f"{name}-more", _retensored(name, lambda t: t.update(more=np.zeros(4, np.int64))), TENSORS
     yield f"{name}-fewer", _retensored(name, lambda t: t.pop(first)), TENSORS
     for key, entry in header.items():

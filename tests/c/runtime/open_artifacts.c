@@ -1,5 +1,5 @@
-// Opens artifacts and prints for each a line "STATUS<tab>text"; "KAD_OK" and no text when it opened.
-// With --no-network the network is never run or read by ONNX Runtime, only checked.
+// Opens artifacts and prints for each a line "STATUS<tab>text"; "KAD_OK" and no text when it
+// opened. With --no-network the network is never run or read by ONNX Runtime, only checked.
 #include <stdio.h>
 #include <string.h>
 

@@ -1,0 +1,69 @@
+"""The programs that go through the C ABI, on artifacts made here."""
+
+from __future__ import annotations
+
+import programs
+import pytest
+import tiny_artifacts as tiny
+
+from kad_sdk.manifest import Denoise
+
+ASAN = {
+    "ASAN_OPTIONS": "detect_leaks=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifacts")
+    made = {
+        "patchcore": tiny.patchcore(),
+        "cutpaste": tiny.cutpaste(),
+        "tile-score": tiny.cutpaste("kernel", "tile-score", board="largest-tile"),
+        "denoising": tiny.patchcore(denoise=Denoise(3.0, 4.0, 7, 21)),
+    }
+    return {name: tiny.write(folder / f"{name}.kad", artifact) for name, artifact in made.items()}
+
+
+def program(preset: str, name: str):
+    return programs.build(preset) / "tests" / "c" / "runtime" / name
+
+
+@pytest.mark.parametrize("preset", ["test", "asan"])
+def test_api(artifacts, preset):
+    library = programs.onnxruntime_library()
+    programs.run(
+        program(preset, "test_detector"), *artifacts.values(), KAD_ONNXRUNTIME=library, **ASAN
+    )
+
+
+def test_threads_share_a_detector(artifacts):
+    """Under ThreadSanitizer; `make threads` does it for a minute.
+
+    The network is a function of the test, since ONNX Runtime is not built with the sanitizer.
+    """
+    paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
+    result = programs.run(
+        program("tsan", "test_threads"), 3, 8, *paths, TSAN_OPTIONS="halt_on_error=1"
+    )
+    assert result.stdout.count("equal to those of one") == 2
+    assert not result.stderr
+
+
+def test_memory_runs_out(artifacts):
+    paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
+    result = programs.run(program("asan", "test_memory"), *paths, **ASAN)
+    assert result.stdout.count("memory ran out in") == 4
+
+
+def test_onnxruntime_fails(artifacts):
+    library = program("asan", "libfailing_onnxruntime.so")
+    paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
+    result = programs.run(
+        program("asan", "test_onnxruntime_failures"),
+        *(library, *paths),
+        KAD_REAL_ONNXRUNTIME=programs.onnxruntime_library(),
+        **ASAN,
+    )
+    assert result.stdout.count("failed one by one") == 2
