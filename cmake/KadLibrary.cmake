@@ -2,8 +2,8 @@
 
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
-    base/abi.cpp base/level.cpp base/zero_memory.cpp density/density.cpp graph/graph_check.cpp image/image.cpp
-    image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
+    base/abi.cpp base/level.cpp base/zero_memory.cpp density/density.cpp graph/graph_check.cpp
+    image/image.cpp image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
     search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
     search/statistics.cpp search/sieve/code_scalar.cpp search/sieve/projection.cpp
     search/sieve/query_block.cpp search/sieve/query_order.cpp search/sieve/sieve.cpp
@@ -15,9 +15,11 @@ set(kad_sources
 set(kad_avx2_sources board/board_avx2.cpp search/search_avx2.cpp search/sieve/code_avx2.cpp)
 set(kad_avx512_sources board/board_avx512.cpp search/search_avx512.cpp search/sieve/code_avx512.cpp)
 set(kad_avx512vnni_sources search/sieve/code_avx512vnni.cpp)
+set(kad_sha_sources runtime/sha256_x86.cpp)
 set(kad_avx2_options -mavx2 -mfma -mf16c)
 set(kad_avx512_options -mavx512f -mavx512bw -mavx512dq -mavx512vl ${kad_avx2_options})
 set(kad_avx512vnni_options -mavx512vnni ${kad_avx512_options})
+set(kad_sha_options -msha -msse4.1)
 
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   set(kad_x86_levels 1)
@@ -26,6 +28,8 @@ else()
   set(kad_x86_levels 0)
 endif()
 
+list(TRANSFORM kad_sources PREPEND "${kad_source_dir}/")
+include(cmake/KadReader.cmake)
 if(KAD_WITH_RUNTIME)
   include(cmake/KadRuntime.cmake)
 endif()
@@ -40,21 +44,27 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   list(APPEND kad_avx512vnni_options -Wno-uninitialized -Wno-maybe-uninitialized)
 endif()
 
-list(TRANSFORM kad_sources PREPEND "${kad_source_dir}/")
 list(TRANSFORM kad_avx2_sources PREPEND "${kad_source_dir}/")
 list(TRANSFORM kad_avx512_sources PREPEND "${kad_source_dir}/")
 list(TRANSFORM kad_avx512vnni_sources PREPEND "${kad_source_dir}/")
-set_source_files_properties(${kad_avx2_sources} PROPERTIES COMPILE_OPTIONS "${kad_avx2_options}")
-set_source_files_properties(${kad_avx512_sources} PROPERTIES
-  COMPILE_OPTIONS "${kad_avx512_options}")
-set_source_files_properties(${kad_avx512vnni_sources} PROPERTIES
-  COMPILE_OPTIONS "${kad_avx512vnni_options}")
-set_source_files_properties("${kad_source_dir}/runtime/sha256_x86.cpp" PROPERTIES
-  COMPILE_OPTIONS "-msha;-msse4.1")
+list(TRANSFORM kad_sha_sources PREPEND "${kad_source_dir}/")
+
+# The sources of a target that hold one instruction set each.
+function(kad_set_instructions name)
+  set_source_files_properties(${kad_avx2_sources} TARGET_DIRECTORY ${name} PROPERTIES
+    COMPILE_OPTIONS "${kad_avx2_options}")
+  set_source_files_properties(${kad_avx512_sources} TARGET_DIRECTORY ${name} PROPERTIES
+    COMPILE_OPTIONS "${kad_avx512_options}")
+  set_source_files_properties(${kad_avx512vnni_sources} TARGET_DIRECTORY ${name} PROPERTIES
+    COMPILE_OPTIONS "${kad_avx512vnni_options}")
+  set_source_files_properties(${kad_sha_sources} TARGET_DIRECTORY ${name} PROPERTIES
+    COMPILE_OPTIONS "${kad_sha_options}")
+endfunction()
 
 function(kad_add_library name kind)
   add_library(${name} ${kind} ${kad_sources})
   add_library(kad::${name} ALIAS ${name})
+  kad_set_instructions(${name})
   target_compile_features(${name} PRIVATE cxx_std_17)
   set_target_properties(${name} PROPERTIES
     CXX_EXTENSIONS OFF

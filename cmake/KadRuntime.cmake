@@ -2,15 +2,11 @@
 # the library itself is found and opened at run time.
 
 set(kad_runtime_sources
-    artifact.cpp artifact_layout.cpp caller_network.cpp cutpaste_scorer.cpp detector.cpp fields.cpp
-    folder.cpp json.cpp json_parser.cpp log.cpp manifest.cpp manifest_entries.cpp
-    manifest_methods.cpp onnx_network.cpp onnx_provider.cpp onnxruntime.cpp patchcore_scorer.cpp
-    prepare.cpp result.cpp score_board.cpp session.cpp session_api.cpp sha256.cpp tensors.cpp)
-list(TRANSFORM kad_runtime_sources PREPEND runtime/)
-list(APPEND kad_sources ${kad_runtime_sources})
-if(kad_x86_levels)
-  list(APPEND kad_sources runtime/sha256_x86.cpp)
-endif()
+    caller_network.cpp cutpaste_scorer.cpp detector.cpp log.cpp onnx_network.cpp onnx_provider.cpp
+    onnxruntime.cpp patchcore_scorer.cpp prepare.cpp result.cpp score_board.cpp session.cpp
+    session_api.cpp)
+list(TRANSFORM kad_runtime_sources PREPEND "${kad_source_dir}/runtime/")
+list(APPEND kad_sources ${kad_reader_sources} ${kad_runtime_sources})
 
 find_path(KAD_ONNXRUNTIME_INCLUDE onnxruntime_c_api.h
           PATH_SUFFIXES onnxruntime onnxruntime/core/session

@@ -60,9 +60,9 @@ constexpr uint64_t kTensorDataLocation = 14;  // 0: in the graph
 [[noreturn]] void malformed() { refuse("is no ONNX file: its protobuf is malformed"); }
 
 /// Reads fields one after the other.
-class Fields {
+class WireFields {
  public:
-  explicit Fields(std::string_view data) : data_(data) {}
+  explicit WireFields(std::string_view data) : data_(data) {}
 
   bool next() {
     if (data_.empty()) return false;
@@ -117,7 +117,7 @@ class Fields {
 void check_tensor(std::string_view tensor) {
   std::string_view name;
   bool external = false;
-  for (Fields fields(tensor); fields.next();) {
+  for (WireFields fields(tensor); fields.next();) {
     if (fields.field == kTensorName) name = fields.bytes;
     external |= fields.field == kTensorExternalData;
     external |= fields.field == kTensorDataLocation && fields.value != 0;
@@ -132,7 +132,7 @@ void check_tensor(std::string_view tensor) {
 void walk(Message in, std::string_view message, int depth) {
   if (depth > kMostNested) refuse("is nested too deeply");
   if (in == Message::tensor) return check_tensor(message);
-  for (Fields fields(message); fields.next();) {
+  for (WireFields fields(message); fields.next();) {
     if (in == Message::node && fields.field == kNodeOperator && fields.bytes == "EPContext") {
       refuse("has an EPContext node, which loads another file");
     }
