@@ -64,6 +64,15 @@ T read_struct(const T* given, size_t smallest, const char* name) {
   return copy;
 }
 
+/// Fill as much of a caller's struct as both sides know; its struct_size stays.
+template <class T>
+void write_struct(T filled, T* out, size_t smallest, const char* name) {
+  check_pointer(out, name);
+  check_struct_size(out->struct_size, smallest, name);
+  filled.struct_size = out->struct_size;
+  std::memcpy(out, &filled, filled.struct_size < sizeof(T) ? filled.struct_size : sizeof(T));
+}
+
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of
 /// `item_values` values, of up to 8 bytes each, could not be addressed.
 void check_count(int64_t count, int64_t item_values, const char* name);

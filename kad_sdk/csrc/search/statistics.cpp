@@ -1,6 +1,5 @@
 #include "search/statistics.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstring>
 
@@ -12,15 +11,6 @@ namespace {
 
 static_assert(sizeof(kad_search_stats) == 8 + kCounts * sizeof(int64_t),
               "one field for each of the counts");
-
-// Fill as much of a caller's struct as that version of it has.
-template <class Struct>
-void hand_out(const Struct& filled, Struct* out, size_t smallest, const char* name) {
-  check_struct_size(out->struct_size, smallest, name);
-  const uint32_t size = out->struct_size;
-  std::memcpy(out, &filled, std::min<size_t>(size, sizeof(filled)));
-  out->struct_size = size;
-}
 
 }  // namespace
 }  // namespace kad
@@ -37,8 +27,8 @@ kad_status kad_index_stats(const kad_index* index, kad_search_stats* out_stats) 
       values[i] = index->totals.of(static_cast<kad::Count>(i));
     }
     std::memcpy(&stats.queries, values, sizeof(values));
-    kad::hand_out(stats, out_stats, offsetof(kad_search_stats, dense_ns) + sizeof(stats.dense_ns),
-                  "kad_search_stats");
+    kad::write_struct(stats, out_stats, KAD_FIRST_SIZE(kad_search_stats, dense_ns),
+                      "kad_search_stats");
   });
 }
 
@@ -54,8 +44,7 @@ kad_status kad_index_info(const kad_index* index, kad_index_facts* out_facts) {
       facts.narrow_dims = kad::kDepths[index->sieve->n_depths() - 1];
       facts.wide_dims = index->sieve->width();
     }
-    kad::hand_out(facts, out_facts, offsetof(kad_index_facts, bytes) + sizeof(facts.bytes),
-                  "kad_index_facts");
+    kad::write_struct(facts, out_facts, KAD_FIRST_SIZE(kad_index_facts, bytes), "kad_index_facts");
   });
 }
 
