@@ -52,6 +52,14 @@ void read_settings(Fields fields, PatchCoreSettings* settings) {
   fields.end();
 }
 
+// How well the bank covers its candidates: all of it is there, or nothing.
+void check_certificate(Fields* coreset) {
+  coreset->choice("points", {"float32", "float16"});
+  coreset->integer("trimmed", 0);
+  coreset->number_or_null("separation", kNonNegative);
+  coreset->number_or_null("ratio", kNonNegative);
+}
+
 void check_coreset(Fields coreset) {
   coreset.text("method");
   coreset.number("fraction", kFraction);
@@ -61,6 +69,7 @@ void check_coreset(Fields coreset) {
   coreset.integer("candidates", 1);
   coreset.integer("seed", 0);
   coreset.number("radius", kNonNegative);
+  if (coreset.has("points")) check_certificate(&coreset);
   coreset.end();
 }
 
