@@ -1,0 +1,219 @@
+"""Strangers take libkad in: as a subproject, as a package, through pkg-config, from the archives,
+and by what docs/integrate.md says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import programs
+import pytest
+import tiny_artifacts as tiny
+
+import kad_sdk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = programs.ROOT
+CONSUMER = ROOT / "tests" / "c" / "consumer"
+HEADERS = {"kad.h", "kad.hpp", "detector.h"}
+EXAMPLES = {
+    *("c/CMakeLists.txt", "c/line_rate.c", "c/score_pnm.c"),
+    *("cpp/CMakeLists.txt", "cpp/score_mat.cpp"),
+    *("subproject/CMakeLists.txt", "subproject/application.c"),
+}
+
+pytestmark = pytest.mark.slow
+
+
+def build(source: Path, folder: Path, *settings: str, **environment: str) -> None:
+    cmake = programs.tool("cmake")
+    programs.tool("make")
+    programs.run(cmake, "-S", source, "-B", folder, *settings, **environment)
+    programs.run(cmake, "--build", folder, "--parallel", "2")
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    """Give an artifact that decides boards by their largest tile."""
+    folder = tmp_path_factory.mktemp("artifact")
+    return tiny.write(folder / "board.kad", tiny.patchcore(board="largest-tile"))
+
+
+@pytest.fixture(scope="module")
+def subproject(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("subproject")
+    settings = (f"-DKAD_SOURCE_DIR={ROOT}", "-DKAD_BUILD_STATIC=ON", "-DKAD_INSTALL=ON")
+    header = f"-DKAD_ONNXRUNTIME_INCLUDE={programs.header()}"
+    build(ROOT / "examples" / "subproject", folder, *settings, header, "-DCMAKE_CXX_FLAGS=-O0")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prefix(subproject, tmp_path_factory) -> Path:
+    """Install the library that the subproject built."""
+    folder = tmp_path_factory.mktemp("prefix")
+    library = subproject / "_deps" / "kad-build"
+    programs.run(programs.tool("cmake"), "--install", library, "--prefix", folder)
+    return folder
+
+
+def test_subproject(subproject, artifact):
+    library = programs.onnxruntime_library()
+    found = programs.run(subproject / "application", artifact, KAD_ONNXRUNTIME=library).stdout
+    assert re.match(
+        rf"libkad {kad_sdk.__version__}: PatchCore, tiles of 32 px, threshold 0.400, "
+        r"ONNX Runtime 1\.\d+",
+        found,
+    )
+
+
+def test_package(prefix, tmp_path, artifact):
+    build(CONSUMER, tmp_path, "-DWITH_KAD=package", f"-DCMAKE_PREFIX_PATH={prefix}")
+    for library in ("kad", "kad_static"):
+        version = programs.run(tmp_path / f"consumer_{library}").stdout.strip()
+        assert version == kad_sdk.__version__
+        programs.run(tmp_path / f"wrapper_{library}", artifact)
+
+
+def test_pkg_config(prefix, tmp_path, artifact):
+    programs.tool("pkg-config")
+    (folder,) = prefix.glob("lib*/**/pkgconfig")
+    path = {"PKG_CONFIG_PATH": str(folder)}
+    build(CONSUMER, tmp_path, "-DWITH_KAD=pkg-config", **path)
+    library_path = {"LD_LIBRARY_PATH": str(folder.parent)}
+    version = programs.run(tmp_path / "consumer_kad", **library_path).stdout.strip()
+    assert version == kad_sdk.__version__
+    programs.run(tmp_path / "wrapper_kad", artifact, **library_path)
+    runtime = programs.run("pkg-config", "--variable=runtime", "kad", **path).stdout
+    assert runtime.strip() == "ON"
+
+
+def test_only_what_users_need_is_installed(prefix):
+    """No sources of the library, no objects."""
+    library_folder = next(prefix.rglob("libkad.a")).parent
+    names = {path.relative_to(prefix).as_posix() for path in prefix.rglob("*") if path.is_file()}
+    rest = {name for name in names if not name.startswith("share/doc/kad/examples/")}
+    assert {name.removeprefix("share/doc/kad/examples/") for name in names - rest} == EXAMPLES
+    assert {name.removeprefix("include/kad/") for name in rest if "include" in name} == HEADERS
+    lib = library_folder.relative_to(prefix).as_posix()
+    libraries = {name.removeprefix(f"{lib}/") for name in rest if "include" not in name}
+    assert {name for name in libraries if "/" not in name} == {
+        *("libkad.a", "libkad.so", f"libkad.so.{kad_sdk.__version__}"),
+        f"libkad.so.{'.'.join(kad_sdk.__version__.split('.')[:2])}",
+    }
+    assert {name.split("/")[0] for name in libraries if "/" in name} == {"cmake", "pkgconfig"}
+
+
+# ---- archives ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory) -> Path:
+    """Give a folder with what cpack makes."""
+    folder = tmp_path_factory.mktemp("archives")
+    cpack = programs.tool("cpack")
+    config = programs.build("test") / "CPackConfig.cmake"
+    programs.run(cpack, "--config", config, "-B", folder)
+    shutil.rmtree(folder / "_CPack_Packages")
+    return folder
+
+
+def test_deb(archives, tmp_path, artifact):
+    """The two packages, unpacked into one root, are a whole libkad."""
+    programs.tool("dpkg-deb")
+    packages = sorted(archives.glob("*.deb"))
+    if not packages:
+        pytest.skip("cpack makes .deb on Debian only")
+    fields = programs.run("dpkg-deb", "--field", packages[0]).stdout
+    assert "Package: libkad-dev" in fields
+    assert f"Depends: libkad0.1 (= {kad_sdk.__version__})" in fields
+    contents = programs.run("dpkg-deb", "--contents", packages[1]).stdout
+    assert f"libkad.so.{kad_sdk.__version__}" in contents
+    assert "include" not in contents
+    for package in packages:
+        programs.run("dpkg-deb", "--extract", package, tmp_path / "root")
+    usr = tmp_path / "root" / "usr"
+    build(CONSUMER, tmp_path / "build", "-DWITH_KAD=package", f"-DCMAKE_PREFIX_PATH={usr}")
+    programs.run(tmp_path / "build" / "wrapper_kad", artifact)
+
+
+# ---- docs/integrate.md ---------------------------------------------------------------------------
+
+BLOCK = re.compile(r"(?:`(?P<file>[\w.]+)`:\n\n)?```(?P<kind>[a-z ]*)\n(?P<text>.*?)```", re.DOTALL)
+
+
+def blocks() -> list[tuple[str | None, str, str]]:
+    text = (ROOT / "docs" / "integrate.md").read_text()
+    return [(m["file"], m["kind"], m["text"]) for m in BLOCK.finditer(text)]
+
+
+@pytest.fixture
+def room(archives, artifact, tmp_path) -> Path:
+    """Give a folder with the archive, an artifact and a picture, and nothing else."""
+    (archive,) = archives.glob("*.tar.gz")
+    folder = tmp_path / "room"
+    folder.mkdir()
+    shutil.copy(archive, folder)
+    shutil.copytree(artifact, folder / "board.kad")
+    image = tiny.board(3, 96, 120)
+    header = b"P6\n# a board\n%d %d\n255\n" % (image.shape[1], image.shape[0])
+    (folder / "board.ppm").write_bytes(header + image.tobytes())
+    return folder
+
+
+def follow(folder: Path, kinds: tuple[str, ...]) -> str:
+    """Write the files and run the commands of the page, as they stand; give what they print."""
+    commands = ["set -e"]
+    for file, kind, text in blocks():
+        if file is not None:
+            (folder / file).write_text(text)
+        if kind in kinds:
+            commands.append(text)
+    library = programs.onnxruntime_library()
+    environment = {**os.environ, "KAD_ONNXRUNTIME": library}
+    for name in ("CMAKE_PREFIX_PATH", "PKG_CONFIG_PATH"):
+        environment.pop(name, None)
+    result = subprocess.run(
+        ["sh"],
+        input="\n".join(commands),
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_the_page_as_it_stands(room):
+    programs.tool("make")
+    printed = follow(room, ("sh",))
+    assert len(re.findall(r"^(pass|reject): score \d", printed, re.MULTILINE)) == 2
+    assert re.search(r"^board.ppm: (normal|anomalous), score \d", printed, re.MULTILINE)
+    assert re.search(r"^frames 300  anomalous \d+  dropped 0$", printed, re.MULTILINE)
+    assert re.search(r"^latency ms:  p50 .*  p99 .*  p99.9 .*  max ", printed, re.MULTILINE)
+
+
+def test_the_page_with_opencv(room):
+    if programs.run("pkg-config", "--exists", "opencv4", check=False).returncode:
+        pytest.skip("needs OpenCV's development package (Debian: libopencv-dev)")
+    first = next(text for _, kind, text in blocks() if kind == "sh")
+    assert first.startswith("tar xzf kad-")
+    printed = follow(room, ("sh", "sh opencv"))
+    assert re.search(r"^board.ppm: \w+, score [\d.]+, \d+ regions$", printed, re.MULTILINE)
+    assert (room / "overlay.png").stat().st_size > 1000
+
+
+def test_the_page_shows_the_examples():
+    """What the page shows of the C API compiles: names in it are names of the headers."""
+    headers = "".join((ROOT / "kad_sdk" / "include" / "kad" / name).read_text() for name in HEADERS)
+    text = "".join(text for _, _, text in blocks())
+    names = set(re.findall(r"\b(?:kad|KAD)_[A-Za-z_]+\b", text))
+    missing = {name for name in names if not re.search(rf"\b{name}\b", headers)}
+    assert missing <= {"KAD_WITH_RUNTIME", "KAD_ONNXRUNTIME_INCLUDE"}
