@@ -3,6 +3,9 @@
 #   make demo    synthetic boards -> artifact -> scores, pictures, figures, in ./demo
 #   make test    lint, C++ tests, Python tests
 #   make quality detection quality on real images (KAD_WEIGHTS_DIR, KAD_DATA_DIR), into the README
+#   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
+#   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
+#   make soak    the line-rate loop for thousands of frames: latencies, flat memory
 #   make lint    ruff, mypy, import-linter, clang-format
 #   make clean   remove what was built (not .venv); make distclean removes .venv too
 
@@ -11,9 +14,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= $(shell nproc)
 CORE   := CMakeLists.txt $(wildcard cmake/*) $(shell find kad_sdk/csrc kad_sdk/include -type f)
-CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c -name '*.[ch]' -o -name '*.[ch]pp')
+CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz examples -name '*.[ch]' -o -name '*.[ch]pp')
 
-.PHONY: demo quality test lint test-c test-python format setup clean distclean
+FUZZ_SECONDS ?= 120
+
+.PHONY: demo quality test fuzz threads soak lint test-c test-python format setup clean distclean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -47,6 +52,15 @@ test-c: setup
 	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_WERROR=ON
 	$(BIN)/cmake --build build/test -j $(JOBS)
 	$(BIN)/ctest --test-dir build/test --output-on-failure
+
+fuzz: setup
+	$(BIN)/python tests/fuzz/fuzz_readers.py --seconds $(FUZZ_SECONDS)
+
+threads: setup
+	$(BIN)/python tests/runtime/share_detector.py
+
+soak: setup
+	$(BIN)/python tests/runtime/soak.py
 
 lint: setup
 	$(BIN)/ruff check .

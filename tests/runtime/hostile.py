@@ -147,6 +147,8 @@ def _edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
 def text_cases(size: int) -> Named:
     for length in {*range(0, size, 61), size - 3}:
         yield f"manifest-of-{length}-bytes", _text(lambda text, n=length: text[:n]), MANIFEST
+    for at in range(1, size, 43):
+        yield f"manifest-flipped-{at}", _flipped("manifest.json", at / size), None
     texts = {
         "deep-lists": "[" * 100_000,
         "deep-objects": '{"a":' * 50_000,

@@ -1,0 +1,62 @@
+"""Run the line-rate loop of the examples for thousands of frames: memory has to stay flat.
+
+``make soak`` builds libkad as it is installed, builds ``examples/c`` against that, and runs
+``line_rate``. It prints the percentiles of the latency, and fails where memory grows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import programs
+import tiny_artifacts as tiny
+
+GROWTH_KIB = 1024  # what the process may gain after the first hundredth of the frames
+
+
+def build() -> Path:
+    """Install a release build, build the examples against it; give the program."""
+    folder = programs.build("package")
+    prefix = folder / "prefix"
+    cmake = programs.tool("cmake")
+    programs.run(cmake, "--install", folder, "--prefix", prefix)
+    examples = folder / "examples"
+    source = prefix / "share" / "doc" / "kad" / "examples" / "c"
+    release = "-DCMAKE_BUILD_TYPE=Release"
+    programs.run(cmake, "-S", source, "-B", examples, f"-DCMAKE_PREFIX_PATH={prefix}", release)
+    programs.run(cmake, "--build", examples)
+    return examples / "line_rate"
+
+
+def check(printed: str, frames: int) -> None:
+    """Fail unless every frame was scored and memory stayed flat."""
+    scored, dropped = re.search(r"frames (\d+) .* dropped (\d+)", printed).groups()
+    early, end = map(int, re.search(r"early (\d+)  end (\d+)", printed).groups())
+    assert (int(scored), int(dropped)) == (frames, 0), printed
+    assert end - early < GROWTH_KIB, f"memory grew by {end - early} KiB:\n{printed}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--artifact", type=Path, help="a real one; by default a tiny one")
+    parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--height", type=int, default=256, help="px")
+    parser.add_argument("--width", type=int, default=512, help="px")
+    options = parser.parse_args()
+    program = build()
+    with tempfile.TemporaryDirectory() as scratch:
+        tiny_one = tiny.write(Path(scratch) / "tiny.kad", tiny.patchcore(board="largest-tile"))
+        artifact = options.artifact or tiny_one
+        arguments = (artifact, options.frames, options.height, options.width)
+        library = programs.onnxruntime_library()
+        result = programs.run(program, *arguments, timeout=7200, KAD_ONNXRUNTIME=library)
+    sys.stdout.write(result.stdout)
+    check(result.stdout, options.frames)
+
+
+if __name__ == "__main__":
+    main()
