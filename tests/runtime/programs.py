@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(
-    *command: object, check: bool = True, timeout: float = 600, **environment: str
+    *command: object, check: bool = True, timeout: float = 3600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; its two outputs come as text."""
     result = subprocess.run(
