@@ -144,7 +144,10 @@ def test_deb(archives, tmp_path, artifact):
 
 # ---- docs/integrate.md ---------------------------------------------------------------------------
 
-BLOCK = re.compile(r"(?:`(?P<file>[\w.]+)`:\n\n)?```(?P<kind>[a-z ]*)\n(?P<text>.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<kind>[a-z ]*)\n(?P<text>.*?)^```",
+    re.DOTALL | re.MULTILINE,
+)
 
 
 def blocks() -> list[tuple[str | None, str, str]]:
