@@ -1,7 +1,6 @@
 """Run the line-rate loop of the examples for thousands of frames: memory has to stay flat.
 
-``make soak`` builds libkad as it is installed, builds ``examples/c`` against that, and runs
-``line_rate``. It prints the percentiles of the latency, and fails where memory grows.
+``make soak`` installs libkad, builds ``examples/c`` against that, and runs ``line_rate``. It prints the percentiles of the latency, and fails where memory grows.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ GROWTH_KIB = 1024  # what the process may gain after the first hundredth of the 
 
 
 def build() -> Path:
-    """Install a release build, build the examples against it; give the program."""
-    folder = programs.build("package")
-    prefix = folder / "prefix"
+    """Install the library, build the examples against it; give the program."""
+    folder = programs.ROOT / "build" / "soak"
+    prefix, examples = folder / "prefix", folder / "examples"
     cmake = programs.tool("cmake")
-    programs.run(cmake, "--install", folder, "--prefix", prefix)
-    examples = folder / "examples"
+    programs.run(cmake, "--install", programs.build("test"), "--prefix", prefix)
     source = prefix / "share" / "doc" / "kad" / "examples" / "c"
     release = "-DCMAKE_BUILD_TYPE=Release"
     programs.run(cmake, "-S", source, "-B", examples, f"-DCMAKE_PREFIX_PATH={prefix}", release)
