@@ -1,6 +1,7 @@
 """Run the line-rate loop of the examples for thousands of frames: memory has to stay flat.
 
-``make soak`` installs libkad, builds ``examples/c`` against that, and runs ``line_rate``. It prints the percentiles of the latency, and fails where memory grows.
+``make soak`` installs libkad, builds ``examples/c`` against that, and runs ``line_rate``. It
+prints the percentiles of the latency, and fails where memory grows.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def check(printed: str, frames: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--artifact", type=Path, help="a real one; by default a tiny one")
-    parser.add_argument("--frames", type=int, default=20_000)
-    parser.add_argument("--height", type=int, default=256, help="px")
-    parser.add_argument("--width", type=int, default=512, help="px")
+    parser.add_argument("--frames", type=int, default=5_000)
+    parser.add_argument("--height", type=int, default=128, help="px")
+    parser.add_argument("--width", type=int, default=256, help="px")
     options = parser.parse_args()
     program = build()
     with tempfile.TemporaryDirectory() as scratch:
