@@ -149,8 +149,9 @@ SNAPSHOT = Path(__file__).parents[1] / "c" / "abi_layout.txt"
 
 
 def snapshot() -> dict[str, tuple[int, ...]]:
-    lines = [line.split() for line in SNAPSHOT.read_text().splitlines()]
-    return {name: tuple(map(int, numbers)) for name, *numbers in lines}
+    """Give the numbers of every struct, field and value; the lines of functions hold none."""
+    found = re.findall(r"^([\w.]+)((?: -?\d+)+)$", SNAPSHOT.read_text(), re.MULTILINE)
+    return {name: tuple(map(int, numbers.split())) for name, numbers in found}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_the_snapshot_holds_every_struct_field_and_value_of_the_header():
     for name, body in re.findall(r"typedef struct (kad_\w+) \{(.*?)\}", text, flags=re.DOTALL):
         declared.add(name)
         declared.update(f"{name}.{field}" for field in re.findall(r"(\w+);", body))
-    assert set(snapshot()) == declared
+    assert declared <= set(snapshot())
 
 
 def test_names_of_the_door_have_the_headers_values():
