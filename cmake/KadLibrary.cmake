@@ -2,7 +2,8 @@
 
 set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
-    base/abi.cpp base/level.cpp base/zero_memory.cpp density/density.cpp graph/graph_check.cpp
+    base/abi.cpp base/level.cpp base/zero_memory.cpp coreset/flush.cpp coreset/kcenter.cpp
+    coreset/sketch.cpp density/density.cpp graph/graph_check.cpp
     image/image.cpp image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
     search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
     search/statistics.cpp search/sieve/code_scalar.cpp search/sieve/projection.cpp

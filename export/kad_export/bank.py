@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kad_export.budget import BankSettings, check_disk, make_plan, probe
-from kad_export.coreset import Coreset, Projection, k_center
+from kad_export.coreset import (
+    Coreset,
+    Projection,
+    default_pool_rows,
+    k_center,
+    select_coreset,
+)
 from kad_export.features import BoardTiles, PatchExtractor, PointStore
 from kad_sdk._native import NativeIndex
 
@@ -24,7 +30,7 @@ if TYPE_CHECKING:
 
     from kad_export.report import Silent
 
-__all__ = ["Bank", "build_bank", "nearest_rows"]
+__all__ = ["Bank", "build_bank", "nearest_rows", "select_coreset"]
 
 N_NEIGHBOR_COLUMNS = 8
 
@@ -82,7 +88,13 @@ def build_bank(
         with console.step("features"):
             _project_all(boards, extract, points, settings, console)
         with console.step("coreset"), console.progress("coreset", plan.rows, "rows") as bar:
-            coreset = k_center(points, plan.rows, threads=settings.threads, progress=bar.advance)
+            coreset = k_center(
+                points,
+                plan.rows,
+                threads=settings.threads,
+                pool_rows=default_pool_rows(plan.candidates) if plan.disk_bytes else None,
+                report=lambda selected: bar.reach(len(selected.rows)),
+            )
     finally:
         points.close()
     with console.step("bank rows"):

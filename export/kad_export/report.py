@@ -84,6 +84,10 @@ class Progress:
             self._drawn = now
             self._console.draw(self.text(now - self._start))
 
+    def reach(self, n: int) -> None:
+        """Count up to ``n`` in all."""
+        self.advance(n - self._done)
+
     def note(self, text: str) -> None:
         """Show `text` behind the count from the next drawing on."""
         self._note = f"  {text}"

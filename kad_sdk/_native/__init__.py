@@ -11,21 +11,26 @@ from kad_sdk._native.board import NativeBoard, RegionRecord, resize_map
 from kad_sdk._native.density import density_score
 from kad_sdk._native.graph import check_graph
 from kad_sdk._native.images import plan_tiles, preprocess, resize_image
+from kad_sdk._native.kcenter import NativeKCenter, PrincipalDirections, lower_distances, spread_rows
 from kad_sdk._native.search import NativeIndex, patch_features
 
 __all__ = [
     "NativeBoard",
     "NativeIndex",
+    "NativeKCenter",
+    "PrincipalDirections",
     "RegionRecord",
     "check_graph",
     "cpu_level",
     "default_threads",
     "density_score",
     "force_cpu_level",
+    "lower_distances",
     "patch_features",
     "plan_tiles",
     "preprocess",
     "resize_image",
     "resize_map",
+    "spread_rows",
     "version",
 ]

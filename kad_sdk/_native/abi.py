@@ -112,6 +112,31 @@ class ScoreOptions(Struct):
     )
 
 
+class Directions(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("dims", c_int64),
+        ("n", c_int64),
+        ("centre", c_void_p),
+        ("rows", c_void_p),
+    )
+
+
+class KCenterStats(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("reserved", c_uint32),
+        ("flushes", c_int64),
+        ("screened_pairs", c_int64),
+        ("decided_pairs", c_int64),
+        ("inner_pairs", c_int64),
+        ("flush_ns", c_int64),
+        ("draw_ns", c_int64),
+        ("inner_ns", c_int64),
+    )
+
+
 class Density(Struct):
     _fields_ = (
         ("struct_size", c_uint32),
@@ -175,6 +200,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_score_tiles": (
         *(c_void_p, _MAPS, POINTER(ScoreOptions), c_int32, c_void_p, c_void_p, c_void_p),
     ),
+    "kad_kcenter_flush": (
+        *(POINTER(Directions), c_void_p, c_int64, c_void_p, c_int64, c_int32, c_void_p),
+        POINTER(c_int64),
+    ),
+    "kad_kcenter_create": (
+        *(POINTER(Directions), c_void_p, c_int64, c_void_p, c_int64, c_int32, POINTER(c_void_p)),
+    ),
+    "kad_kcenter_pick": (
+        *(c_void_p, c_int64, c_float, c_int64, c_int32, c_void_p, c_void_p, POINTER(c_int64)),
+    ),
+    "kad_kcenter_info": (c_void_p, POINTER(KCenterStats)),
     "kad_density_score": (POINTER(Density), c_void_p, c_int64, c_int32, c_void_p),
     "kad_board_create": (POINTER(BoardOptions), POINTER(c_void_p)),
     "kad_board_clear": (c_void_p,),
@@ -218,7 +254,7 @@ def _open_library(path: Path) -> ctypes.CDLL:
         library.kad_version_string.restype = c_char_p
         library.kad_last_error.restype = c_char_p
         library.kad_cpu_level.restype = c_int32
-        for name in ("kad_index_close", "kad_board_close"):
+        for name in ("kad_index_close", "kad_kcenter_close", "kad_board_close"):
             getattr(library, name).argtypes = (c_void_p,)
             getattr(library, name).restype = None
         for name, arguments in _SIGNATURES.items():

@@ -129,13 +129,13 @@ class NativeIndex:
         """Return the fields of ``kad_index_facts``."""
         facts = IndexFacts()
         call("kad_index_info", self._open_handle(), byref(facts))
-        return _counts(facts)
+        return counts(facts)
 
     def stats(self) -> dict[str, int]:
         """Return the fields of ``kad_search_stats``."""
         stats = SearchStatsRecord()
         call("kad_index_stats", self._open_handle(), byref(stats))
-        return _counts(stats)
+        return counts(stats)
 
     def query(self, queries: Floats, k: int, *, threads: int = 1) -> tuple[Floats, Longs]:
         """Find the k nearest bank rows of each query, nearest first, ties to the lowest row.
@@ -238,7 +238,7 @@ class NativeIndex:
         return dist, index, score
 
 
-def _counts(struct: Struct) -> dict[str, int]:
+def counts(struct: Struct) -> dict[str, int]:
     names = [field[0] for field in struct._fields_]
     return {name: getattr(struct, name) for name in names if name not in _NO_COUNTS}
 

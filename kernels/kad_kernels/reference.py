@@ -97,7 +97,7 @@ def nearest(
 
 
 def k_center(
-    points: NDArray[np.float32], n: int, start: int = 0
+    points: NDArray[np.float32], n: int, start: int = 0, skipped: int = 0
 ) -> tuple[NDArray[np.int64], float]:
     """Plain greedy k-center selection (equation 4.4 of the thesis; arXiv 2106.08265, algorithm 1).
 
@@ -112,35 +112,40 @@ def k_center(
         How many to take, 1 to N.
     start : int
         The first one.
+    skipped : int
+        In every step so many of the farthest points are passed over and the next one is taken, for
+        points with outliers; at most N - n.
 
     Returns
     -------
     index : ndarray of shape (n,), int64
         In the order of selection.
     radius : float
-        Largest distance of a point to its nearest selected one.
+        Largest distance of a point to its nearest selected one, the ``skipped`` farthest left out.
 
     Raises
     ------
     ValueError
-        If the points are not two-dimensional and finite, or n or start is out of range.
+        If the points are not two-dimensional and finite, or n, start or skipped is out of range.
     """
     points = _checked(points, "points")
     if not 1 <= n <= len(points):
         raise ValueError(f"n must be 1 to the number of points ({len(points)}), got {n}")
     if not 0 <= start < len(points):
         raise ValueError(f"start must be 0 to {len(points) - 1}, got {start}")
+    if not 0 <= skipped <= len(points) - n:
+        raise ValueError(f"skipped must be 0 to {len(points) - n}, got {skipped}")
     rows = _lanes(points)
     index = np.empty(n, np.int64)
     best = np.full(len(points), np.inf, np.float32)  # distance to the selection, (N,)
-    selected = np.zeros(len(points), bool)
     index[0] = start
     for i in range(n):
         if i > 0:
-            index[i] = np.argmax(np.where(selected, np.float32(-1), best))
-        selected[index[i]] = True
+            index[i] = np.argsort(-best, kind="stable")[skipped]
         best = np.minimum(best, np.sqrt(_squared(rows[index[i]], rows)))
-    return index, float(best.max())
+        best[index[i]] = -1  # not to be taken again
+    left = np.sort(best)[::-1]
+    return index, max(0.0, float(left[skipped])) if skipped < len(left) else 0.0
 
 
 def _checked(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:

@@ -12,6 +12,8 @@ enum {
   FIRST_TILE_GRID = 56,
   FIRST_BASE_MAPS = 64,
   FIRST_DENSITY = 56,
+  FIRST_DIRECTIONS = 40,
+  FIRST_KCENTER_STATS = 64,
   FIRST_BOARD_OPTIONS = 32,
   FIRST_REGION = 64
 };
@@ -43,6 +45,12 @@ static kad_status score_density(const void* density) {
   const float embedding[1] = {3.0F};
   float out[1] = {0};
   return kad_density_score(density, embedding, 1, 1, out);
+}
+
+static kad_status flush(const void* directions) {
+  const float point[1] = {3.0F};
+  float dist[1] = {9.0F};
+  return kad_kcenter_flush(directions, point, 1, point, 1, 1, dist, NULL);
 }
 
 static void check_sizes(kad_status (*call)(const void*), const void* newest, size_t first,
@@ -96,6 +104,9 @@ static void test_inputs(void) {
                                .dims = 1,
                                .mean = values,
                                .cholesky = values};
+  const kad_directions directions = {.struct_size = sizeof(kad_directions), .dims = 1};
+  check_sizes(flush, &directions, FIRST_DIRECTIONS, "kad_directions.struct_size");
+
   check_sizes(score_density, &density, FIRST_DENSITY, "kad_density.struct_size");
 
   const kad_board_options board = {.struct_size = sizeof(kad_board_options),
@@ -139,8 +150,24 @@ static void test_regions(void) {
   kad_board_close(board);
 }
 
+// kad_kcenter_info fills as much of a caller's struct as it has.
+static void test_kcenter_stats(void) {
+  const kad_directions directions = {.struct_size = sizeof(kad_directions), .dims = 1};
+  const float point[1] = {3.0F}, dist[1] = {9.0F};
+  kad_kcenter* kcenter = NULL;
+  CHECK_OK(kad_kcenter_create(&directions, point, 1, dist, 0, 1, &kcenter));
+  const kad_kcenter_stats empty = {.struct_size = FIRST_KCENTER_STATS};
+  kad_kcenter_stats* stats = at_the_edge(&empty, FIRST_KCENTER_STATS);
+  CHECK_OK(kad_kcenter_info(kcenter, stats));
+  CHECK(stats->struct_size == FIRST_KCENTER_STATS);
+  stats->struct_size = FIRST_KCENTER_STATS - 1;
+  CHECK_INVALID(kad_kcenter_info(kcenter, stats), "kad_kcenter_stats.struct_size");
+  kad_kcenter_close(kcenter);
+}
+
 int main(void) {
   test_inputs();
+  test_kcenter_stats();
   test_regions();
   return check_result();
 }

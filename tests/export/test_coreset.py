@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kad_export import coreset
-from kad_export.coreset import Projection, k_center, projected_dims, select_coreset
+from kad_export.coreset import Projection, k_center, projected_dims, select_coreset, workers
 from kad_kernels.reference import distances
 from kad_kernels.reference import k_center as plain_k_center
 
-from kad_sdk._native import NativeIndex
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 
 
@@ -19,17 +17,26 @@ def _points(seed: int, n: int, dims: int, *, rounded: bool = False) -> np.ndarra
 
 
 @pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "many-ties"])
-@pytest.mark.parametrize("pool_rows", [1, 7, 100, 10_000])
-@pytest.mark.parametrize("seed", range(4))
-def test_selection_is_that_of_plain_greedy(monkeypatch, seed, pool_rows, rounded):
-    monkeypatch.setattr(coreset, "CHUNK_ROWS", 97)
-    points = _points(seed, 400, 5, rounded=rounded)
-    expected, radius = plain_k_center(points, 150, start=3)
+@pytest.mark.parametrize("pool_rows", [1, 7, 100, None])
+@pytest.mark.parametrize("shards", [1, 2, 7])
+@pytest.mark.parametrize("skipped", [0, 1, 13])
+def test_selection_is_that_of_plain_greedy(monkeypatch, skipped, shards, pool_rows, rounded):
+    monkeypatch.setattr(workers, "CHUNK_ROWS", 97)
+    points = _points(shards, 400, 5, rounded=rounded)
+    expected, radius = plain_k_center(points, 150, 3, skipped)
 
-    selected = k_center(points, 150, start=3, pool_rows=pool_rows, threads=1 + seed % 2)
+    selected = k_center(
+        points,
+        150,
+        start=3,
+        pool_rows=pool_rows,
+        shards=shards,
+        trim_outliers=skipped,
+        threads=1 + shards % 2,
+    )
 
     np.testing.assert_array_equal(selected.index, expected)
-    assert selected.radius == radius
+    assert selected.radius == selected.separation == radius
     assert selected.index.dtype == np.int64
 
 
@@ -37,19 +44,6 @@ def test_selection_is_that_of_plain_greedy(monkeypatch, seed, pool_rows, rounded
 def test_selection_at_lane_edges(dims):
     points = _points(dims, 120, dims)
     np.testing.assert_array_equal(k_center(points, 40).index, plain_k_center(points, 40)[0])
-
-
-@pytest.mark.parametrize("dims", [1, 16, 40, 97])
-def test_pool_distances_are_bitwise_those_of_the_core(dims):
-    points = _points(dims, 50, dims)
-    index = NativeIndex(points[7:8])
-    core, _ = index.query(points, 1)
-    index.close()
-
-    pool = coreset._distances(coreset._lanes(points), 7)
-
-    np.testing.assert_array_equal(pool, core[:, 0])
-    np.testing.assert_array_equal(pool, distances(points[7:8], points)[0])
 
 
 def test_pool_saves_passes():
@@ -73,10 +67,13 @@ def test_radius_is_the_largest_distance_to_a_centre():
     assert selected.radius == nearest.max()
 
 
-def test_progress_counts_every_row():
+def test_reports_grow_to_every_row_and_the_one_behind():
     counts = []
-    k_center(_points(0, 300, 4), 40, pool_rows=10, progress=counts.append)
-    assert sum(counts) == 40
+    k_center(
+        _points(0, 300, 4), 40, pool_rows=10, report=lambda done: counts.append(len(done.rows))
+    )
+    assert counts == sorted(counts)
+    assert counts[-1] == 41
 
 
 def test_projected_dims_follow_scikit_learn_and_never_grow():

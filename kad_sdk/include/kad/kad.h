@@ -279,6 +279,61 @@ KAD_API kad_status kad_score_tiles(const kad_index* index, const kad_base_maps* 
                                    const kad_score_options* options, int32_t n_threads,
                                    float* out_dist, int64_t* out_index, float* out_score);
 
+/* ---- coreset --------------------------------------------------------------------------------- */
+
+/* Directions along which the points differ most, such as their leading principal components. They
+ * set how much work a selection takes, never what it selects. */
+typedef struct kad_directions {
+  uint32_t struct_size;
+  uint32_t reserved; /* 0 */
+  int64_t dims;
+  int64_t n;           /* at most dims; 0: none, all dimensions are looked at */
+  const float* centre; /* (dims,) subtracted from points first, or NULL */
+  const float* rows;   /* (n, dims), orthonormal up to rounding */
+} kad_directions;
+
+/* Lower dist[i] to the distance of point i from its nearest centre, where that is smaller. points
+ * (n, dims), centres (n_centres, dims), dist (n,). Distances are those of kad_index_query.
+ * *out_decided, unless NULL, is the number of pairs that had to be measured in full. */
+KAD_API kad_status kad_kcenter_flush(const kad_directions* directions, const float* points,
+                                     int64_t n, const float* centres, int64_t n_centres,
+                                     int32_t n_threads, float* dist, int64_t* out_decided);
+
+typedef struct kad_kcenter kad_kcenter;
+
+/* Greedy k-center selection (equation 4.4 of the thesis) among points (n, dims), whose distances to
+ * the nearest centre so far are dist (n,): infinite where there is none, negative for points that
+ * are centres. Borrows points until kad_kcenter_close. In every step the n_skipped farthest points
+ * are passed over, for selections with outliers; 0 is plain k-center. A kad_kcenter belongs to one
+ * thread at a time. */
+KAD_API kad_status kad_kcenter_create(const kad_directions* directions, const float* points,
+                                      int64_t n, const float* dist, int64_t n_skipped,
+                                      int32_t n_threads, kad_kcenter** out_kcenter);
+KAD_API void kad_kcenter_close(kad_kcenter* kcenter);
+
+/* Choose up to `wanted` more points, always the one farthest from all centres, ties to the lowest
+ * row; its row and distance go to out_rows and out_dist (wanted,). Stops, with *out_count below
+ * wanted, when no point is left, or when the next would not be farther than outside_dist (or as
+ * far, from row outside_row on): then a point that is not among these may be the farthest. */
+KAD_API kad_status kad_kcenter_pick(kad_kcenter* kcenter, int64_t wanted, float outside_dist,
+                                    int64_t outside_row, int32_t n_threads, int64_t* out_rows,
+                                    float* out_dist, int64_t* out_count);
+
+/* What a kad_kcenter has done so far. Times in ns. */
+typedef struct kad_kcenter_stats {
+  uint32_t struct_size;
+  uint32_t reserved;      /* 0 */
+  int64_t flushes;        /* how often chosen points were compared with all points */
+  int64_t screened_pairs; /* in that, compared along the directions */
+  int64_t decided_pairs;  /* of these, measured in full */
+  int64_t inner_pairs;    /* measured in full among the points that were farthest */
+  int64_t flush_ns;
+  int64_t draw_ns; /* finding the farthest points after a flush */
+  int64_t inner_ns;
+} kad_kcenter_stats;
+
+KAD_API kad_status kad_kcenter_info(const kad_kcenter* kcenter, kad_kcenter_stats* out_stats);
+
 /* ---- density --------------------------------------------------------------------------------- */
 
 enum {
