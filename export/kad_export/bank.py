@@ -2,32 +2,32 @@
 
 Two passes over the training boards. The first computes every patch feature with the exported graph
 in the runtime itself (the bank must hold what the runtime will compare with), projects it and keeps
-only the projection, in memory where the budget allows, otherwise in one file in a scratch folder.
-Greedy k-center selects rows of the projection. The second pass computes the features of the tiles
-that hold a selected row once more, and keeps those rows. Raw features never lie together in memory.
+only the projection, in memory where the budget allows, otherwise on disk. Greedy k-center selects
+rows of the projection. The second pass computes the features of the tiles that hold a selected row
+once more, and keeps those rows. Raw features never lie together in memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_export.budget import BankSettings, check_disk, make_plan, probe
-from kad_export.coreset import (
-    Coreset,
-    Projection,
-    default_pool_rows,
-    k_center,
-    select_coreset,
-)
-from kad_export.features import BoardTiles, PatchExtractor, PointStore
+from kad_export.budget import BankSettings, Plan, check_disk, make_plan, probe
+from kad_export.coreset import Coreset, select_coreset
+from kad_export.coreset.driver import NativePicker, run_selection
+from kad_export.engine import LocalEngine
+from kad_export.job import Job
 from kad_sdk._native import NativeIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kad_export.coreset.driver import Selected
+    from kad_export.engine import Engine
+    from kad_export.features import BoardTiles, ExtractorSpec, PatchExtractor
     from kad_export.report import Silent
 
 __all__ = ["Bank", "build_bank", "nearest_rows", "select_coreset"]
@@ -54,7 +54,13 @@ class Bank:
 
 
 def build_bank(
-    boards: Sequence[BoardTiles], extract: PatchExtractor, settings: BankSettings, console: Silent
+    boards: Sequence[BoardTiles],
+    extract: PatchExtractor,
+    settings: BankSettings,
+    console: Silent,
+    *,
+    job: Job | None = None,
+    spec: ExtractorSpec | None = None,
 ) -> Bank:
     """Compute, project and select patch features, within the memory budget.
 
@@ -65,9 +71,14 @@ def build_bank(
     extract : PatchExtractor
         Boards to features.
     settings : BankSettings
-        Size, seed and budget.
+        Size, seed, budget and engine.
     console : Silent
         Told the plan and the progress.
+    job : Job, optional
+        Where files lie; what an earlier run of the same job has left there is used. By default in
+        ``settings.scratch``, removed afterwards.
+    spec : ExtractorSpec, optional
+        What the workers of another engine than ``"local"`` make their extractors of.
 
     Returns
     -------
@@ -78,80 +89,43 @@ def build_bank(
     MemoryBudgetError
         Memory or disk cannot hold the work; raised before it starts.
     """
-    plan = make_plan(boards, extract.patches, probe(boards, extract), settings)
+    job = job or Job(settings.scratch)
+    plan = make_plan(boards, extract.patches, probe(boards, extract), settings, on_disk=job.lasting)
     console.line(str(plan))
-    if plan.disk_bytes:
-        check_disk(plan, settings.scratch)
-    file = settings.scratch / "points.f32" if plan.disk_bytes else None
-    points = PointStore(plan.candidates, plan.projected_dims, file)
+    if settings.engine == "local":
+        engine: Engine = LocalEngine(boards, extract, plan, settings, job)
+    else:
+        from kad_export.engine_ray import RayEngine  # noqa: PLC0415 - needs ray
+
+        engine = RayEngine(boards, spec, plan, settings, job)
     try:
-        with console.step("features"):
-            _project_all(boards, extract, points, settings, console)
+        if plan.disk_bytes:
+            check_disk(plan, settings.scratch, engine.bytes_on_disk())
+        with console.step("features"), console.progress("features", plan.tiles, "tiles") as bar:
+            engine.extract(bar.advance)
         with console.step("coreset"), console.progress("coreset", plan.rows, "rows") as bar:
-            coreset = k_center(
-                points,
-                plan.rows,
-                threads=settings.threads,
-                pool_rows=default_pool_rows(plan.candidates) if plan.disk_bytes else None,
-                report=lambda selected: bar.reach(len(selected.rows)),
-            )
+            coreset = _select(engine, plan, settings, job, bar.reach)
+        with console.step("bank rows"), console.progress("bank rows", plan.rows, "tiles") as bar:
+            bank, image, xy = engine.rows(coreset.index, bar.advance)
     finally:
-        points.close()
-    with console.step("bank rows"):
-        bank, image, xy = _extract_rows(boards, extract, coreset.index, plan.dims, console)
+        engine.close()
     neighbors = nearest_rows(bank, settings.threads)
     return Bank(bank, neighbors, image, xy, coreset, plan.candidates, plan.projected_dims)
 
 
-def _project_all(
-    boards: Sequence[BoardTiles],
-    extract: PatchExtractor,
-    points: PointStore,
-    settings: BankSettings,
-    console: Silent,
-) -> None:
-    project = None
-    tiles = sum(len(board.xy) for board in boards)
-    with console.progress("features", tiles, "tiles") as bar:
-        for board in boards:
-            for features in extract(extract.load(board.sample), board.xy):
-                rows = features.reshape(-1, features.shape[2])  # (b * P, D)
-                project = project or Projection(
-                    points.shape[0], rows.shape[1], eps=settings.eps, seed=settings.seed
-                )
-                points.append(project(rows))
-                bar.advance(len(features))
+def _select(engine: Engine, plan: Plan, settings: BankSettings, job: Job, reach: object) -> Coreset:
+    def report(selected: Selected) -> None:
+        job.save_selected(selected)
+        reach(min(len(selected.rows), plan.rows))
 
-
-def _extract_rows(
-    boards: Sequence[BoardTiles],
-    extract: PatchExtractor,
-    selected: np.ndarray,
-    dims: int,
-    console: Silent,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Raw features of the ``selected`` rows (M, D), their boards (M,) and patch centres (M, 2)."""
-    first_tile = np.cumsum([0, *(len(board.xy) for board in boards)])
-    tile, patch = np.divmod(selected, extract.patches)
-    image = (np.searchsorted(first_tile, tile, side="right") - 1).astype(np.int32)
-    bank = np.empty((len(selected), dims), np.float32)
-    xy = np.empty((len(selected), 2), np.int32)
-    with console.progress("bank rows", len(np.unique(tile)), "tiles") as bar:
-        for board_index in np.unique(image):
-            board = boards[board_index]
-            rows = np.flatnonzero(image == board_index)
-            local = tile[rows] - first_tile[board_index]
-            xy[rows] = extract.centre(board.xy[local], patch[rows])
-            wanted = np.unique(local)
-            done = 0
-            for features in extract(extract.load(board.sample), board.xy[wanted]):
-                batch = wanted[done : done + len(features)]
-                here = np.isin(local, batch)
-                slot = np.searchsorted(batch, local[here])
-                bank[rows[here]] = features[slot, patch[rows[here]]]
-                done += len(features)
-                bar.advance(len(features))
-    return bank, image, xy
+    return run_selection(
+        engine.team(),
+        plan.rows,
+        make_picker=partial(NativePicker, skipped=settings.trim_outliers, threads=settings.threads),
+        skipped=settings.trim_outliers,
+        report=report,
+        selected=job.load_selected(),
+    )
 
 
 def nearest_rows(bank: np.ndarray, threads: int) -> np.ndarray:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kad_export.coreset import CHUNK_ROWS, default_pool_rows, projected_dims
+from kad_export.coreset.workers import PointsWorker
 from kad_export.errors import ExportError, MemoryBudgetError
 from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
-from kad_sdk._native import NativeIndex
+from kad_export.shards import POINT_TYPES
+from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["BankSettings", "Plan", "Probe", "check_disk", "make_plan", "probe", "scratch_folder"]
 
 PROBE_BATCHES = 2  # timed before the start
+PROBE_ROWS, PROBE_CENTRES = 8_192, 256
+STATE_BYTES = 16  # of a point: distance, centres compared with, and masks while a pool is drawn
+SKETCH_BYTES = 4 * 96 + 16  # of a point in a pool
 RESERVE_BYTES = 256 << 20  # for the parity gate, which runs in PyTorch, and for fragmentation
 
 
@@ -36,13 +41,22 @@ class BankSettings:
     Attributes
     ----------
     scratch : Path
-        An existing folder for one temporary file, where memory is too small.
+        An existing folder for the projected features, where memory is too small.
     fraction, max_rows
         The bank keeps this share of the patches, and at most so many.
     eps, seed
         Of the random projection.
+    trim_outliers : int
+        In every step of the selection so many of the farthest patches are passed over.
+    points : str
+        How projected features are stored, and with what they are selected: ``"float32"`` or
+        ``"float16"``.
     memory_bytes, threads
         Budget of the whole process; threads of the native stages.
+    engine : str
+        ``"local"``, or ``"ray"``: workers on a Ray cluster, whose machines share ``scratch``.
+    workers : int or None
+        How many; None: as many as the cluster has processors for.
     """
 
     scratch: Path
@@ -50,8 +64,12 @@ class BankSettings:
     max_rows: int = 10_000
     eps: float = 0.9
     seed: int = 0
+    trim_outliers: int = 0
+    points: str = "float32"
     memory_bytes: int = 4 * 2**30
     threads: int = 1
+    engine: str = "local"
+    workers: int | None = None
 
     def rows(self, candidates: int) -> int:
         """Bank rows for ``candidates`` patches: the fraction, at least 1, at most ``max_rows``."""
@@ -73,10 +91,13 @@ class Probe:
 class Plan:
     """What building the bank will take; made before anything of size is started."""
 
+    tiles: int
     candidates: int
     rows: int
     dims: int
     projected_dims: int
+    points: str
+    pool_rows: int  # of each worker; as many as candidates: the selection has all in memory
     memory_bytes: int
     disk_bytes: int  # 0: the projected features stay in memory
     seconds: float
@@ -102,11 +123,13 @@ def probe(boards: Sequence[BoardTiles], extract: PatchExtractor) -> Probe:
     for features in extract(image, xy):
         points = features.reshape(-1, dims)
     seconds_per_tile = (time.perf_counter() - start) / len(xy)
-    start = time.perf_counter()
-    index = NativeIndex(points[:256], threads=extract.threads)
-    index.query(points[:4096], 1, threads=extract.threads)
-    index.close()
-    pairs = min(256, len(points)) * min(4096, len(points)) * dims
+    points = np.resize(points, (PROBE_ROWS, dims))
+    worker = PointsWorker(points, pool_rows=1, threads=extract.threads)
+    for first in (0, PROBE_CENTRES):  # the first flush also finds the principal directions
+        rows = np.arange(first, first + PROBE_CENTRES)
+        start = time.perf_counter()
+        worker.flush(rows, points[rows], -np.inf)
+    pairs = PROBE_ROWS * PROBE_CENTRES * dims
     return Probe(
         dims=dims,
         resident_bytes=peak_memory_bytes(),
@@ -117,64 +140,96 @@ def probe(boards: Sequence[BoardTiles], extract: PatchExtractor) -> Probe:
 
 
 def make_plan(
-    boards: Sequence[BoardTiles], patches: int, measured: Probe, settings: BankSettings
+    boards: Sequence[BoardTiles],
+    patches: int,
+    measured: Probe,
+    settings: BankSettings,
+    *,
+    on_disk: bool = False,
 ) -> Plan:
     """Needed memory, disk and time; the projected features go to disk when memory is too small.
+
+    Parameters
+    ----------
+    boards : sequence of BoardTiles
+    patches : int
+        Of a tile.
+    measured : Probe
+    settings : BankSettings
+    on_disk : bool
+        They go to disk in any case, to be found there again.
 
     Raises
     ------
     MemoryBudgetError
         The memory budget is too small even so.
+    InvalidArgumentError
+        More outliers are to be trimmed than there are patches beside the bank.
     """
     tiles = sum(len(board.xy) for board in boards)
     candidates = tiles * patches
     rows = settings.rows(candidates)
+    _check(settings, candidates, rows)
     dims = projected_dims(candidates, measured.dims, settings.eps)
-    stored = 4 * candidates * dims
-    working = measured.resident_bytes + _working_bytes(
-        boards, candidates, rows, dims, measured.dims
-    )
-    if working > settings.memory_bytes:
-        enough = math.ceil(10 * working / 2**30) / 10
-        raise MemoryBudgetError(
-            f"the memory budget of {format_bytes(settings.memory_bytes)} cannot hold the work, "
-            f"which needs {format_bytes(working)}: {format_bytes(measured.resident_bytes)} for the "
-            "libraries, the network and a batch of tiles, the rest for boards and the selection. "
-            f"Raise --memory to {enough:g}GB, or lower --batch or --max-bank"
-        )
-    fits = working + stored <= settings.memory_bytes
+    fixed = measured.resident_bytes + _fixed_bytes(boards, rows, dims, measured.dims)
+    pool = max(default_pool_rows(candidates), settings.trim_outliers + 1)
+    whole = fixed + candidates * (4 * dims + SKETCH_BYTES + STATE_BYTES)
+    sharded = fixed + candidates * STATE_BYTES + pool * (12 * dims + SKETCH_BYTES)
+    fits = whole <= settings.memory_bytes and settings.engine == "local"
+    _check_memory(whole if fits else sharded, measured, settings)
     again = tiles * -math.expm1(-rows / tiles)  # tiles that hold a selected row, computed twice
     seconds = (
         2 * len(boards) * measured.seconds_per_board
         + (tiles + again) * measured.seconds_per_tile
-        + (candidates + 10 * default_pool_rows(candidates))
-        * rows
-        * dims
-        * measured.seconds_per_pair
+        + candidates * rows * dims * measured.seconds_per_pair
     )
+    stored = np.dtype(settings.points).itemsize * candidates * dims
     return Plan(
+        tiles=tiles,
         candidates=candidates,
         rows=rows,
         dims=measured.dims,
         projected_dims=dims,
-        memory_bytes=working + stored if fits else working,
-        disk_bytes=0 if fits else stored,
+        points=settings.points,
+        pool_rows=candidates if fits else pool,
+        memory_bytes=whole if fits else sharded,
+        disk_bytes=0 if fits and not on_disk else stored,
         seconds=seconds,
     )
 
 
-def _working_bytes(
-    boards: Sequence[BoardTiles], candidates: int, rows: int, projected: int, dims: int
-) -> int:
-    """Memory that grows with the data: board and map, bounds, pool, a chunk, the bank."""
+def _check(settings: BankSettings, candidates: int, rows: int) -> None:
+    if settings.points not in POINT_TYPES:
+        raise InvalidArgumentError(
+            f"points must be one of {', '.join(POINT_TYPES)}, got {settings.points!r}"
+        )
+    if settings.trim_outliers > candidates - rows:
+        raise InvalidArgumentError(
+            f"--trim-outliers {settings.trim_outliers} leaves too few of the {candidates:,} "
+            f"patches for a bank of {rows:,} rows: at most {candidates - rows:,} can be left out"
+        )
+
+
+def _check_memory(needed: int, measured: Probe, settings: BankSettings) -> None:
+    if needed > settings.memory_bytes:
+        enough = math.ceil(10 * needed / 2**30) / 10
+        raise MemoryBudgetError(
+            f"the memory budget of {format_bytes(settings.memory_bytes)} cannot hold the work, "
+            f"which needs {format_bytes(needed)}: {format_bytes(measured.resident_bytes)} for the "
+            "libraries, the network and a batch of tiles, the rest for boards and the selection. "
+            f"Raise --memory to {enough:g}GB, or lower --batch or --max-bank"
+        )
+
+
+def _fixed_bytes(boards: Sequence[BoardTiles], rows: int, projected: int, dims: int) -> int:
+    """Memory that does not grow with the patches: board and map, chunks, centres, the bank."""
     board = max(board.height * board.width for board in boards) * 24  # image twice, maps in float32
-    bounds = candidates * 12  # bound, its copy when a pool is drawn, masks
-    selection = 4 * projected * (2 * default_pool_rows(candidates) + 3 * CHUNK_ROWS)
-    return int(RESERVE_BYTES + board + bounds + max(selection, 3 * 4 * rows * dims))
+    selection = 4 * projected * (4 * CHUNK_ROWS + 3 * rows)
+    return int(RESERVE_BYTES + board + max(selection, 3 * 4 * rows * dims))
 
 
-def check_disk(plan: Plan, folder: Path) -> None:
-    """Compare what the plan needs on disk with what is free.
+def check_disk(plan: Plan, folder: Path, there: int = 0) -> None:
+    """Compare what the plan needs on disk, less what is there already, with what is free.
 
     Raises
     ------
@@ -182,11 +237,12 @@ def check_disk(plan: Plan, folder: Path) -> None:
         The disk is too small.
     """
     free = shutil.disk_usage(folder).free
-    if plan.disk_bytes > free:
+    needed = plan.disk_bytes + 2 * 8 * plan.candidates - there  # and a worker's state, old and new
+    if needed > free:
         raise MemoryBudgetError(
-            f"the projected features need {format_bytes(plan.disk_bytes)} of disk, and "
+            f"the projected features need {format_bytes(needed)} of disk, and "
             f"{folder.parent} has {format_bytes(free)} free: name another folder with --scratch, "
-            "raise --memory, or raise --train-stride"
+            "store them with --points float16, raise --memory, or raise --train-stride"
         )
 
 

@@ -37,6 +37,12 @@ __all__ = ["patchcore"]
     type=click.IntRange(1),
     help="Most rows of the bank: the time of scoring grows with them.",
 )
+@option(
+    "--trim-outliers",
+    default=0,
+    type=click.IntRange(0),
+    help="So many of the patches farthest from the bank are passed over in every step.",
+)
 @shared.SEED
 @shared.boards
 @shared.holdout("to set the threshold")
@@ -49,6 +55,24 @@ __all__ = ["patchcore"]
 @shared.decisions(board_score="map-peak")
 @shared.resources
 @option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files.")
+@option(
+    "--points",
+    default="float32",
+    type=click.Choice(["float32", "float16"]),
+    help="Type of stored projected features: float16 halves the disk, and changes the bank.",
+)
+@option(
+    "--resume",
+    is_flag=True,
+    help="Keep unfinished work in --scratch, and go on with what is there.",
+)
+@option(
+    "--engine",
+    default="local",
+    type=click.Choice(["local", "ray"]),
+    help="Who computes features and holds them; ray: a cluster that shares --scratch.",
+)
+@option("--workers", type=click.IntRange(1), help="Of --engine ray. Default: one per --threads.")
 @option("--batch", default=16, type=click.IntRange(1), help="Tiles computed at a time.")
 @shared.writing
 def patchcore(data: Path, out: Path, memory: int, resize: Any, quiet: bool, **given: Any) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from typing import TYPE_CHECKING
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import kad_sdk
 from kad_export.calibrate import MIN_REGION_AREA_PX
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from kad_export.bank import Bank
     from kad_export.budget import BankSettings
     from kad_export.calibrate import Calibration
-    from kad_export.features import BoardTiles
+    from kad_export.features import BoardTiles, ExtractorSpec
     from kad_export.onnx_export import OnnxInfo
     from kad_export.patchcore import PatchCoreNetwork
     from kad_export.report import Silent
@@ -32,6 +34,7 @@ __all__ = [
     "describe_network",
     "describe_thresholds",
     "describe_training",
+    "subject",
     "summary",
     "versions",
 ]
@@ -106,6 +109,24 @@ def describe_training(dataset: Dataset, boards: Sequence[BoardTiles]) -> schema.
         tiles=sum(len(board.xy) for board in boards),
         fingerprint=digest.hexdigest(),
     )
+
+
+def subject(
+    spec: ExtractorSpec, boards: Sequence[BoardTiles], settings: BankSettings
+) -> dict[str, Any]:
+    """Give all that a bank depends on, to recognise an unfinished build of it."""
+    files = [(b.sample.name, b.sample.path.stat()) for b in boards]
+    images = [(name, file.st_size, file.st_mtime_ns) for name, file in files]
+    tiles = hashlib.sha256(b"".join(board.xy.tobytes() for board in boards))
+    named = ("fraction", "max_rows", "eps", "seed", "trim_outliers", "points")
+    return {
+        "network": hashlib.sha256(spec.graph).hexdigest(),
+        "preprocessing": asdict(spec.preprocessing),
+        "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
+        "tiles": tiles.hexdigest(),
+        "versions": versions(),
+        **{name: getattr(settings, name) for name in named},
+    }
 
 
 def versions() -> dict[str, str]:

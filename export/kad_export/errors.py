@@ -12,6 +12,7 @@ __all__ = [
     "DecisionFlipError",
     "DensityError",
     "ExportError",
+    "JobError",
     "MemoryBudgetError",
     "OutputMismatchError",
     "ParityError",
@@ -35,6 +36,10 @@ class WeightsError(ExportError):
 
 class MemoryBudgetError(ExportError):
     """The stated memory or disk budget cannot hold the work."""
+
+
+class JobError(ExportError):
+    """An unfinished job cannot be gone on with, or the cluster cannot carry it."""
 
 
 class CalibrationError(ExportError):

@@ -1,24 +1,24 @@
-"""Training boards to patch features, and a store for more of them than memory holds."""
+"""Training boards to patch features, and from there to projected ones and bank rows."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kad_export.data import load_board
 from kad_sdk._native import patch_features, preprocess
-from kad_sdk.errors import OutputError
+from kad_sdk.session import NetworkSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
+    from kad_export.coreset import Projection
     from kad_sdk.dataset import Sample
-    from kad_sdk.session import NetworkSession
+    from kad_sdk.manifest import Preprocessing
 
-__all__ = ["BoardTiles", "PatchExtractor", "PointStore"]
+__all__ = ["BoardTiles", "ExtractorSpec", "PatchExtractor", "bank_rows", "projected_features"]
 
 
 @dataclass(frozen=True)
@@ -114,56 +114,111 @@ class PatchExtractor:
         return (tile_xy + offset).astype(np.int32)
 
 
-class PointStore:
-    """Rows (N, d) float32, appended once, then read in slices; in memory, or in one file.
+@dataclass(frozen=True)
+class ExtractorSpec:
+    """All that a :class:`PatchExtractor` is made of, as values that can be sent elsewhere.
 
-    The file is read, not mapped: the pages behind a mapping would count as this process' memory.
+    Attributes
+    ----------
+    graph : bytes
+        The exported graph.
+    preprocessing : Preprocessing
+        How boards become tiles.
+    grid : (int, int)
+        Patches of a tile, height and width.
+    resampling : str
+        How base maps come to the grid.
+    batch, threads : int
+        Tiles computed at a time; threads of network and native stages.
     """
 
-    def __init__(self, rows: int, dims: int, path: Path | None = None) -> None:
-        self.shape = (rows, dims)
-        self._path = path
-        self._filled = 0
-        self._array = np.empty(self.shape, np.float32) if path is None else None
-        self._file = path.open("wb") if path else None
+    graph: bytes
+    preprocessing: Preprocessing
+    grid: tuple[int, int]
+    resampling: str
+    batch: int
+    threads: int
 
-    def append(self, block: np.ndarray) -> None:
-        """Add rows (n, d)."""
-        if self._array is not None:
-            self._array[self._filled : self._filled + len(block)] = block
-        else:
-            self._write(np.ascontiguousarray(block, np.float32))
-        self._filled += len(block)
+    def build(self, session: NetworkSession | None = None) -> PatchExtractor:
+        """Make the extractor, with a session of the graph if there is one already."""
+        prep = self.preprocessing
 
-    def _write(self, block: np.ndarray) -> None:
-        try:
-            self._file.write(block.data)
-            if self._filled + len(block) == self.shape[0]:
-                self._file.close()
-        except OSError as error:
-            raise OutputError(
-                f"the projected features cannot be written to {self._path} ({error.strerror}): "
-                "name another folder with --scratch, or raise --memory to do without"
-            ) from error
+        def load(sample: Sample) -> np.ndarray:
+            return load_board(
+                sample, resize=prep.resize, denoise=prep.denoise, threads=self.threads
+            )
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Rows of a slice or of an int64 array."""
-        if self._array is not None:
-            return self._array[rows]
-        if isinstance(rows, slice):
-            start, stop, _ = rows.indices(self.shape[0])
-            return self._read(start, stop - start)
-        return np.concatenate([self._read(row, 1) for row in rows])
+        return PatchExtractor(
+            session or NetworkSession(self.graph, threads=self.threads),
+            load,
+            tile=prep.tile,
+            mean=prep.mean,
+            std=prep.std,
+            grid=self.grid,
+            resampling=self.resampling,
+            batch=self.batch,
+            threads=self.threads,
+        )
 
-    def _read(self, start: int, n_rows: int) -> np.ndarray:
-        dims = self.shape[1]
-        flat = np.fromfile(self._path, np.float32, n_rows * dims, offset=4 * int(start) * dims)
-        return flat.reshape(n_rows, dims)
 
-    def close(self) -> None:
-        """Forget the rows."""
-        self._array = None
-        if self._file:
-            with suppress(OSError):  # what is still buffered is not wanted any more
-                self._file.close()
-            self._path.unlink(missing_ok=True)
+def projected_features(
+    boards: Sequence[BoardTiles],
+    extract: PatchExtractor,
+    project: Projection,
+    advance: Callable[[int], object],
+) -> Iterator[np.ndarray]:
+    """Projected features (b * P, d) of all tiles, batch by batch; ``advance`` is told the tiles."""
+    for board in boards:
+        for features in extract(extract.load(board.sample), board.xy):
+            yield project(features.reshape(-1, features.shape[2]))
+            advance(len(features))
+
+
+def bank_rows(
+    boards: Sequence[BoardTiles],
+    extract: PatchExtractor,
+    selected: np.ndarray,
+    dims: int,
+    advance: Callable[[int], object],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features of selected patches, computed once more.
+
+    Parameters
+    ----------
+    boards : sequence of BoardTiles
+    extract : PatchExtractor
+    selected : (M,) int64
+        Patches, counted over all tiles of ``boards``.
+    dims : int
+        D.
+    advance : callable
+        Told the tiles that have been computed.
+
+    Returns
+    -------
+    bank : (M, D) float32
+    image : (M,) int32
+        Into ``boards``.
+    xy : (M, 2) int32
+        Patch centres, px.
+    """
+    first_tile = np.cumsum([0, *(len(board.xy) for board in boards)])
+    tile, patch = np.divmod(selected, extract.patches)
+    image = (np.searchsorted(first_tile, tile, side="right") - 1).astype(np.int32)
+    bank = np.empty((len(selected), dims), np.float32)
+    xy = np.empty((len(selected), 2), np.int32)
+    for board_index in np.unique(image):
+        board = boards[board_index]
+        rows = np.flatnonzero(image == board_index)
+        local = tile[rows] - first_tile[board_index]
+        xy[rows] = extract.centre(board.xy[local], patch[rows])
+        wanted = np.unique(local)
+        done = 0
+        for features in extract(extract.load(board.sample), board.xy[wanted]):
+            batch = wanted[done : done + len(features)]
+            here = np.isin(local, batch)
+            slot = np.searchsorted(batch, local[here])
+            bank[rows[here]] = features[slot, patch[rows[here]]]
+            done += len(features)
+            advance(len(features))
+    return bank, image, xy

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kad_export.calibrate import DEFAULT_THRESHOLD, ThresholdMethod
 from kad_export.data import NORMALISATIONS
+from kad_export.shards import POINT_TYPES
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -15,11 +16,19 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["BOARD_SCORES", "N_NEIGHBORS", "PatchCoreOptions", "check_options", "is_resize"]
+__all__ = [
+    "BOARD_SCORES",
+    "ENGINES",
+    "N_NEIGHBORS",
+    "PatchCoreOptions",
+    "check_options",
+    "is_resize",
+]
 
 N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
 
+ENGINES = ("local", "ray")
 BOARD_SCORES = ("map-peak", "largest-tile")
 
 
@@ -45,6 +54,9 @@ class PatchCoreOptions:
     coreset, max_bank
         The bank keeps this share of the patches, and at most so many rows. Searching the bank is
         most of the time of scoring and grows with its rows, hence the absolute limit.
+    trim_outliers : int
+        In every step of the selection so many of the patches that are farthest from the bank are
+        passed over; the last ones stay out of it for good.
     seed : int
         Of every random draw.
     board_score : str
@@ -56,6 +68,12 @@ class PatchCoreOptions:
         ``"none"``, ``"thesis"`` or ``"paper"``.
     memory_bytes, scratch, threads, batch
         Budget, folder for temporary files, processor threads (None: all), tiles computed at a time.
+    points : str
+        ``"float32"`` or ``"float16"``: how projected features are stored, in memory too.
+    resume : bool
+        Keep the work in ``scratch`` when it is interrupted, and go on with what is there.
+    engine, workers
+        ``"local"`` or ``"ray"``; how many Ray workers (None: as many as have processors).
     force : bool
         Replace an artifact that exists.
     """
@@ -72,6 +90,7 @@ class PatchCoreOptions:
     normalisation: str = "imagenet"
     coreset: float = 0.01
     max_bank: int = 10_000
+    trim_outliers: int = 0
     seed: int = 0
     threshold: str = DEFAULT_THRESHOLD
     holdout: float = 0.1
@@ -82,6 +101,10 @@ class PatchCoreOptions:
     scratch: Path | None = None
     threads: int | None = None  # None: all processors of this process
     batch: int = 16
+    points: str = "float32"
+    resume: bool = False
+    engine: str = "local"
+    workers: int | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -91,6 +114,11 @@ class PatchCoreOptions:
             "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),
             "coreset": (0 < self.coreset <= 1, "a fraction above 0, at most 1"),
             "max_bank": (self.max_bank >= 1, "at least 1 row"),
+            "trim_outliers": (self.trim_outliers >= 0, "at least 0 patches"),
+            "points": (self.points in POINT_TYPES, ", ".join(POINT_TYPES)),
+            "resume": (not self.resume or self.scratch is not None, "a scratch folder beside it"),
+            "engine": (self.engine in ENGINES, ", ".join(ENGINES)),
+            "workers": (self.workers is None or self.workers >= 1, "at least 1"),
             "seed": (0 <= self.seed < 2**32, "0 to 2^32 - 1"),
             "holdout": (0 < self.holdout < 1, "a share between 0 and 1"),
             "batch": (self.batch >= 1, "at least 1 tile"),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from kad_export.bank import Bank, build_bank
 from kad_export.budget import BankSettings, scratch_folder
-from kad_export.data import load_board
 from kad_export.describe import (
     BANK_FILE,
     GOLDEN_FILE,
@@ -17,11 +16,13 @@ from kad_export.describe import (
     describe_network,
     describe_thresholds,
     describe_training,
+    subject,
     versions,
 )
 from kad_export.errors import ExportError
-from kad_export.features import PatchExtractor
+from kad_export.features import ExtractorSpec, PatchExtractor
 from kad_export.holdout import split_board, split_holdout
+from kad_export.job import Job
 from kad_export.onnx_export import OnnxInfo, export_onnx
 from kad_export.options import N_NEIGHBORS, PatchCoreOptions
 from kad_export.patchcore import PatchCoreNetwork, build_network
@@ -80,7 +81,7 @@ def export_patchcore(
     """Fit PatchCore to a folder of normal boards, verify it, and write it as an artifact.
 
     Nothing is written before the parity gate has passed; a failure or Ctrl-C at any point leaves
-    neither an artifact nor scratch files.
+    neither an artifact nor scratch files, but with ``resume`` the work in the scratch folder.
 
     Parameters
     ----------
@@ -116,20 +117,22 @@ def export_patchcore(
     )
     boards = survey_boards(learn, judge, options, console)
     preprocessing = measure_normalisation(learn, options, console)
-    with scratch_folder(options.scratch) as scratch:
+    with scratch_folder(None if options.resume else options.scratch) as scratch:
         console.line("exporting the network to ONNX")
         with console.step("network"):
             network = _compile(module, options, scratch)
-        settings = BankSettings(
-            fraction=options.coreset,
-            max_rows=options.max_bank,
-            seed=options.seed,
-            memory_bytes=options.memory_bytes,
-            scratch=scratch,
-            threads=_threads(options),
+        settings = _bank_settings(options, options.scratch if options.resume else scratch)
+        spec = ExtractorSpec(
+            network.graph,
+            preprocessing,
+            network.grid,
+            module.resampling,
+            options.batch,
+            settings.threads,
         )
-        extract = _extractor(network, preprocessing, options)
-        bank = build_bank(boards, extract, settings, console)
+        extract = spec.build(network.session)
+        job = Job.open(options.scratch, subject(spec, boards, settings)) if options.resume else None
+        bank = build_bank(boards, extract, settings, console, job=job, spec=spec)
     fitted = _fit(network, preprocessing, bank, options)
     calibration, golden = _calibrate(judge, fitted, extract, options, console)
     console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
@@ -148,7 +151,10 @@ def export_patchcore(
         verification=figures,
     )
     files = {NETWORK_FILE: network.graph, BANK_FILE: bank.tensors(), GOLDEN_FILE: expected}
-    return write(target, manifest, files, console, force=options.force)
+    path = write(target, manifest, files, console, force=options.force)
+    if job is not None:
+        job.remove()
+    return path
 
 
 def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], list[Sample]]:
@@ -174,27 +180,18 @@ def _compile(module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path)
     return _Network(module, onnx, graph, session, module.grid(options.tile))
 
 
-def _extractor(
-    network: _Network, preprocessing: schema.Preprocessing, options: PatchCoreOptions
-) -> PatchExtractor:
-    def load(sample: Sample) -> np.ndarray:
-        return load_board(
-            sample,
-            resize=options.resize,
-            denoise=options.denoise,
-            threads=_threads(options),
-        )
-
-    return PatchExtractor(
-        network.session,
-        load,
-        tile=options.tile,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        grid=network.grid,
-        resampling=network.module.resampling,
-        batch=options.batch,
+def _bank_settings(options: PatchCoreOptions, scratch: Path) -> BankSettings:
+    return BankSettings(
+        scratch=scratch,
+        fraction=options.coreset,
+        max_rows=options.max_bank,
+        seed=options.seed,
+        trim_outliers=options.trim_outliers,
+        points=options.points,
+        memory_bytes=options.memory_bytes,
         threads=_threads(options),
+        engine=options.engine,
+        workers=options.workers,
     )
 
 

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from kad_export import budget
+from kad_export import budget, shards
 from kad_export.bank import build_bank, nearest_rows
 from kad_export.budget import BankSettings, Probe, check_disk, make_plan, scratch_folder
 from kad_export.coreset import select_coreset
 from kad_export.errors import ExportError, MemoryBudgetError
-from kad_export.features import BoardTiles, PatchExtractor, PointStore
+from kad_export.features import BoardTiles, PatchExtractor
 from kad_export.report import Silent
 from kad_kernels.reference import nearest
 
@@ -71,10 +71,14 @@ def _extractor(images: dict[str, np.ndarray], *, batch: int = 3) -> PatchExtract
 
 @pytest.fixture
 def on_disk(monkeypatch):
-    """Let every plan put the projected features on disk."""
+    """Let every plan put the projected features on disk, in many shards, with a small pool."""
     plan = budget.make_plan
+    monkeypatch.setattr(shards, "SHARD_TILES", 9)
     monkeypatch.setattr(
-        "kad_export.bank.make_plan", lambda *words: dataclasses.replace(plan(*words), disk_bytes=1)
+        "kad_export.bank.make_plan",
+        lambda *words, **more: dataclasses.replace(
+            plan(*words, **more), disk_bytes=1, pool_rows=30
+        ),
     )
 
 
@@ -134,16 +138,19 @@ def test_scratch_is_removed_on_failure(monkeypatch, tmp_path, on_disk, error):
     boards, images = _boards(3)
 
     def fail(*_args, **_kwargs):
-        assert [path.name for path in tmp_path.iterdir()] == ["points.f32"]
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "points-00000.bin",
+            "points-00001.bin",
+        }
         raise error
 
-    monkeypatch.setattr("kad_export.bank.k_center", fail)
+    monkeypatch.setattr("kad_export.bank.run_selection", fail)
     with pytest.raises(error):
         build_bank(boards, _extractor(images), BankSettings(tmp_path), Silent())
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("n_bytes", [100, 5_000], ids=["at-once", "half-way"])
+@pytest.mark.parametrize("n_bytes", [100, 3_000], ids=["at-once", "half-way"])
 def test_scratch_that_cannot_be_written(monkeypatch, tmp_path, on_disk, n_bytes):
     boards, images = _boards(3)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -191,7 +198,7 @@ def test_largest_case_of_the_thesis_fits_the_default_memory():
 
 
 def test_memory_budget_that_cannot_hold_the_work():
-    with pytest.raises(MemoryBudgetError, match=r"512.0 MB cannot hold .* Raise --memory to 1.3GB"):
+    with pytest.raises(MemoryBudgetError, match=r"512.0 MB cannot hold .* Raise --memory to 1.2GB"):
         _plan_for(100, 512 << 20)
 
 
@@ -207,18 +214,6 @@ def test_disk_that_cannot_hold_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr(budget.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
     with pytest.raises(MemoryBudgetError, match=r"GB of disk, and .* has 1.0 MB free"):
         check_disk(_plan_for(11_899, 4 << 30), tmp_path / "scratch")
-
-
-@pytest.mark.parametrize("on_disk", [False, True])
-def test_point_store_gives_rows_back(tmp_path, on_disk):
-    rows = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    store = PointStore(10, 3, tmp_path / "points" if on_disk else None)
-    for start in (0, 4, 8):
-        store.append(rows[start : start + 4])
-    np.testing.assert_array_equal(store[2:9], rows[2:9])
-    np.testing.assert_array_equal(store[np.array([1, 7])], rows[[1, 7]])
-    store.close()
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("n_rows", "columns"), [(1, 0), (2, 1), (9, 8), (40, 8)])

@@ -62,7 +62,8 @@ def test_options_reach_the_pipeline(monkeypatch, tmp_path):
         "valid-adaptive --weights w.pth --tile 96 --stride 30 --train-stride 40 --resize 200x300 "
         "--coreset 0.2 --max-bank 77 --seed 5 --denoise 3,4,5,7 --normalisation white --threshold "
         "quantile=0.9 --holdout 0.3 --reweighting paper --memory 1.5GB --scratch S --threads 3 "
-        "--batch 4 --sigma 2.5 --board-score largest-tile --force --quiet"
+        "--batch 4 --sigma 2.5 --board-score largest-tile --force --quiet --trim-outliers 6 "
+        "--points float16 --resume --engine ray --workers 2"
     )
     result = _run(*words.split())
     assert result.exit_code == 0, result.output
@@ -95,6 +96,11 @@ def test_options_reach_the_pipeline(monkeypatch, tmp_path):
         "board_score": "largest-tile",
         "force": "True",
         "live": "False",
+        "trim_outliers": "6",
+        "points": "float16",
+        "resume": "True",
+        "engine": "ray",
+        "workers": "2",
     }
 
 

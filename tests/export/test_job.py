@@ -1,0 +1,150 @@
+"""A bank build that is killed, wherever that is, goes on and gives the same bank."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import numpy as np
+import pytest
+from bank_build import build, build_and_die, count_events, patch_small
+from kad_export.coreset import select_coreset
+from kad_export.coreset.driver import Selected
+from kad_export.errors import JobError
+from kad_export.job import Job
+from kad_export.shards import ShardedPoints, as_stored, plan_shards, write_shard
+
+from kad_sdk.errors import NotFiniteError, OutputError
+
+
+@pytest.fixture
+def small(monkeypatch):
+    patch_small(monkeypatch)
+
+
+@pytest.mark.usefixtures("small")
+def test_killed_at_any_event_and_resumed(tmp_path, monkeypatch):
+    with monkeypatch.context() as patches:
+        counter = count_events(patches)
+        expected = build(tmp_path / "whole")
+        n_events = next(counter) - 1
+    assert n_events > 50
+    for at in np.unique(np.linspace(1, n_events, 16).astype(int)):
+        folder = tmp_path / f"killed-{at}"
+        assert build_and_die(folder, at, monkeypatch) == -signal.SIGKILL
+        assert build(folder) == expected, f"killed at event {at} of {n_events}"
+
+
+@pytest.mark.usefixtures("small")
+def test_killed_again_and_again(tmp_path, monkeypatch):
+    expected = build(tmp_path / "whole")
+    codes = [build_and_die(tmp_path / "job", 9, monkeypatch) for _ in range(12)]
+    assert codes[:3] == 3 * [-signal.SIGKILL]
+    assert build(tmp_path / "job") == expected
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+    build(tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"job.json", "points-00000.bin", "selected.safetensors", "state-00000.bin"} <= files
+
+    def never(*_args, **_more):
+        raise AssertionError
+
+    monkeypatch.setattr("kad_export.shards.as_stored", never)
+    monkeypatch.setattr("kad_export.engine.as_stored", never)
+    monkeypatch.setattr("kad_export.job.SavedWorker.flush", never)
+    build(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("size", [4_000, 20_000])
+def test_full_disk_is_told_and_the_job_goes_on(tmp_path, monkeypatch, small_disk, size):
+    expected = build(tmp_path / "whole")
+    monkeypatch.setattr("kad_export.bank.check_disk", lambda *_: None)  # it fills up later
+    with small_disk(size) as disk:
+        if size > 4_000 and not disk.is_mount():
+            pytest.skip("every single file is smaller than this limit")
+        with pytest.raises(OutputError, match="free some space, name another folder"):
+            build(disk)
+        left = {path.name: path.read_bytes() for path in disk.iterdir()}
+    assert ("points-00000.bin" in left) == (size > 4_000)
+    assert not any(name.endswith((".part", ".tmp")) for name in left)
+    again = tmp_path / "again"
+    again.mkdir()
+    for name, content in left.items():
+        (again / name).write_bytes(content)
+    assert build(again) == expected
+
+
+def test_a_job_of_something_else_is_refused(tmp_path):
+    folder = tmp_path / "job"
+    Job.open(folder, {"seed": 1, "images": "a"})
+    assert Job.open(folder, {"images": "a", "seed": 1}).lasting
+    with pytest.raises(JobError, match="unfinished job with other seed: give the options"):
+        Job.open(folder, {"seed": 2, "images": "a"})
+    (folder / "job.json").write_text("{")
+    with pytest.raises(JobError, match="cannot be read"):
+        Job.open(folder, {"seed": 1})
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "holiday.jpg").touch()
+    with pytest.raises(JobError, match="neither empty nor an unfinished job"):
+        Job.open(tmp_path / "other", {})
+
+
+def test_damaged_files_are_found(tmp_path):
+    job = Job.open(tmp_path, {})
+    assert job.load_selected() == Selected()
+    job.save_selected(Selected([5, 2], [np.inf, 1.5]))
+    assert job.load_selected() == Selected([5, 2], [np.inf, 1.5])
+    (tmp_path / "selected.safetensors").write_bytes(b"damaged")
+    with pytest.raises(JobError, match="is damaged"):
+        job.load_selected()
+
+
+class _Board:
+    def __init__(self, tiles: int) -> None:
+        self.xy = np.zeros((tiles, 2), np.int32)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_sharded_points_give_rows_back(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr("kad_export.shards.SHARD_TILES", 4)
+    shards = plan_shards([_Board(n) for n in (1, 3, 2, 5, 1)], patches=3)
+    assert [(s.first_tile, s.tiles, s.first_row, s.rows) for s in shards] == [
+        *((0, 4, 0, 12), (4, 7, 12, 21), (11, 1, 33, 3)),
+    ]
+    points = np.random.default_rng(0).normal(size=(36, 5)).astype(np.float32)
+    stored = as_stored(points, dtype).astype(np.float32)
+    for s in shards:
+        block = as_stored(points[s.first_row : s.first_row + s.rows], dtype)
+        write_shard(tmp_path / s.name, iter([block[:2], block[2:]]))
+    found = ShardedPoints(tmp_path, shards, 5, dtype)
+    rows = np.array([35, 0, 12, 11, 33])
+    np.testing.assert_array_equal(found[:], stored)
+    np.testing.assert_array_equal(found[10:34], stored[10:34])
+    np.testing.assert_array_equal(found[rows], stored[rows])
+    part = ShardedPoints(tmp_path, shards[1:], 5, dtype)
+    np.testing.assert_array_equal(part[:], stored[12:])
+    os.truncate(tmp_path / shards[2].name, 20)
+    with pytest.raises(OutputError, match=r"ends .* bytes early"):
+        found[:]
+    found.close()
+    part.close()
+
+
+def test_half_precision_that_overflows_is_refused():
+    with pytest.raises(NotFiniteError, match=r"reach 7e\+04, and float16 ends at 65504"):
+        as_stored(np.full((1, 2), 7e4, np.float32), "float16")
+
+
+def test_half_precision_selects_on_what_is_stored(tmp_path, monkeypatch):
+    patch_small(monkeypatch)
+    points = np.random.default_rng(0).normal(size=(500, 6)).astype(np.float32)
+    stored = as_stored(points, "float16")
+    write_shard(tmp_path / "points-00000.bin", [stored])
+    shards = plan_shards([_Board(500)], patches=1)
+    found = select_coreset(ShardedPoints(tmp_path, shards, 6, "float16"), 50, eps=None)
+    expected = select_coreset(stored.astype(np.float32), 50, eps=None, backend="reference")
+    np.testing.assert_array_equal(found, expected)
