@@ -9,8 +9,9 @@ from kad_sdk.manifest import CutPasteManifest, PatchCoreManifest
 if TYPE_CHECKING:
     from kad_sdk.artifact import Artifact
     from kad_sdk.manifest import Manifest
+    from kad_sdk.manifest_entries import Coreset
 
-__all__ = ["describe", "summarise"]
+__all__ = ["certificate", "describe", "summarise"]
 
 
 def describe(manifest: Manifest) -> list[tuple[str, str]]:
@@ -53,12 +54,26 @@ def _describe_method(manifest: Manifest) -> list[tuple[str, str]]:
 
 def _describe_patchcore(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
     core, bank = manifest.patchcore, manifest.bank
+    coreset = bank.coreset
+    space = "features" if coreset.projected_dims is None else f"{coreset.projected_dims} dimensions"
     return [
         ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
-        ("bank", f"{bank.rows:,} x {bank.dims} of {bank.coreset.candidates:,} patches"),
-        ("", f"{bank.coreset.method}, seed {bank.coreset.seed}, radius {bank.coreset.radius:.4g}"),
+        ("bank", f"{bank.rows:,} x {bank.dims} of {coreset.candidates:,} patches"),
+        ("", f"{coreset.method} on {space} in {coreset.points}, seed {coreset.seed}"),
+        ("covering radius", certificate(coreset)),
         ("tile score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
     ]
+
+
+def certificate(coreset: Coreset) -> str:
+    """Tell how well a bank covers the patches that it was selected from."""
+    left_out = f"; {coreset.trimmed:,} patches left out" if coreset.trimmed else ""
+    if not coreset.ratio or coreset.separation is None:
+        return f"{coreset.radius:.4g}{left_out}"
+    bound = (
+        f"{coreset.radius:.4g}, {coreset.ratio:.4g} times the bound {coreset.separation / 2:.4g}"
+    )
+    return f"{bound} of any bank this size{left_out}"
 
 
 def _describe_cutpaste(manifest: CutPasteManifest) -> list[tuple[str, str]]:

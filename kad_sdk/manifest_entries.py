@@ -159,16 +159,25 @@ class MapSettings:
 
 @dataclass(frozen=True)
 class Coreset:
-    """How the bank was selected; `eps` and `projected_dims` are None without a projection."""
+    """How the bank was selected; `eps` and `projected_dims` are None without a projection.
+
+    `radius`, `separation` and `ratio` are its certificate: no candidate, but for the `trimmed`
+    farthest, is farther than `radius` from the bank, and no bank of as many rows could bring that
+    below `separation` / 2. The last two are None when every candidate is in the bank or trimmed.
+    """
 
     method: Text
     fraction: Fraction
     max_rows: Count | None
     eps: Fraction | None
     projected_dims: Count | None
+    points: Literal["float32", "float16"]
     candidates: Count
+    trimmed: Amount
     seed: Amount
     radius: NonNegative
+    separation: NonNegative | None
+    ratio: NonNegative | None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 _TEXTS = Texts(
     name="kad-export",
-    stopped="nothing unfinished was left behind",
+    stopped="nothing unfinished was left behind, but for the work of --resume",
     no_memory="lower --memory, --batch, or --max-bank of PatchCore",
     no_space="free some space, or name another --scratch or --out",
 )

@@ -75,9 +75,13 @@ def describe_bank(bank: Bank, boards: Sequence[BoardTiles], settings: BankSettin
             max_rows=settings.max_rows,
             eps=settings.eps if projected else None,
             projected_dims=projected,
+            points=settings.points,
             candidates=bank.candidates,
+            trimmed=bank.coreset.skipped,
             seed=settings.seed,
             radius=bank.coreset.radius,
+            separation=bank.coreset.separation,
+            ratio=bank.coreset.ratio,
         ),
     )
 

@@ -7,6 +7,7 @@ once: what is wrong, what was expected, what was got, what to do.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ import torch
 from click.testing import CliRunner
 from kad_export import onnx_export, pipeline
 from kad_export.cli import main
-from kad_export.errors import BackboneError, WeightsError
+from kad_export.errors import BackboneError, JobError, WeightsError
 from kad_export.options import PatchCoreOptions
 from kad_export.pipeline import export_patchcore
 from kad_export.weights import load_weights
@@ -42,7 +43,7 @@ from kad_sdk.errors import (
 )
 from kad_sdk.tensors import read_tensors, write_tensors
 
-STOPPED = "nothing unfinished was left behind"
+STOPPED = "nothing unfinished was left behind, but for the work of --resume"
 
 
 def kad_export(*words):
@@ -437,6 +438,7 @@ def _running(*words):
     finally:
         process.kill()
         process.wait()
+        process.stderr.close()
 
 
 LONG = ("--weights", "random:0", "--tile", 64, "--train-stride", 4, "--coreset", 1)
@@ -466,3 +468,24 @@ def test_signals_to_a_process(tmp_path, small_dataset, name, code, seconds):
     assert text.endswith(f"; {STOPPED}\n")
     assert "Traceback" not in text
     assert list(tmp_path.rglob("*")) == [scratch]
+
+
+def test_killed_export_is_resumed(tmp_path, small_dataset, small_artifact, quick_options):
+    """SIGKILL once features are on disk; the same command then gives the same artifact."""
+    job = tmp_path / "job"
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in quick_options.items()]
+    words = ("patchcore", small_dataset, "--out", tmp_path / "x.kad", *words)
+    with _running(*words, "--resume", "--scratch", job) as process:
+        deadline = time.monotonic() + 120
+        while not list(job.glob("points-*")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "x.kad").exists()
+    options = PatchCoreOptions(**quick_options, resume=True, scratch=job)
+    with pytest.raises(JobError, match="an unfinished job with other images, seed"):
+        export_patchcore(small_dataset, tmp_path / "x.kad", dataclasses.replace(options, seed=3))
+    path = export_patchcore(small_dataset, tmp_path / "x.kad", options)
+    for file in small_artifact.iterdir():
+        assert file.read_bytes() == (path / file.name).read_bytes(), file.name
+    assert not job.exists()

@@ -211,7 +211,7 @@ def test_debug_shows_the_traceback(tmp_path, debug):
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
-        (KeyboardInterrupt(), 130, "interrupted; nothing unfinished was left behind"),
+        (KeyboardInterrupt(), 130, "interrupted; nothing unfinished was left behind, but"),
         (MemoryError(), 1, "memory ran out"),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "the disk is full"),
         (OSError(errno.EACCES, "Permission denied", "/x"), 1, "Permission denied: '/x'"),

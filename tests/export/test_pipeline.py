@@ -85,7 +85,8 @@ def test_artifact_says_how_it_was_made(small_artifact, small_dataset):
     assert manifest.training.tiles == 3 * 4 * 3
     assert manifest.bank.coreset.candidates == 3 * 4 * 3 * 64
     assert manifest.bank.rows == round(0.05 * 3 * 4 * 3 * 64)
-    assert manifest.bank.coreset.radius > 0
+    assert manifest.bank.coreset.radius == manifest.bank.coreset.separation > 0
+    assert manifest.bank.coreset.ratio == 2  # what greedy k-center promises
     assert manifest.thresholds.method == "normal-max=1.05"
     assert manifest.golden.count == 8
     assert manifest.verification["decisions"]["flipped"] == 0
@@ -134,6 +135,8 @@ def test_every_option_reaches_the_artifact(export, small_dataset):
         normalisation="dataset",
         coreset=0.2,
         max_bank=30,
+        trim_outliers=4,
+        points="float16",
         seed=7,
         threshold="f1",
         reweighting="paper",
@@ -151,6 +154,7 @@ def test_every_option_reaches_the_artifact(export, small_dataset):
     assert manifest.preprocessing.mean != (0.485, 0.456, 0.406)
     assert manifest.bank.rows == manifest.bank.coreset.max_rows == 30
     assert manifest.bank.coreset.seed == 7
+    assert (manifest.bank.coreset.trimmed, manifest.bank.coreset.points) == (4, "float16")
     assert manifest.thresholds.method == "f1"
     assert manifest.training.images == 4  # nothing is held out when labels set the threshold
     assert (manifest.patchcore.reweighting, manifest.patchcore.n_neighbors) == ("paper", 8)
@@ -259,6 +263,11 @@ def test_force_replaces_artifacts_alone(tmp_path, small_dataset, quick_options, 
         ({"batch": 0}, "batch: expected at least 1 tile"),
         ({"threads": 0}, "threads: expected at least 1"),
         ({"seed": -1}, "seed: expected 0 to"),
+        ({"trim_outliers": -1}, "trim_outliers: expected at least 0"),
+        ({"points": "bfloat16"}, "points: expected float32, float16"),
+        ({"resume": True}, "resume: expected a scratch folder beside it"),
+        ({"engine": "spark"}, "engine: expected local, ray"),
+        ({"workers": 0}, "workers: expected at least 1"),
         ({"reweighting": "some"}, "reweighting: expected none, thesis, paper, got 'some'"),
         ({"normalisation": "mine"}, "normalisation: expected dataset, imagenet"),
         ({"threshold": "best"}, "threshold method 'best' is none of"),

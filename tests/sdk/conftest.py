@@ -228,7 +228,10 @@ def _manifest(tau: float) -> PatchCoreManifest:
             rows=ROWS,
             dims=sum(CHANNELS),
             images=("a.png", "b.png"),
-            coreset=Coreset("random", 0.08, None, None, None, 512, 11, 0.5),
+            coreset=Coreset(
+                *("random", 0.08, None, None, None, "float32", 512, 0, 11),
+                *(0.5, 0.5, 2.0),
+            ),
         ),
         thresholds=Thresholds("map-peak", tau, 0.1, 0.3, 0.1, "fixed", 8, 4),
         golden=PatchCoreGolden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
