@@ -17,7 +17,7 @@ import numpy as np
 
 from kad_export.budget import BankSettings, Plan, check_disk, make_plan, probe
 from kad_export.coreset import Coreset, select_coreset
-from kad_export.coreset.driver import NativePicker, run_selection
+from kad_export.coreset.driver import NativePickers, run_selection
 from kad_export.engine import LocalEngine
 from kad_export.job import Job
 from kad_sdk._native import NativeIndex
@@ -121,7 +121,7 @@ def _select(engine: Engine, plan: Plan, settings: BankSettings, job: Job, reach:
     return run_selection(
         engine.team(),
         plan.rows,
-        make_picker=partial(NativePicker, skipped=settings.trim_outliers, threads=settings.threads),
+        make_picker=NativePickers(skipped=settings.trim_outliers, threads=settings.threads),
         skipped=settings.trim_outliers,
         report=report,
         selected=job.load_selected(),

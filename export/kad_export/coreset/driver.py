@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kad_export.coreset.workers import Team
 
-__all__ = ["Coreset", "NativePicker", "Picker", "Selected", "check_selection", "run_selection"]
+__all__ = ["Coreset", "NativePickers", "Picker", "Selected", "check_selection", "run_selection"]
 
 LEVEL_SHARE = 0.85  # of the farthest distance: points nearer than that need not be compared yet
 PICKS_AT_ONCE = 256  # between two reports
@@ -92,12 +92,29 @@ class Picker(Protocol):
         """Free what it holds."""
 
 
-class NativePicker(NativeKCenter):
-    """The pool of the runtime's core."""
+class NativePickers:
+    """Makes pools of the runtime's core, all along the principal directions of the first one.
 
-    def __init__(self, points: np.ndarray, dist: np.ndarray, skipped: int, threads: int) -> None:
-        directions = PrincipalDirections(points)
-        super().__init__(points, dist, directions=directions, skipped=skipped, threads=threads)
+    Parameters
+    ----------
+    skipped, threads : int
+        As for :class:`NativeKCenter`.
+    """
+
+    def __init__(self, *, skipped: int = 0, threads: int = 1) -> None:
+        self._skipped, self._threads = skipped, threads
+        self._directions: PrincipalDirections | None = None
+
+    def __call__(self, points: np.ndarray, dist: np.ndarray) -> NativeKCenter:
+        """Make the pool of points (p, d) with their distances (p,)."""
+        self._directions = self._directions or PrincipalDirections(points)
+        return NativeKCenter(
+            points,
+            dist,
+            directions=self._directions,
+            skipped=self._skipped,
+            threads=self._threads,
+        )
 
 
 def check_selection(shape: tuple[int, ...], n: int, start: int, skipped: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from kad_kernels import reference
 
-from kad_export.coreset.driver import Coreset, NativePicker, check_selection, run_selection
+from kad_export.coreset.driver import Coreset, NativePickers, check_selection, run_selection
 from kad_export.coreset.projection import Projection
 from kad_export.coreset.workers import LocalTeam, PointsWorker, chunks
 from kad_sdk._native import default_threads
@@ -130,7 +130,7 @@ def k_center(
         make_picker = partial(CudaPicker, skipped=trim_outliers)
     else:
         make_worker = partial(PointsWorker, pool_rows=pool_rows, threads=threads)
-        make_picker = partial(NativePicker, skipped=trim_outliers, threads=threads)
+        make_picker = NativePickers(skipped=trim_outliers, threads=threads)
     parts = [points] if len(bounds) == 2 else [_Slice(points, *pair) for pair in _pairs(bounds)]
     team = LocalTeam(
         [make_worker(part, first_row=int(row)) for part, row in zip(parts, bounds, strict=False)]
