@@ -49,7 +49,7 @@ def env(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("suites", nargs=-1, required=True, type=click.Choice(list(SUITES)))
+@click.argument("suites", nargs=-1, type=click.Choice([*SUITES, "smoke"]))
 @click.option("--profile", type=click.Choice(LEVELS), default="regular", show_default=True)
 @click.option("--json", "json_path", type=_FILE, metavar="OUT", help="Write the results here.")
 @click.option(
@@ -59,26 +59,62 @@ def env(as_json: bool) -> None:
     help="For every engine.  [default: all processors]",
 )
 @click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="What runs the network of artifacts; the thesis' path runs on the same device.",
+)
+@click.option(
+    "--takt",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds within which the line wants each board.",
+)
+@click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Features of images are kept here.  [default: kad/bench in the user's cache folder]",
+    help="What is made once is kept here.  [default: kad/bench in the user's cache folder]",
 )
+@click.option("--counts", type=_FILE, help="Fail if the run did more work than this file says.")
+@click.option("--write-counts", type=_FILE, help="Write such a file.")
 def run(
-    suites: tuple[str, ...], profile: str, json_path: Path | None, threads: int, cache: Path | None
+    suites: tuple[str, ...],
+    *,
+    profile: str,
+    json_path: Path | None,
+    threads: int,
+    provider: str,
+    takt: float,
+    cache: Path | None,
+    counts: Path | None,
+    write_counts: Path | None,
 ) -> None:
-    """Measure, and print the results as Markdown tables.
+    """Measure SUITES (all when none is named), and print the results as Markdown tables.
 
-    smoke: seconds, no images needed. regular: minutes, the first time a quarter of an hour more for
-    the features; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the images and the weights. full: longer.
+    smoke: seconds, no images needed; `run smoke` is all suites in it. regular: minutes, the first
+    time a quarter of an hour more for what is made once; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the
+    images and the weights. full: longer.
     """
+    from kad_bench import counts as guard
     from kad_bench.suites import Settings, default_cache, document_table, run_suites
     from kad_sdk.storage import write_atomic
 
+    if "smoke" in suites:
+        profile = "smoke"
+    names = [name for name in suites if name != "smoke"] or list(SUITES)
     say = partial(click.echo, err=True)
-    document = run_suites(suites, Settings(profile, threads, cache or default_cache(), say))
+    settings = Settings(profile, threads, cache or default_cache(), say, provider, takt)
+    document = run_suites(names, settings)
     if json_path:
         write_atomic(json_path, json.dumps(document, indent=1).encode() + b"\n")
     click.echo(document_table(document), nl=False)
+    if write_counts:
+        guard.write_counts(document, write_counts)
+    if counts:
+        for text in guard.check_counts(document, counts):
+            say(f"less work than before: {text}")
 
 
 @main.command()

@@ -21,8 +21,9 @@ __all__ = ["collect", "format_table"]
 
 PACKAGES = (
     *("kad-sdk", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "onnx", "torch"),
-    *("torchvision", "scikit-learn", "faiss-cpu", "numba", "numba-cuda"),
+    *("torchvision", "scikit-learn", "faiss-cpu", "anomalib", "numba", "numba-cuda"),
 )
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY")
 _GPU_FIELDS = ("name", "memory.total", "driver_version", "compute_cap")
 _TOOL_LIMIT_S = 20  # nvidia-smi starts the driver, which takes seconds
 
@@ -39,7 +40,8 @@ def collect(root: Path = Path("/")) -> dict[str, Any]:
     -------
     dict
         Blocks ``cpu``, ``memory`` (bytes), ``os``, ``python``, ``packages`` (name to version, None
-        where not installed), ``onnxruntime_providers``, ``gpus``, ``git``.
+        where not installed), ``variables`` (that set thread counts), ``onnxruntime_providers``,
+        ``gpus``, ``git``.
     """
     return {
         "cpu": _cpu(root),
@@ -47,6 +49,7 @@ def collect(root: Path = Path("/")) -> dict[str, Any]:
         "os": {"name": _os_name(root), "kernel": platform.release(), "libc": _libc()},
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: _version(name) for name in PACKAGES},
+        "variables": {name: os.environ.get(name) for name in _VARIABLES},
         "onnxruntime_providers": _providers(),
         "gpus": _gpus(),
         "git": _git(Path(__file__).parent),
@@ -61,6 +64,7 @@ def _cpu(root: Path) -> dict[str, Any]:
         "logical_cores": os.cpu_count(),
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "quota_cores": _cpu_quota(root),
+        "governor": _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         "kad_level": level,
         "kad_library": library,
     }
@@ -171,6 +175,7 @@ def format_table(environment: dict[str, Any]) -> str:
         ("processor", f"{cpu['model'] or 'unknown'} ({cpu['architecture']})"),
         ("kad core", f"{cpu['kad_library']}, level {cpu['kad_level']}"),
         ("cores", _cores(cpu)),
+        ("frequency governor", cpu["governor"] or "not told"),
         ("memory", _gib(memory["total_bytes"], "in all"), _gib(memory["available_bytes"], "free")),
         ("memory limit", _gib(memory["limit_bytes"], "")),
         ("system", f"{system['name']}, kernel {system['kernel']}, {system['libc'] or 'no glibc'}"),

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.stats import binom
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
@@ -51,9 +52,29 @@ def interleave(
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:
-    """Median, 90th percentile, smallest and largest."""
-    p50, p90 = np.percentile(values, (50, 90))
-    return {"median": float(p50), "p90": float(p90), "min": min(values), "max": max(values)}
+    """Sum values up by order statistics.
+
+    Returns
+    -------
+    dict
+        ``n``, ``min``, ``median``, ``p90``, ``p99``, ``max``; ``low`` and ``high``, between which
+        the true median lies with 95 % confidence whatever the distribution: order statistics by the
+        binomial law, the smallest and the largest value where there are fewer than six.
+    """
+    ordered = sorted(map(float, values))
+    p50, p90, p99 = map(float, np.percentile(ordered, (50, 90, 99)))
+    n = len(ordered)
+    rank = max(1, int(binom.ppf(0.025, n, 0.5)))  # counted from 1
+    return {
+        "n": n,
+        "min": ordered[0],
+        "low": ordered[rank - 1],
+        "median": p50,
+        "high": ordered[n - rank],
+        "p90": p90,
+        "p99": p99,
+        "max": ordered[-1],
+    }
 
 
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:

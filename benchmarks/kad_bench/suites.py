@@ -1,7 +1,39 @@
 """The suites that ``kad-bench run`` knows, and the document that a run writes.
 
-A suite is a module with ``run(settings) -> dict`` (plain JSON values) and ``table(results) -> str``
-(Markdown, from those values alone). It checks its answers before it gives a time.
+A suite is a module, named in `SUITES`, with two functions:
+
+``run(settings) -> dict``
+    Measures; gives plain JSON values. It checks every answer before it takes a time, and raises
+    where one is wrong.
+``table(results) -> str``
+    Markdown, from those values alone.
+
+What ``run`` gives may hold keys of the suite's own. These mean the same in every suite, so that
+``table``, ``compare``, ``report`` and the guard of ``run smoke`` need to know none of them:
+
+``cases``
+    List of objects, one for each thing that several engines did:
+
+    ``case``, ``what``
+        Its name, and how it was made. ``queries`` and ``k``, where given, belong to the name.
+    ``unit``
+        What one time is for, and what rates count: ``"tile"``, ``"board"``, ``"start"``.
+    ``engines``
+        Name to figures. ``seconds`` is :func:`kad_bench.measure.summarise` of the times of one
+        unit. Optional: ``counts``, name to an exact number that the same code always gives
+        (operations, bytes, candidates), held by the guard; ``accuracy``, name to a number;
+        ``stages_s``, stage to seconds of one unit, in order; ``memory_bytes``, kind to bytes;
+        ``energy_j``, device to joules of one unit; ``notes``, text.
+    ``ratios``
+        An engine of kad to a peer to the summary of peer's time over kad's, round by round.
+    ``skipped``
+        Peer to why it did not run.
+``growth``
+    List of objects: how ``y`` grows with ``x``, both in words with their unit; ``points``, engine
+    to a list of ``[x, y]``; ``law``, engine to :func:`kad_bench.laws.fit_law`.
+``roofline``
+    ``peaks``, see :func:`kad_bench.peaks.measure_peaks`, and ``points``, name to ``flop``,
+    ``bytes`` and ``seconds``.
 """
 
 from __future__ import annotations
@@ -14,6 +46,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kad_bench.environment import collect
+from kad_bench.noise import ProcessorUse
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -48,12 +81,19 @@ class Settings:
         Folder of files that are made once.
     say : callable
         Told what is being done.
+    provider : str
+        What runs the network where a suite opens an artifact: ``"cpu"``, ``"cuda"``,
+        ``"tensorrt"``.
+    takt_s : float
+        Time within which a line wants each board.
     """
 
     profile: str
     threads: int
     cache: Path
     say: Callable[[str], None]
+    provider: str = "cpu"
+    takt_s: float = 60.0
 
 
 def run_suites(names: Sequence[str], settings: Settings) -> dict[str, Any]:
@@ -63,17 +103,25 @@ def run_suites(names: Sequence[str], settings: Settings) -> dict[str, Any]:
     -------
     dict
         ``format``, ``environment`` (:func:`kad_bench.environment.collect`), ``run`` (profile,
-        threads, start, load average before and after), ``suites`` (name to results).
+        threads, provider, takt, start, load average before and after, and for each suite what
+        :class:`kad_bench.noise.ProcessorUse` saw), ``suites`` (name to results).
     """
     environment, loads = collect(), [os.getloadavg()]
     started = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    results = {name: importlib.import_module(SUITES[name]).run(settings) for name in names}
+    results, use = {}, {}
+    for name in names:
+        watch = ProcessorUse()
+        results[name] = importlib.import_module(SUITES[name]).run(settings)
+        use[name] = watch.read()
     loads.append(os.getloadavg())
     run = {
         "profile": settings.profile,
         "threads": settings.threads,
+        "provider": settings.provider,
+        "takt_s": settings.takt_s,
         "started": started,
         "load_average_before_and_after": loads,
+        "processor_use": use,
     }
     return {"format": FORMAT, "environment": environment, "run": run, "suites": results}
 

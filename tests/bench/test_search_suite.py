@@ -247,7 +247,10 @@ def test_calls_take_turns() -> None:
 
 def test_summaries() -> None:
     values = [3.0, 1.0, 2.0, 4.0, 5.0]
-    assert summarise(values) == pytest.approx({"median": 3, "p90": 4.6, "min": 1, "max": 5})
+    expected = {"n": 5, "min": 1, "low": 1, "median": 3, "high": 5, "p90": 4.6, "p99": 4.96}
+    assert summarise(values) == pytest.approx(expected | {"max": 5})
+    twenty = summarise(list(range(20)))
+    assert (twenty["low"], twenty["high"]) == (5, 14)  # ranks 6 and 15 of 20
     assert ratios([8.0, 9.0], [4.0, 1.0])["max"] == 9
     assert sgemm_gflop_per_s(1, side=64, repeats=2) > 0
 

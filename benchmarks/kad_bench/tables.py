@@ -1,0 +1,121 @@
+"""Any suite's results as Markdown: what each engine took, by stage, and how it grows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kad_bench.laws import law_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["case_name", "format_seconds", "markdown", "ratio_text", "suite_table"]
+
+
+def case_name(case: dict[str, Any]) -> str:
+    """Name of a case, which no other of its suite has."""
+    parts = [case["case"], case.get("queries"), f"k = {case['k']}" if "k" in case else None]
+    return ", ".join(filter(None, parts))
+
+
+def suite_table(results: dict[str, Any]) -> str:
+    """Lay out the keys that all suites share; see :mod:`kad_bench.suites`."""
+    cases, growth = results["cases"], results.get("growth", [])
+    parts = [_engines(cases), _stages(cases), _growth(growth)]
+    notes = [f"- {case['case']}: {case['what']}" for case in cases]
+    for case in cases:
+        notes += [f"- {name} not run: {why}" for name, why in case["skipped"].items()]
+        notes += [f"- {n}: {e['notes']}" for n, e in case["engines"].items() if e.get("notes")]
+    return "\n\n".join([*filter(None, parts), "\n".join(dict.fromkeys(notes))])
+
+
+def _engines(cases: Sequence[dict[str, Any]]) -> str:
+    """One line for each engine of each case: time, rate, ratio, accuracy, memory, energy."""
+    extra = {key: _names(cases, key) for key in ("accuracy", "memory_bytes", "energy_j")}
+    header = ["case", "engine", "p50", "p90", "p99", "a second", "kad is faster by"]
+    header += [*extra["accuracy"], *(f"{name} MB" for name in extra["memory_bytes"])]
+    header += [f"{name} J" for name in extra["energy_j"]]
+    rows = []
+    for case in cases:
+        for name, figures in case["engines"].items():
+            seconds = figures["seconds"]
+            row = [case_name(case), name]
+            row += [format_seconds(seconds[key]) for key in ("median", "p90", "p99")]
+            row += [f"{1 / seconds['median']:.3g} {case.get('unit', 'call')}s"]
+            row += [ratio_text(_ours(case).get(name))]
+            row += [_number(figures, "accuracy", key, 1, ".4f") for key in extra["accuracy"]]
+            row += [_number(figures, "memory_bytes", k, 1e-6, ".0f") for k in extra["memory_bytes"]]
+            row += [_number(figures, "energy_j", key, 1, ".3g") for key in extra["energy_j"]]
+            rows.append(row)
+    return markdown(header, rows)
+
+
+def _stages(cases: Sequence[dict[str, Any]]) -> str:
+    names = _names(cases, "stages_s")
+    rows = []
+    for case in cases:
+        for name, figures in case["engines"].items():
+            stages = figures.get("stages_s")
+            if stages:
+                total = sum(stages.values())
+                shares = [_share(stages.get(stage), total) for stage in names]
+                rows.append([case_name(case), name, *shares])
+    return markdown(["time by stage", "engine", *names], rows) if rows else ""
+
+
+def _share(seconds: float | None, total: float) -> str:
+    if seconds is None:
+        return "–"
+    return f"{format_seconds(seconds)} ({100 * seconds / total:.0f} %)"
+
+
+def _growth(growth: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        [one["y"], one["x"], name, law_text(law, "")]
+        for one in growth
+        for name, law in one["law"].items()
+    ]
+    return markdown(["how this grows", "with x", "engine", "fitted law"], rows) if rows else ""
+
+
+def _ours(case: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Ratios of the first of kad's engines, by peer."""
+    ratios: dict[str, dict[str, dict[str, float]]] = case["ratios"]
+    return next(iter(ratios.values()), {})
+
+
+def _names(cases: Sequence[dict[str, Any]], key: str) -> list[str]:
+    """Keys of a block of figures over all engines, in the order of their first appearance."""
+    found: dict[str, None] = {}
+    for case in cases:
+        for figures in case["engines"].values():
+            found |= dict.fromkeys(figures.get(key, {}))
+    return list(found)
+
+
+def _number(figures: dict[str, Any], block: str, key: str, scale: float, form: str) -> str:
+    value = figures.get(block, {}).get(key)
+    return "–" if value is None else format(scale * value, form)
+
+
+def ratio_text(summary: dict[str, float] | None) -> str:
+    """Write a ratio with the bounds of its median."""
+    if summary is None:
+        return "–"
+    low, high = (
+        summary.get(key, summary[other]) for key, other in (("low", "min"), ("high", "max"))
+    )
+    return f"{summary['median']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a time with three digits, in ms below a second."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+    return f"{1e3 * seconds:.3g} ms"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,138 @@
+"""What all suites share: the document, its tables, the guard of counts, growth laws, noise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from kad_bench.counts import CountRegressionError, check_counts, collect_counts, write_counts
+from kad_bench.laws import fit_law, law_text
+from kad_bench.measure import summarise
+from kad_bench.noise import ProcessorUse
+from kad_bench.tables import case_name, format_seconds, suite_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def example() -> dict[str, Any]:
+    """Results of an invented suite that uses every shared key."""
+    kad = {
+        "seconds": summarise([0.02, 0.021, 0.022]),
+        "counts": {"pairs": 1000, "bytes": 50},
+        "accuracy": {"AUROC": 0.91},
+        "stages_s": {"network": 0.015, "search": 0.005},
+        "memory_bytes": {"host": 2_000_000},
+        "energy_j": {"cpu": 1.5},
+        "notes": "batch 16",
+    }
+    peer = {"seconds": summarise([0.2, 0.21, 0.23]), "accuracy": {"AUROC": 0.91}}
+    case = {
+        "case": "small",
+        "what": "made up",
+        "unit": "tile",
+        "engines": {"kad": kad, "peer": peer},
+        "ratios": {"kad": {"peer": summarise([9.8, 10.0, 10.4])}},
+        "skipped": {"other": "not installed"},
+    }
+    points = [[100, 0.3], [200, 0.5], [400, 0.9]]
+    growth = [{"x": "rows", "y": "s", "points": {"kad": points}, "law": {"kad": fit_law(points)}}]
+    return {"cases": [case], "growth": growth}
+
+
+def test_table_shows_every_shared_figure() -> None:
+    text = suite_table(example())
+    engines, stages, growth, notes = text.split("\n\n")
+    assert (
+        "| small | kad | 21 ms | 21.8 ms | 22 ms | 47.6 tiles | – | 0.9100 | 2 | 1.5 |" in engines
+    )
+    assert (
+        "| small | peer | 210 ms | 226 ms | 230 ms | 4.76 tiles | 10.0 (9.8 to 10.4) |" in engines
+    )
+    assert "| small | kad | 15 ms (75 %) | 5 ms (25 %) |" in stages
+    assert "| s | rows | kad | 0.1 + 0.002 x" in growth
+    assert notes.splitlines() == [
+        "- small: made up",
+        "- other not run: not installed",
+        "- kad: batch 16",
+    ]
+    for table in (engines, stages, growth):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_a_case_is_named_with_its_queries_and_k() -> None:
+    assert case_name({"case": "a", "queries": "good tiles", "k": 3}) == "a, good tiles, k = 3"
+    assert case_name({"case": "a"}) == "a"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0123456, "12.3 ms"), (0.9, "900 ms"), (2.345, "2.35 s"), (1234, "1234 s")],
+)
+def test_times_have_three_digits(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_guard_stops_more_work_and_tells_of_less(tmp_path: Path) -> None:
+    document = {"suites": {"made": example()}}
+    path = tmp_path / "counts.json"
+    write_counts(document, path)
+    assert collect_counts(document) == {"made: small: kad": {"pairs": 1000, "bytes": 50}}
+    assert check_counts(document, path) == []
+    counts = document["suites"]["made"]["cases"][0]["engines"]["kad"]["counts"]
+    counts["pairs"] = 1010  # 1 % more
+    assert check_counts(document, path) == []
+    counts["pairs"] = 1011
+    with pytest.raises(CountRegressionError, match="kad: pairs: expected at most 1,000, got 1,011"):
+        check_counts(document, path)
+    counts["pairs"] = 900
+    (text,) = check_counts(document, path)
+    assert "got 900" in text
+    del counts["bytes"]
+    with pytest.raises(CountRegressionError, match="bytes: expected at most 50, got nothing"):
+        check_counts(document, path)
+
+
+def test_laws_find_line_and_power() -> None:
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    line = fit_law(np.stack([x, 3 + 2 * x], axis=1))
+    assert (line["a"], line["b"]) == pytest.approx((3, 2))
+    assert line["worst"] < 1e-12
+    power = fit_law(np.stack([x, 5 * x**1.5], axis=1))
+    assert power["exponent"] == pytest.approx(1.5)
+    assert power["a"] == 0  # the best line would begin below 0
+    assert power["worst"] > 0.1
+    assert law_text(line, "s") == "3 + 2 x s (within 0 %), about x^0.64"
+
+
+def test_processor_use_tells_own_time_from_others() -> None:
+    use = ProcessorUse()
+    burn = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    found = use.read()
+    assert found["own_cpu_s"] > 0.3
+    assert found["wall_s"] > 0.3
+    assert found["other_cpu_s"] is None or found["other_cpu_s"] >= 0
+
+
+def test_processor_use_reads_the_kernels_account(tmp_path: Path) -> None:
+    stat = tmp_path / "proc/stat"
+    stat.parent.mkdir()
+    stat.write_text("cpu  1000 0 500 9000 0 0 0 100 0 0\ncpu0 1 2 3\n")
+    use = ProcessorUse(tmp_path)
+    stat.write_text("cpu  3000 0 600 9900 0 0 0 300 0 0\ncpu0 1 2 3\n")
+    found = use.read()
+    assert found["steal_s"] == 2
+    assert found["other_cpu_s"] == pytest.approx(21, abs=0.5)
+    stat.unlink()
+    assert ProcessorUse(tmp_path).read()["steal_s"] is None
+
+
+def test_counts_are_written_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    write_counts({"suites": {"made": example()}}, path)
+    assert json.loads(path.read_text()) == {"made: small: kad": {"pairs": 1000, "bytes": 50}}
