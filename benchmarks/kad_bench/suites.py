@@ -64,7 +64,7 @@ __all__ = [
 
 FORMAT = 1  # of the document; raised when a reader of older ones would go wrong
 LEVELS = ("smoke", "regular", "full")
-SUITES = {"search": "kad_bench.search_suite"}
+SUITES = {"search": "kad_bench.search_suite", "bank": "kad_bench.bank_suite"}
 
 
 @dataclass(frozen=True)

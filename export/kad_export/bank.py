@@ -10,7 +10,6 @@ once more, and keeps those rows. Raw features never lie together in memory.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np

@@ -1,0 +1,185 @@
+"""The banks of the thesis' table 5.2, each built within 8 GB of memory.
+
+The boards of the thesis are not public, so features are generated (:mod:`kad_bench.generated`); all
+that follows, projection, disk, selection, second pass, is what ``kad-export`` runs. A row that is
+too long for a profile is built at a fraction of its tiles, and said to be so: its memory and time
+at full size are then extrapolated by a law that is fitted to the rows that were built, linear in
+the number of patches because the bank has 10,000 rows in all of them.
+
+A row that was built is kept in the cache folder: a run that is cut off goes on with the next one.
+Times are the processor's, which other work on the machine hardly changes, and the clock's.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from kad_export.report import format_bytes, format_seconds
+
+from kad_bench.bank_build import BankRun, build_in_process
+from kad_bench.generated import PATCHES
+from kad_bench.laws import fit_law, law_text
+from kad_bench.measure import summarise
+from kad_bench.tables import markdown
+from kad_sdk.storage import write_atomic
+
+if TYPE_CHECKING:
+    from kad_bench.suites import Settings
+
+__all__ = ["TABLE", "Row", "run", "table"]
+
+DIMS = 384  # ResNet-18, layers 2 and 3
+MEMORY = "8GB"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the thesis' table 5.2.
+
+    Attributes
+    ----------
+    category : str
+        Of boards.
+    stride : int
+        Of tiles, px.
+    tiles : int
+        As the thesis counts them.
+    thesis : str
+        What became of it there.
+    """
+
+    category: str
+    stride: int
+    tiles: int
+    thesis: str
+
+
+TABLE = (
+    Row("White", 112, 185_875, "out of memory"),
+    Row("White", 224, 46_821, "out of memory"),
+    Row("White", 448, 11_899, "out of memory"),
+    Row("White", 512, 9_254, "worked"),
+    Row("With Edges", 112, 42_746, "out of memory"),
+    Row("With Edges", 224, 10_946, "out of memory"),
+    Row("With Edges", 448, 2_826, "worked"),
+)
+TILES_AT_MOST = {"smoke": 12, "regular": 12_000, "full": 47_000}  # of a row; a fraction otherwise
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Build every row of the table.
+
+    Returns
+    -------
+    dict
+        ``cases``, one for each row, smallest first; ``growth``, memory and time by patches.
+    """
+    cases = []
+    for row in sorted(TABLE, key=lambda row: row.tiles):
+        tiles = min(row.tiles, TILES_AT_MOST[settings.profile])
+        # What is cut to the same number of tiles is the same build: the cache has it.
+        wanted = BankRun(tiles=tiles, dims=DIMS, memory=MEMORY, threads=settings.threads)
+        settings.say(f"{row.category}, stride {row.stride}: {tiles:,} of {row.tiles:,} tiles")
+        cases.append(_case(row, wanted, _built(wanted, settings)))
+    return {"memory": MEMORY, "dims": DIMS, "cases": cases, "growth": _growth(cases)}
+
+
+def _built(wanted: BankRun, settings: Settings) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(asdict(wanted), sort_keys=True).encode()).hexdigest()
+    path = settings.cache / f"bank-{digest[:16]}.json"
+    if not path.is_file():
+        found = build_in_process(wanted)
+        found["built"] = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        settings.cache.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(found, indent=1).encode())
+    kept: dict[str, Any] = json.loads(path.read_text())
+    return kept
+
+
+def _case(row: Row, wanted: BankRun, found: dict[str, Any]) -> dict[str, Any]:
+    steps = ("features", "coreset", "bank rows")
+    figures = {
+        "seconds": summarise([sum(found["seconds"][step] for step in steps)]),
+        "stages_s": {step: found["seconds"][step] for step in steps},
+        "cpu_s": {step: found["cpu_seconds"][step] for step in steps},
+        "counts": {"passes": found["passes"], "disk_bytes": found["disk_bytes"]},
+        "memory_bytes": {"peak": found["peak_bytes"]},
+        "notes": found["plan"],
+    }
+    return {
+        "case": f"{row.category} {row.stride}",
+        "what": f"{wanted.tiles:,} of {row.tiles:,} tiles, generated features, {DIMS} channels",
+        "unit": "bank",
+        "engines": {"kad-export": figures},
+        "ratios": {},
+        "skipped": {},
+        "row": asdict(row),
+        "run": asdict(wanted),
+        "found": found,
+    }
+
+
+def _growth(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Fit lines to what was built; a build that several rows share counts once."""
+    built = {case["found"]["candidates"]: case for case in cases}
+    if len(built) < 3:
+        return []
+    quantities = {
+        "processor seconds": lambda case: sum(case["engines"]["kad-export"]["cpu_s"].values()),
+        "peak bytes of memory": lambda case: case["found"]["peak_bytes"],
+    }
+    growth = []
+    for name, quantity in quantities.items():
+        points = [[n, quantity(case)] for n, case in sorted(built.items())]
+        law = {"kad-export": fit_law(points)}
+        growth.append({"x": "patches", "y": name, "points": {"kad-export": points}, "law": law})
+    return growth
+
+
+def table(results: dict[str, Any]) -> str:
+    """Lay out what :func:`run` returned."""
+    header = ["category", "stride", "tiles", "patches", "thesis", "built", "bank rows"]
+    header += ["peak memory", "on disk", "processor time", "clock", "passes", "R / (s/2)"]
+    growth = {one["y"]: one["law"]["kad-export"] for one in results["growth"]}
+    rows = [_line(case, growth) for case in reversed(results["cases"])]
+    notes = [
+        f"Budget: `--memory {results['memory']}`. *≈*: not measured but extrapolated to all tiles "
+        "of the row, by the line that is fitted to the rows built.",
+        *(f"- {one['y']}: {law_text(one['law']['kad-export'], '')}" for one in results["growth"]),
+    ]
+    return "\n\n".join([markdown(header, rows), "\n".join(notes)])
+
+
+def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str]:
+    row, found, n_built = case["row"], case["found"], case["run"]["tiles"]
+    patches = row["tiles"] * PATCHES
+    whole = n_built == row["tiles"]
+
+    def at_full_size(name: str, value: float, show: Any) -> str:
+        if whole:
+            return str(show(value))
+        law = growth.get(name)
+        told = f"; ≈ {show(law['a'] + law['b'] * patches)}" if law else ""
+        return f"{show(value)}{told}"
+
+    cpu = sum(case["engines"]["kad-export"]["cpu_s"].values())
+    ratio = 2 * found["radius"] / found["separation"] if found["separation"] else None
+    return [
+        row["category"],
+        str(row["stride"]),
+        f"{row['tiles']:,}",
+        f"{patches:,}",
+        row["thesis"],
+        "all" if whole else f"{n_built:,} tiles ({100 * n_built / row['tiles']:.1f} %)",
+        f"{found['rows']:,}",
+        at_full_size("peak bytes of memory", found["peak_bytes"], format_bytes),
+        format_bytes(found["disk_bytes"]) if found["disk_bytes"] else "–",
+        at_full_size("processor seconds", cpu, format_seconds),
+        format_seconds(case["engines"]["kad-export"]["seconds"]["median"]),
+        str(found["passes"]),
+        "–" if ratio is None else f"{ratio:.2f}",
+    ]
