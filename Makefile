@@ -6,6 +6,8 @@
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
 #   make soak    the line-rate loop for thousands of frames: latencies, flat memory
+#   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
+#   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
 #   make lint    ruff, mypy, import-linter, clang-format
 #   make clean   remove what was built (not .venv); make distclean removes .venv too
 
@@ -18,7 +20,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality test fuzz threads soak lint test-c test-python format setup clean distclean
+.PHONY: demo quality test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -41,6 +43,14 @@ demo: setup
 
 quality: setup
 	$(BIN)/python tests/export/quality.py --results benchmarks/results/quality.json --readme README.md
+
+kernels: setup
+	$(BIN)/python -m kad_kernels.aot
+
+gpu-check: setup
+	$(BIN)/python -c 'from kad_kernels.device import require_gpu; require_gpu()'
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/kad-bench run coreset --profile smoke
 
 test: lint test-c test-python
 

@@ -65,7 +65,7 @@ def build_in_process(wanted: BankRun) -> dict[str, Any]:
     dict
         ``candidates``, ``rows``, ``projected_dims``; ``plan``, what was announced before the start;
         ``peak_bytes`` of the process; ``disk_bytes`` of projected features; ``seconds`` and
-        ``cpu_seconds`` of each step; ``passes``, ``radius``, ``separation``; ``sha256`` of the
+        ``cpu_seconds`` of each step; ``counts`` of the coreset, ``radius``, ``separation``; ``sha256`` of the
         selected rows.
     """
     command = [sys.executable, "-m", "kad_bench.bank_build", json.dumps(asdict(wanted))]
@@ -120,7 +120,7 @@ def _build(wanted: BankRun) -> dict[str, Any]:
         "disk_bytes": watch.disk_bytes,
         "seconds": watch.seconds | {f"coreset: {k}": v for k, v in coreset.seconds.items()},
         "cpu_seconds": watch.cpu_seconds,
-        "passes": coreset.passes,
+        "counts": coreset.counts,
         "radius": coreset.radius,
         "separation": coreset.separation,
         "sha256": hashlib.sha256(coreset.index.tobytes()).hexdigest(),

@@ -106,7 +106,7 @@ def _case(row: Row, wanted: BankRun, found: dict[str, Any]) -> dict[str, Any]:
         "seconds": summarise([sum(found["seconds"][step] for step in steps)]),
         "stages_s": {step: found["seconds"][step] for step in steps},
         "cpu_s": {step: found["cpu_seconds"][step] for step in steps},
-        "counts": {"passes": found["passes"], "disk_bytes": found["disk_bytes"]},
+        "counts": found["counts"] | {"disk_bytes": found["disk_bytes"]},
         "memory_bytes": {"peak": found["peak_bytes"]},
         "notes": found["plan"],
     }
@@ -180,6 +180,6 @@ def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str
         format_bytes(found["disk_bytes"]) if found["disk_bytes"] else "–",
         at_full_size("processor seconds", cpu, format_seconds),
         format_seconds(case["engines"]["kad-export"]["seconds"]["median"]),
-        str(found["passes"]),
+        str(found["counts"]["passes"]),
         "–" if ratio is None else f"{ratio:.2f}",
     ]

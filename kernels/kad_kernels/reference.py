@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["distances", "k_center", "nearest"]
+__all__ = ["checked", "distances", "k_center", "nearest"]
 
 _LANES = 16
 
@@ -57,7 +57,7 @@ def distances(queries: NDArray[np.float32], bank: NDArray[np.float32]) -> NDArra
     ValueError
         If the arrays are not two-dimensional with the same number of columns, or not finite.
     """
-    queries, bank = _checked(queries, "queries"), _checked(bank, "bank")
+    queries, bank = checked(queries, "queries"), checked(bank, "bank")
     if queries.shape[1] != bank.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions, the bank {bank.shape[1]}")
     rows = _lanes(bank)
@@ -128,7 +128,7 @@ def k_center(
     ValueError
         If the points are not two-dimensional and finite, or n, start or skipped is out of range.
     """
-    points = _checked(points, "points")
+    points = checked(points, "points")
     if not 1 <= n <= len(points):
         raise ValueError(f"n must be 1 to the number of points ({len(points)}), got {n}")
     if not 0 <= start < len(points):
@@ -148,7 +148,8 @@ def k_center(
     return index, max(0.0, float(left[skipped])) if skipped < len(left) else 0.0
 
 
-def _checked(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+def checked(values: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    """Return values as a float32 matrix of finite numbers, or raise ValueError."""
     values = np.asarray(values, np.float32)
     if values.ndim != 2 or values.shape[1] < 1:
         raise ValueError(f"{name} must have shape (n, D) with D >= 1, got {values.shape}")

@@ -198,7 +198,7 @@ def test_largest_case_of_the_thesis_fits_the_default_memory():
 
 
 def test_memory_budget_that_cannot_hold_the_work():
-    with pytest.raises(MemoryBudgetError, match=r"512.0 MB cannot hold .* Raise --memory to 1.2GB"):
+    with pytest.raises(MemoryBudgetError, match=r"512.0 MB cannot hold .* Raise --memory to 1.4GB"):
         _plan_for(100, 512 << 20)
 
 

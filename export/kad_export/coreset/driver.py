@@ -41,8 +41,10 @@ class Coreset:
         below s / 2. None when nothing was left to pick.
     skipped : int
         Points left out: the farthest ones.
-    passes : int
-        How often all points were compared with new centres.
+    counts : dict
+        What it took: ``passes``, how often all points were compared with new centres;
+        ``pool_passes``, how often those of a pool were; ``screened_pairs`` of a point and a centre,
+        compared along principal directions; ``measured_pairs``, whose distance was computed.
     seconds : dict
         Time by phase: ``flush`` and ``pick``.
     """
@@ -51,7 +53,7 @@ class Coreset:
     radius: float
     separation: float | None
     skipped: int = 0
-    passes: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -87,6 +89,9 @@ class Picker(Protocol):
         self, wanted: int, *, outside_dist: float = -np.inf, outside_row: int = NOWHERE
     ) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`kad_sdk._native.NativeKCenter.pick`."""
+
+    def stats(self) -> dict[str, int]:
+        """As :meth:`kad_sdk._native.NativeKCenter.stats`."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -178,21 +183,23 @@ def run_selection(
         selected.add(np.array([start]), np.array([np.inf]))
     # One more than wanted, for the certificate.
     total = min(n + 1, team.shape[0] - skipped)
-    seconds, passes, flushed, level = {"flush": 0.0, "pick": 0.0}, 0, 0, -np.inf
+    seconds, flushed, level = {"flush": 0.0, "pick": 0.0}, 0, -np.inf
+    counts = dict.fromkeys(("passes", "pool_passes", "screened_pairs", "measured_pairs"), 0)
     while len(selected.rows) < total:
         with _timed(seconds, "flush"):
             rows = np.array(selected.rows[flushed:], np.int64)
             pool = _merge(team.flush(rows, team.fetch(rows), level))
-            flushed, passes = len(selected.rows), passes + 1
+            flushed = len(selected.rows)
+            _add(counts, passes=1, screened_pairs=pool.screened, measured_pairs=pool.measured)
         with _timed(seconds, "pick"):
-            level = LEVEL_SHARE * _pick_in(pool, total, make_picker, selected, report)
+            level = LEVEL_SHARE * _pick_in(pool, total, make_picker, selected, report, counts)
     radius = selected.dist[n] if total > n else 0.0
     return Coreset(
         index=np.array(selected.rows[:n], np.int64),
         radius=radius,
         separation=radius if total > n else None,
         skipped=skipped,
-        passes=passes,
+        counts=counts,
         seconds=seconds,
     )
 
@@ -203,6 +210,7 @@ def _pick_in(
     make_picker: Callable[[np.ndarray, np.ndarray], Picker],
     selected: Selected,
     report: Callable[[Selected], None] | None,
+    counts: dict[str, int],
 ) -> float:
     """Choose in the pool for as long as the farthest point must lie in it.
 
@@ -225,6 +233,10 @@ def _pick_in(
             if len(rows) < wanted:
                 break
         _, rest = picker.pick(1)
+        told = picker.stats()
+        measured = told["decided_pairs"] + told["inner_pairs"]
+        _add(counts, pool_passes=told["flushes"], measured_pairs=measured)
+        _add(counts, screened_pairs=told["screened_pairs"])
     finally:
         picker.close()
     return float(rest[0]) if len(rest) else -np.inf
@@ -241,7 +253,14 @@ def _merge(parts: Sequence[Candidates]) -> Candidates:
         points=np.concatenate([part.points for part in parts]),
         others_dist=first.others_dist,
         others_row=first.others_row,
+        screened=sum(part.screened for part in parts),
+        measured=sum(part.measured for part in parts),
     )
+
+
+def _add(counts: dict[str, int], **more: int) -> None:
+    for name, value in more.items():
+        counts[name] += value
 
 
 @contextmanager

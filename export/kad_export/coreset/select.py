@@ -18,7 +18,7 @@ from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kad_export.coreset.driver import Selected
+    from kad_export.coreset.driver import Picker, Selected
     from kad_export.coreset.workers import Points
 
 __all__ = ["BACKENDS", "k_center", "select_coreset"]
@@ -58,7 +58,8 @@ def select_coreset(
         ``"cpu"``: the runtime's core; ``"cuda"``: Numba-CUDA; ``"reference"``: plain greedy in
         NumPy, slow; ``"auto"``: CUDA where there is a GPU.
     trim_outliers : int
-        In every step so many of the farthest rows are passed over: a coreset with outliers.
+        In every step so many of the farthest rows are passed over: a coreset with outliers. Not
+        with CUDA.
     threads : int, optional
         Of the core; by default one for each processor this process may use.
 
@@ -73,6 +74,8 @@ def select_coreset(
         matrix.
     NotFiniteError
         A feature is NaN or Inf.
+    GpuMissingError
+        ``backend="cuda"``, and there is no GPU.
     """
     check_selection(features.shape, n, start, trim_outliers)
     n_points, dims = features.shape
@@ -118,7 +121,7 @@ def k_center(
     """
     check_selection(points.shape, n, start, trim_outliers)
     threads = threads or default_threads()
-    backend = _resolve(backend)
+    backend = _resolve(backend, trim_outliers)
     if backend == "reference":
         return _reference(points, n, start, trim_outliers)
     pool_rows = max(pool_rows or points.shape[0], trim_outliers + 1)
@@ -127,7 +130,7 @@ def k_center(
         from kad_export.coreset.cuda import CudaPicker, CudaWorker  # noqa: PLC0415 - needs numba
 
         make_worker = partial(CudaWorker, pool_rows=pool_rows)
-        make_picker = partial(CudaPicker, skipped=trim_outliers)
+        make_picker: Callable[[np.ndarray, np.ndarray], Picker] = CudaPicker
     else:
         make_worker = partial(PointsWorker, pool_rows=pool_rows, threads=threads)
         make_picker = NativePickers(skipped=trim_outliers, threads=threads)
@@ -158,17 +161,21 @@ class _Slice:
         return self._points[rows + self._first]
 
 
-def _resolve(backend: str) -> str:
+def _resolve(backend: str, trim_outliers: int) -> str:
     if backend not in BACKENDS:
         raise InvalidArgumentError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend != "auto":
-        return backend
-    return "cuda" if _gpu_is_there() else "cpu"
+    if backend == "auto":
+        return "cuda" if trim_outliers == 0 and _gpu_is_there() else "cpu"
+    if backend == "cuda" and trim_outliers:
+        raise InvalidArgumentError(
+            f"backend 'cuda' cannot trim outliers, got trim_outliers {trim_outliers}: use 'cpu'"
+        )
+    return backend
 
 
 def _gpu_is_there() -> bool:
     try:
-        from kad_kernels.kcenter import gpu_is_available  # noqa: PLC0415 - needs numba
+        from kad_kernels.device import gpu_is_available  # noqa: PLC0415 - needs numba
     except ImportError:
         return False
     return gpu_is_available()
@@ -180,4 +187,4 @@ def _reference(points: Points, n: int, start: int, skipped: int) -> Coreset:
     except ValueError as error:
         raise NotFiniteError(str(error)) from error
     complete = n + skipped == points.shape[0]
-    return Coreset(index, radius, None if complete else radius, skipped, passes=n)
+    return Coreset(index, radius, None if complete else radius, skipped)

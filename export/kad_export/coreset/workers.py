@@ -60,6 +60,9 @@ class Candidates:
     others_dist, others_row : float, int
         Largest distance that another point of the worker may have, and the first row that may.
         -inf and a row behind all when there is none.
+    screened, measured : int
+        Pairs of a point and a centre that this flush compared along principal directions, and that
+        it measured in full.
     """
 
     rows: np.ndarray
@@ -67,6 +70,8 @@ class Candidates:
     points: np.ndarray
     others_dist: float
     others_row: int
+    screened: int = 0
+    measured: int = 0
 
 
 class Worker(Protocol):
@@ -163,10 +168,12 @@ class PointsWorker:
         self._points, self._pool_rows, self._threads = points, pool_rows, threads
         self._centres = np.empty((0, self.shape[1]), np.float32)
         self._directions: PrincipalDirections | None = None
+        self._screened = self._measured = 0  # pairs of this flush
 
     def flush(self, rows: np.ndarray, centres: np.ndarray, level: float) -> Candidates:
         """See :class:`Worker`."""
         self._centres = np.concatenate([self._centres, centres])
+        self._screened = self._measured = 0
         own = rows[(rows >= self.first_row) & (rows < self.first_row + self.shape[0])]
         for chunk in chunks(self.shape[0]):
             self._update(chunk, level)
@@ -201,13 +208,17 @@ class PointsWorker:
         centres = self._centres[first:]
         directions = None if len(centres) <= FEW_CENTRES else self._find_directions()
         try:
-            lower_distances(points, centres, dist, directions=directions, threads=self._threads)
+            self._measured += lower_distances(
+                points, centres, dist, directions=directions, threads=self._threads
+            )
         except NotFiniteError as error:
             start = self.first_row + chunk.start
             raise NotFiniteError(
                 f"features {start} to {start + chunk.stop - chunk.start} contain NaN or Inf: look "
                 "for a damaged weights file or image"
             ) from error
+        if directions is not None and len(directions.rows):
+            self._screened += len(points) * len(centres)
 
     def _find_directions(self) -> PrincipalDirections:
         if self._directions is None:
@@ -224,6 +235,8 @@ class PointsWorker:
             points=_float32(self._points[:]) if every else self.fetch(rows),
             others_dist=others_dist,
             others_row=others_row + self.first_row if others_row != NOWHERE else NOWHERE,
+            screened=self._screened,
+            measured=self._measured,
         )
 
 

@@ -1,0 +1,114 @@
+"""Rows on the GPU, arranged for the kernels, and the lists that the kernels keep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kad_kernels._cuda import LANES, SIMULATED, cuda
+from kad_kernels.reference import checked
+from kad_kernels.tiles import (
+    ARRANGE_BLOCK,
+    MERGE_BLOCK,
+    NEAREST_BLOCK,
+    SQUARE,
+    TILE,
+    arrange,
+    merge,
+    nearest_tiles,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["DeviceRows", "GpuMissingError", "enter", "gpu_is_available", "require_gpu"]
+
+BLOCKS_WANTED = 512  # a few for each multiprocessor of a large GPU
+MAX_SPLITS = 64
+
+
+class GpuMissingError(RuntimeError):
+    """There is no GPU that numba could use."""
+
+
+def gpu_is_available() -> bool:
+    """Whether numba finds a GPU; the simulator does not count as one."""
+    return not SIMULATED and bool(cuda.is_available())
+
+
+def require_gpu() -> None:
+    """Refuse to go on without a GPU or numba's simulator.
+
+    Raises
+    ------
+    GpuMissingError
+    """
+    if not SIMULATED and not cuda.is_available():
+        raise GpuMissingError(
+            "numba finds no NVIDIA GPU: check the driver with `nvidia-smi`, or use the CPU; for a "
+            "trial without a GPU set NUMBA_ENABLE_CUDASIM=1, which is slow"
+        )
+
+
+class DeviceRows:
+    """Rows (n, D) on the GPU: lane by lane, see :mod:`kad_kernels.tiles`, n rounded up to 64.
+
+    Parameters
+    ----------
+    rows : (n, D) float32
+        Finite, at least one.
+
+    Raises
+    ------
+    ValueError
+        The rows are not such a matrix.
+    GpuMissingError
+    """
+
+    def __init__(self, rows: NDArray[np.float32]) -> None:
+        require_gpu()
+        rows = np.ascontiguousarray(checked(rows, "rows"))
+        self.n, self.dims = rows.shape
+        padded = ceil_div(self.n, TILE) * TILE
+        shape = ceil_div(self.dims, LANES) * LANES, padded
+        self.values = cuda.device_array(shape, np.float32)
+        grid = ceil_div(padded, SQUARE), ceil_div(shape[0], SQUARE)
+        arrange[grid, ARRANGE_BLOCK](cuda.to_device(rows), self.values)
+
+
+def enter(queries: DeviceRows, bank: DeviceRows, first_row: int, dist: Any, index: Any) -> None:
+    """Enter all rows of a bank into the lists of the k nearest of all queries.
+
+    Parameters
+    ----------
+    queries, bank : DeviceRows
+    first_row : int
+        Number of the bank's first row.
+    dist, index : (splits, n, k) float32, int32, on the GPU
+        Lists; the bank is shared out to the splits.
+    """
+    if queries.dims != bank.dims:
+        raise ValueError(f"queries have {queries.dims} dimensions, the bank {bank.dims}")
+    tiles_each = ceil_div(ceil_div(bank.n, TILE), dist.shape[0])
+    grid = ceil_div(queries.n, TILE), dist.shape[0]
+    nearest_tiles[grid, NEAREST_BLOCK](
+        queries.values, bank.values, bank.n, first_row, tiles_each, dist, index
+    )
+
+
+def join(dist: Any, index: Any) -> None:
+    """Bring all splits' lists together in the first."""
+    if dist.shape[0] > 1:
+        merge[ceil_div(dist.shape[1], MERGE_BLOCK), MERGE_BLOCK](dist, index)
+
+
+def n_splits(n_queries: int, n_rows: int) -> int:
+    """Return among how many blocks a bank is shared so that all multiprocessors have work."""
+    wanted = ceil_div(BLOCKS_WANTED, ceil_div(n_queries, TILE))
+    return max(1, min(wanted, ceil_div(n_rows, TILE), MAX_SPLITS))
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
