@@ -65,8 +65,8 @@ def build_in_process(wanted: BankRun) -> dict[str, Any]:
     dict
         ``candidates``, ``rows``, ``projected_dims``; ``plan``, what was announced before the start;
         ``peak_bytes`` of the process; ``disk_bytes`` of projected features; ``seconds`` and
-        ``cpu_seconds`` of each step; ``counts`` of the coreset, ``radius``, ``separation``; ``sha256`` of the
-        selected rows.
+        ``cpu_seconds`` of each step; ``counts``, ``radius`` and ``separation`` of the coreset;
+        ``sha256`` of the selected rows.
     """
     command = [sys.executable, "-m", "kad_bench.bank_build", json.dumps(asdict(wanted))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603

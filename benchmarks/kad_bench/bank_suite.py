@@ -143,7 +143,7 @@ def _growth(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(results: dict[str, Any]) -> str:
     """Lay out what :func:`run` returned."""
     header = ["category", "stride", "tiles", "patches", "thesis", "built", "bank rows"]
-    header += ["peak memory", "on disk", "processor time", "clock", "passes", "R / (s/2)"]
+    header += ["peak memory", "on disk", "processor time", "clock", "passes", "R"]
     growth = {one["y"]: one["law"]["kad-export"] for one in results["growth"]}
     rows = [_line(case, growth) for case in reversed(results["cases"])]
     notes = [
@@ -167,7 +167,6 @@ def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str
         return f"{show(value)}{told}"
 
     cpu = sum(case["engines"]["kad-export"]["cpu_s"].values())
-    ratio = 2 * found["radius"] / found["separation"] if found["separation"] else None
     return [
         row["category"],
         str(row["stride"]),
@@ -181,5 +180,5 @@ def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str
         at_full_size("processor seconds", cpu, format_seconds),
         format_seconds(case["engines"]["kad-export"]["seconds"]["median"]),
         str(found["counts"]["passes"]),
-        "–" if ratio is None else f"{ratio:.2f}",
+        f"{found['radius']:.3f}",
     ]

@@ -1,16 +1,17 @@
 """Patch features of boards that do not exist: the right number and dimension, a realistic spread.
 
-A feature is ``s (sqrt(a) t + sqrt(1 - a) z) sqrt(v)``: z is normal for every patch, t for every
-tile, s log-normal for every patch, and v falls as ``(i + 8)^-1.6`` with the dimension i. The
-parameters are those of ResNet-18 features of KolektorSDD (layers 2 and 3, 384 channels): their
-leading 16, 32, 64 and 96 principal components hold 52, 69, 82 and 89 % of the variance, these 55,
-70, 82 and 87 %; a tile's mean has 5 % of it; the 99th percentile of the length is 1.6 times the
-median.
+A feature is ``s_c (sqrt(a) m_c + sqrt(1 - a) z) sqrt(v)``: z is normal for every patch; every patch
+is of one of 500 kinds c, the i-th with a share of 1/i; a kind has a centre m_c, normal too, and a
+length s_c, log-normal; v falls as ``(i + 8)^-1.6`` with the dimension i. The parameters are those
+with which the selection has as much to do as on ResNet-18 features of KolektorSDD (layers 2 and 3,
+384 channels). For 600 of 60,000 points, with a pool of 2,048: 6 passes here and there, 29 and 27
+million pairs screened, 3.0 and 3.2 million measured, a covering radius of 1.79 in both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GeneratedExtractor", "generated_boards", "generated_features"]
 
-TILE_SHARE, LENGTH_SPREAD = 0.05, 0.21
+KINDS, KIND_SHARE, LENGTH_SPREAD = 500, 0.5, 0.1
 PATCHES = 28 * 28
 
 
@@ -35,18 +36,27 @@ def generated_boards(tiles: int, per_board: int = 100) -> list[BoardTiles]:
     ]
 
 
+@cache
+def _kinds(dims: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Centres (500, dims), spread of the rest (500, dims), and cumulated shares (500,)."""
+    generator = np.random.default_rng(dims)
+    spread = ((np.arange(dims) + 8.0) ** -0.8).astype(np.float32)
+    spread *= np.float32(1.4 * np.sqrt(dims / 384)) / np.linalg.norm(spread)
+    length = np.exp(LENGTH_SPREAD * generator.standard_normal((KINDS, 1), np.float32)) * spread
+    centres = length * generator.standard_normal((KINDS, dims), np.float32)
+    shares = np.cumsum(1 / np.arange(1.0, KINDS + 1))
+    own, common = np.float32(np.sqrt(1 - KIND_SHARE)), np.float32(np.sqrt(KIND_SHARE))
+    return common * centres, own * length, shares / shares[-1]
+
+
 def generated_features(tile: int, dims: int) -> np.ndarray:
     """Features (784, dims) float32 of one tile, the same whenever they are asked for."""
     generator = np.random.Generator(np.random.SFC64([tile, dims]))
-    spread = ((np.arange(dims) + 8.0) ** -0.8).astype(np.float32)
-    spread *= np.float32(np.sqrt(dims / 384)) / np.linalg.norm(spread)
-    common = generator.standard_normal(dims, np.float32)
-    length = np.exp(LENGTH_SPREAD * generator.standard_normal((PATCHES, 1), np.float32))
+    centres, spread, shares = _kinds(dims)
+    kind = np.searchsorted(shares, generator.random(PATCHES))
     features = generator.standard_normal((PATCHES, dims), np.float32)
-    features *= np.float32(np.sqrt(1 - TILE_SHARE))
-    features += np.float32(np.sqrt(TILE_SHARE)) * common
-    features *= spread
-    features *= length
+    features *= spread[kind]
+    features += centres[kind]
     return features
 
 

@@ -64,7 +64,11 @@ __all__ = [
 
 FORMAT = 1  # of the document; raised when a reader of older ones would go wrong
 LEVELS = ("smoke", "regular", "full")
-SUITES = {"search": "kad_bench.search_suite", "bank": "kad_bench.bank_suite"}
+SUITES = {
+    "search": "kad_bench.search_suite",
+    "coreset": "kad_bench.coreset_suite",
+    "bank": "kad_bench.bank_suite",
+}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ if SIMULATED:
             return total + difference * difference
 
     def add(a, b):
-        """``a + b`` rounded to float32."""
+        """Sum, rounded to float32."""
         with np.errstate(over="ignore"):
             return a + b
 
@@ -45,7 +45,7 @@ else:
 
     @cuda.jit(device=True, inline="always")
     def add(a, b):
-        """``a + b`` rounded to float32."""
+        """Sum, rounded to float32."""
         return libdevice.fadd_rn(a, b)
 
     @cuda.jit(device=True, inline="always")

@@ -90,14 +90,20 @@ def build(folder: Path, architectures: Sequence[int] = ARCHITECTURES) -> list[Bu
         missing = "NUMBA_ENABLE_CUDASIM is set" if SIMULATED else "ptxas is not on the PATH"
         raise CompileError(f"kernels cannot be compiled: {missing}")
     return [
-        _build(name, kernel, signature, architecture, folder, ptxas)
+        _build(name, kernel, signature, architecture=architecture, folder=folder, ptxas=ptxas)
         for name, (kernel, signature) in KERNELS.items()
         for architecture in architectures
     ]
 
 
 def _build(
-    name: str, kernel: Any, signature: tuple[Any, ...], architecture: int, folder: Path, ptxas: str
+    name: str,
+    kernel: Any,
+    signature: tuple[Any, ...],
+    *,
+    architecture: int,
+    folder: Path,
+    ptxas: str,
 ) -> Built:
     capability = divmod(architecture, 10)
     ptx, _ = cuda.compile_ptx(kernel.py_func, signature, device=False, cc=capability)
@@ -139,7 +145,9 @@ def check(built: Sequence[Built]) -> None:
     ------
     CompileError
     """
-    bad = [f"{b.kernel} on sm_{b.architecture}: {b.spilled_bytes}" for b in built if b.spilled_bytes]
+    bad = [
+        f"{b.kernel} on sm_{b.architecture}: {b.spilled_bytes}" for b in built if b.spilled_bytes
+    ]
     if bad:
         raise CompileError("bytes of spilled registers, expected none: " + ", ".join(bad))
 

@@ -110,5 +110,5 @@ def n_splits(n_queries: int, n_rows: int) -> int:
 
 
 def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
+    """Divide, rounding up."""
     return -(-a // b)

@@ -51,6 +51,23 @@ def _farthest(dists, rows, thread):
     cuda.syncthreads()
 
 
+@cuda.jit(device=True, inline="always")
+def _distance(points, a, b, sums):
+    """Distance of two points in the defined arithmetic; `sums` is a thread's 16 registers."""
+    for lane in range(LANES):
+        sums[lane] = np.float32(0)
+    for first in range(0, points.shape[0], LANES):
+        for lane in range(LANES):
+            sums[lane] = step(sums[lane], points[first + lane, a], points[first + lane, b])
+    for lane in range(8):
+        sums[lane] = add(sums[lane], sums[lane + 8])
+    for lane in range(4):
+        sums[lane] = add(sums[lane], sums[lane + 4])
+    for lane in range(2):
+        sums[lane] = add(sums[lane], sums[lane + 2])
+    return root(add(sums[0], sums[1]))
+
+
 @cuda.jit
 def lower(points, n, chosen, dist, far_dist, far_row):
     """Lower all distances to those from the centre chosen last; find each block's farthest point.
@@ -82,20 +99,7 @@ def lower(points, n, chosen, dist, far_dist, far_row):
             mine = TAKEN
             dist[point] = mine
         elif centre >= 0 and mine > 0:
-            for lane in range(LANES):
-                sums[lane] = np.float32(0)
-            for first in range(0, points.shape[0], LANES):
-                for lane in range(LANES):
-                    sums[lane] = step(
-                        sums[lane], points[first + lane, centre], points[first + lane, point]
-                    )
-            for lane in range(8):
-                sums[lane] = add(sums[lane], sums[lane + 8])
-            for lane in range(4):
-                sums[lane] = add(sums[lane], sums[lane + 4])
-            for lane in range(2):
-                sums[lane] = add(sums[lane], sums[lane + 2])
-            found = root(add(sums[0], sums[1]))
+            found = _distance(points, centre, point, sums)
             if found < mine:
                 mine = found
                 dist[point] = mine

@@ -1,10 +1,10 @@
-"""Every kernel compiles for every architecture, without a GPU, and keeps its values in registers."""
+"""Every kernel compiles for every architecture, without a GPU, and spills no registers."""
 
 import pytest
 
 pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip install 'kad-sdk[gpu]'")
 
-from kad_kernels import aot  # noqa: E402
+from kad_kernels import aot
 
 
 @pytest.mark.skipif(aot.find_ptxas() is None, reason="ptxas of the CUDA toolkit is not on the PATH")

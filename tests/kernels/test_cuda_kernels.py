@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip install 'kad-sdk[gpu]'")
 
-from kad_kernels import device, reference  # noqa: E402
-from kad_kernels.device import DeviceRows, GpuMissingError, gpu_is_available  # noqa: E402
-from kad_kernels.kcenter import Pool, Running  # noqa: E402
-from kad_kernels.nearest import NearestRows  # noqa: E402
+from kad_kernels import device, reference
+from kad_kernels.device import DeviceRows, GpuMissingError, gpu_is_available
+from kad_kernels.kcenter import Pool, Running
+from kad_kernels.nearest import NearestRows
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 

@@ -192,7 +192,9 @@ def run_selection(
             flushed = len(selected.rows)
             _add(counts, passes=1, screened_pairs=pool.screened, measured_pairs=pool.measured)
         with _timed(seconds, "pick"):
-            level = LEVEL_SHARE * _pick_in(pool, total, make_picker, selected, report, counts)
+            level = LEVEL_SHARE * _pick_in(
+                pool, total, make_picker, selected, report, counts=counts
+            )
     radius = selected.dist[n] if total > n else 0.0
     return Coreset(
         index=np.array(selected.rows[:n], np.int64),
@@ -210,6 +212,7 @@ def _pick_in(
     make_picker: Callable[[np.ndarray, np.ndarray], Picker],
     selected: Selected,
     report: Callable[[Selected], None] | None,
+    *,
     counts: dict[str, int],
 ) -> float:
     """Choose in the pool for as long as the farthest point must lie in it.
