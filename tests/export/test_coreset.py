@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from kad_export.coreset import Projection, k_center, projected_dims, select_coreset, workers
@@ -139,3 +141,41 @@ def test_not_finite_features_are_refused(value):
     points[60, 2] = value
     with pytest.raises(NotFiniteError, match="NaN or Inf"):
         k_center(points, 5)
+
+
+@pytest.fixture(scope="module")
+def real_points(tmp_path_factory) -> np.ndarray:
+    """Patch features of two real images, and copies of some of them."""
+    for name in ("KAD_DATA_DIR", "KAD_WEIGHTS_DIR"):
+        if name not in os.environ:
+            pytest.skip(f"{name} is not set: real images and weights are needed")
+    patches = pytest.importorskip("kad_bench.patches", reason="kad_bench is not installed")
+    source = patches.RealPatches("hazelnut", 2 * 784, whole=True)
+    features = source.prepare(tmp_path_factory.mktemp("cache"), 1, lambda _: None)
+    return np.concatenate([features, features[100:900:7]])
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_real_features_select_as_plain_greedy(monkeypatch, real_points, seed, fraction):
+    n = round(fraction * len(real_points))
+    points = Projection(*real_points.shape, seed=seed)(real_points)
+    assert points.shape[1] < 384
+    expected, radius = plain_k_center(points, n)
+    np.testing.assert_array_equal(select_coreset(real_points, n, seed=seed), expected)
+    for shards, threads, chunk, pool_rows in (
+        *((1, 1, 97, 60), (1, 2, 1_000, 200), (2, 1, 333, 40), (2, 2, 64, 300)),
+        *((7, 1, 1_000, 20), (7, 2, 97, 100)),
+    ):
+        monkeypatch.setattr(workers, "CHUNK_ROWS", chunk)
+        found = k_center(points, n, shards=shards, threads=threads, pool_rows=pool_rows)
+        np.testing.assert_array_equal(found.index, expected)
+        assert found.radius == radius
+
+
+def test_counts_say_what_a_selection_took():
+    points = _points(0, 3_000, 64)
+    counts = k_center(points, 200, pool_rows=300, threads=1).counts
+    assert counts["passes"] > 1
+    assert 0 < counts["measured_pairs"] < 200 * 3_000
+    assert counts == k_center(points, 200, pool_rows=300, threads=2).counts
