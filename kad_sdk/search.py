@@ -86,7 +86,7 @@ class SearchIndex:
 
     The answer is that of the float32 direct difference ``sqrt(sum((q - m)**2))``, summed in a fixed
     order, ties to the lowest row. It is bitwise the same for every number of threads, batch size
-    and processor; :func:`kad_kernels.nearest` defines it in NumPy.
+    and processor; :func:`kad_kernels.reference.nearest` defines it in NumPy.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kad_kernels import distances, k_center, nearest
+from kad_kernels.reference import distances, k_center, nearest
 
 
 @pytest.mark.parametrize("dims", [1, 2, 15, 16, 17, 33, 97, 384])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from kad_kernels import nearest
+from kad_kernels.reference import nearest
 
 from kad_sdk._native import cpu_level, force_cpu_level
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kad_kernels import distances, nearest
+from kad_kernels.reference import distances, nearest
 
 from kad_sdk._native import NativeIndex, cpu_level, force_cpu_level, patch_features
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError

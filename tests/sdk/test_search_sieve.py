@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kad_kernels import nearest
+from kad_kernels.reference import nearest
 
 from kad_sdk._native import cpu_level, force_cpu_level
 from kad_sdk.search import SearchIndex
