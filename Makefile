@@ -6,6 +6,7 @@
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
 #   make soak    the line-rate loop for thousands of frames: latencies, flat memory
+#   make coreset   the selection against plain greedy in NumPy, 39,200 real features (minutes)
 #   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
 #   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
 #   make lint    ruff, mypy, import-linter, clang-format
@@ -20,7 +21,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check
+.PHONY: demo quality test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -43,6 +44,9 @@ demo: setup
 
 quality: setup
 	$(BIN)/python tests/export/quality.py --results benchmarks/results/quality.json --readme README.md
+
+coreset: setup
+	$(BIN)/python tests/export/coreset_exact.py build/coreset 0 1 2
 
 kernels: setup
 	$(BIN)/python -m kad_kernels.aot
