@@ -40,9 +40,7 @@ def compare(cache: Path, seed: int) -> None:
         assert np.array_equal(found.index, expected), (seed, shards, threads, pool)
         assert found.radius == radius
         passes = found.counts["passes"] + found.counts["pool_passes"]
-        print(
-            f"  equal: {shards} shards, {threads} threads, pool {pool}, {passes} passes", flush=True
-        )
+        say(f"  equal: {shards} shards, {threads} threads, pool {pool}, {passes} passes")
 
 
 if __name__ == "__main__":
