@@ -5,8 +5,9 @@
  * A camera thread fills a ring of frame buffers; the scoring thread takes them out, oldest first,
  * and scores them in place. A frame that finds the ring full is dropped and counted, so that a slow
  * moment delays nothing but itself. At the end: latencies from the frame's arrival to its verdict,
- * and the memory of the process after the first hundredth of the frames and at the end. Without a
- * rate the camera waits for room, and nothing is dropped. */
+ * and the memory of the process after a hundredth of the frames, after half of them, and at the
+ * end. Without a rate the camera waits for room, and nothing is dropped: a frame then waits for
+ * those before it in the ring. */
 #define _POSIX_C_SOURCE 200809L
 #include <kad/detector.h>
 #include <pthread.h>
@@ -117,7 +118,7 @@ static int compare(const void* a, const void* b) {
   return (x > y) - (x < y);
 }
 
-static void report(const ring* r, double* ms, int64_t n, int64_t anomalous, long before) {
+static void report(const ring* r, double* ms, int64_t n, int64_t anomalous, const long* kib) {
   qsort(ms, (size_t)n, sizeof(double), compare);
   const double shares[] = {0.5, 0.9, 0.99, 0.999};
   printf("frames %lld  anomalous %lld  dropped %lld\n", (long long)n, (long long)anomalous,
@@ -127,13 +128,13 @@ static void report(const ring* r, double* ms, int64_t n, int64_t anomalous, long
     printf("  p%g %.2f", 100 * shares[i], ms[(int64_t)(shares[i] * (double)(n - 1))]);
   }
   printf("  max %.2f\n", n > 0 ? ms[n - 1] : 0);
-  printf("memory KiB: early %ld  end %ld\n", before, memory_kib());
+  printf("memory KiB: early %ld  half %ld  end %ld\n", kib[0], kib[1], memory_kib());
 }
 
 static kad_status score_frames(kad_session* session, ring* r) {
   double* ms = malloc((size_t)r->n_frames * sizeof(double));
   int64_t n = 0, anomalous = 0;
-  long before = 0;
+  long kib[2] = {0, 0};
   kad_status status = ms == NULL ? KAD_ERROR_OUT_OF_MEMORY : KAD_OK;
   for (int64_t slot = next_frame(r, 1); status == KAD_OK && slot >= 0; slot = next_frame(r, 0)) {
     const kad_image image = {.struct_size = sizeof(image),
@@ -150,9 +151,10 @@ static kad_status score_frames(kad_session* session, ring* r) {
     kad_result_close(result);
     if (status != KAD_OK) break;
     ms[n++] = 1e3 * (now() - r->arrived[slot]);
-    if (n == 1 + r->n_frames / 100) before = memory_kib();
+    if (n == 1 + r->n_frames / 100) kib[0] = memory_kib();
+    if (n == 1 + r->n_frames / 2) kib[1] = memory_kib();
   }
-  if (status == KAD_OK) report(r, ms, n, anomalous, before);
+  if (status == KAD_OK) report(r, ms, n, anomalous, kib);
   free(ms);
   return status;
 }
