@@ -106,25 +106,6 @@ def _embedding_graph(*, explain: bool) -> bytes:
     return model(nodes, outputs, constants)
 
 
-def _coreset() -> Coreset:
-    """Give the entry, with a certificate where the manifest has one."""
-    values = {
-        "method": "random",
-        "fraction": 0.08,
-        "max_rows": None,
-        "eps": None,
-        "projected_dims": None,
-        "points": "float32",
-        "candidates": 512,
-        "trimmed": 3,
-        "seed": 11,
-        "radius": 0.5,
-        "separation": 0.5,
-        "ratio": 2.0,
-    }
-    return Coreset(**{field.name: values[field.name] for field in dataclasses.fields(Coreset)})
-
-
 def _run(network: bytes, tiles: np.ndarray) -> dict[str, np.ndarray]:
     import onnxruntime
 
@@ -205,7 +186,10 @@ def patchcore(
             rows=ROWS,
             dims=dims,
             images=IMAGES,
-            coreset=_coreset(),
+            coreset=Coreset(
+                *("random", 0.08, None, None, None, "float32", 512, 3, 11),
+                *(0.5, 0.5, 2.0),
+            ),
         ),
         golden=PatchCoreGolden("golden.safetensors", 1, Tolerance(1e-4, 1e-4)),
         **_common(**common),

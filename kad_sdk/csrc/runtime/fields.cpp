@@ -1,6 +1,5 @@
 #include "runtime/fields.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <utility>
@@ -117,11 +116,6 @@ Value Fields::take(const char* key) {
 }
 
 Fields Fields::object(const char* key) { return {take(key), path_of(key), allow_unknown_}; }
-
-bool Fields::has(const char* key) const {
-  return std::any_of(members_.begin(), members_.end(),
-                     [key](const Value::Member& member) { return member.key == key; });
-}
 
 bool Fields::is_null(const char* key) { return take(key).kind() == Kind::null; }
 

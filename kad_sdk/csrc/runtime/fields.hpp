@@ -62,7 +62,6 @@ class Fields {
   json::Value take(const char* key);
   std::string path_of(const char* key) const;
 
-  bool has(const char* key) const;
   bool is_null(const char* key);
   Fields object(const char* key);
   std::vector<Item> list(const char* key);

@@ -52,24 +52,19 @@ void read_settings(Fields fields, PatchCoreSettings* settings) {
   fields.end();
 }
 
-// How well the bank covers its candidates: all of it is there, or nothing.
-void check_certificate(Fields* coreset) {
-  coreset->choice("points", {"float32", "float16"});
-  coreset->integer("trimmed", 0);
-  coreset->number_or_null("separation", kNonNegative);
-  coreset->number_or_null("ratio", kNonNegative);
-}
-
 void check_coreset(Fields coreset) {
   coreset.text("method");
   coreset.number("fraction", kFraction);
   coreset.count_or_null("max_rows");
   coreset.number_or_null("eps", kFraction);
   coreset.count_or_null("projected_dims");
+  coreset.choice("points", {"float32", "float16"});
   coreset.integer("candidates", 1);
+  coreset.integer("trimmed", 0);
   coreset.integer("seed", 0);
   coreset.number("radius", kNonNegative);
-  if (coreset.has("points")) check_certificate(&coreset);
+  coreset.number_or_null("separation", kNonNegative);
+  coreset.number_or_null("ratio", kNonNegative);
   coreset.end();
 }
 
