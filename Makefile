@@ -3,6 +3,7 @@
 #   make demo    synthetic boards -> artifact -> scores, pictures, figures, in ./demo
 #   make test    lint, C++ tests, Python tests
 #   make quality detection quality on real images (KAD_WEIGHTS_DIR, KAD_DATA_DIR), into the README
+#   make cutpaste trains CutPaste on synthetic boards, twice (KAD_WEIGHTS_DIR), into docs/cutpaste.md
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
 #   make soak    the line-rate loop for thousands of frames: latencies, flat memory
@@ -21,7 +22,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset
+.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -44,6 +45,12 @@ demo: setup
 
 quality: setup
 	$(BIN)/python tests/export/quality.py --results benchmarks/results/quality.json --readme README.md
+
+cutpaste: setup
+	rm -rf build/cutpaste
+	$(BIN)/python tests/export/cutpaste_quality.py --results benchmarks/results/cutpaste.json \
+	  --docs docs/cutpaste.md --repeat --keep build/cutpaste
+	$(BIN)/python tests/export/cutpaste_pictures.py build/cutpaste/first docs/images
 
 coreset: setup
 	$(BIN)/python tests/export/coreset_exact.py build/coreset 0 1 2

@@ -28,6 +28,7 @@ _TEXTS = Texts(
     stopped="boards that were reported are complete",
     no_memory="use a smaller --batch, or close other programs",
     no_space="free some space, or choose another --out",
+    no_package="install it with pip install 'kad-sdk[cpu,evaluate]'",
 )
 
 

@@ -77,6 +77,7 @@ class Texts:
     stopped: str
     no_memory: str
     no_space: str
+    no_package: str
 
 
 class Commands(click.Group):
@@ -109,7 +110,7 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             self._tell(f"interrupted; {self._texts.stopped}")
             ctx.exit(EXIT_INTERRUPTED)
-        except (KadError, OSError, MemoryError) as error:
+        except (KadError, OSError, MemoryError, ModuleNotFoundError) as error:
             closed = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed or ctx.params.get("debug") or self._signals.received is not None:
                 raise
@@ -119,6 +120,8 @@ class Commands(click.Group):
     def _explain(self, error: Exception) -> str:
         if isinstance(error, MemoryError):
             return f"memory ran out: {self._texts.no_memory}"
+        if isinstance(error, ModuleNotFoundError):
+            return f"the package {error.name} is not installed: {self._texts.no_package}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return f"the disk is full: {self._texts.no_space}"
         return str(error)

@@ -24,6 +24,7 @@ _TEXTS = Texts(
     stopped="nothing unfinished was left behind, but for the work of --resume",
     no_memory="lower --memory, --batch, or --max-bank of PatchCore",
     no_space="free some space, or name another --scratch or --out",
+    no_package="exports need pip install 'kad-sdk[cpu,export]'; scoring does not",
 )
 
 

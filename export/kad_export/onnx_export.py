@@ -149,8 +149,10 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """Fold each batch norm into the layer right before it, in place; needs eval mode.
 
     Works on modules that register a convolution or a linear layer and its batch norm one after the
-    other, as all networks here do. It is computed in float64 and rounded once.
+    other, as all networks here do. It is computed in float64 and rounded once, to the module's own
+    precision.
     """
+    precision = next(module.parameters()).dtype
     module.double()
     for parent in list(module.modules()):
         children = list(parent.named_children())
@@ -159,7 +161,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
                 if isinstance(layer, kind) and isinstance(norm, norm_kind):
                     setattr(parent, name, fuse(layer, norm))
                     setattr(parent, norm_name, nn.Identity())
-    return module.float()
+    return module.to(precision)
 
 
 def _convert(network: nn.Module, tile: int, opset: int, names: tuple[str, ...]) -> onnx.ModelProto:

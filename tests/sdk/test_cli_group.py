@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from kad_sdk import cli_group
 from kad_sdk.cli_group import Commands, Texts
 
-TEXTS = Texts("tool", "all is well", "buy memory", "delete something")
+TEXTS = Texts("tool", "all is well", "buy memory", "delete something", "install it")
 
 
 def send(number):
@@ -69,6 +69,15 @@ def test_what_a_signal_becomes_on_its_way_is_still_the_signal(run):
 
     result = run(work, "--debug")
     assert (result.exit_code, result.stderr) == (130, "tool: interrupted; all is well\n")
+
+
+def test_a_package_that_is_not_installed_is_one_message(run):
+    def work():
+        import no_such_package  # noqa: F401
+
+    result = run(work)
+    assert result.exit_code == 1
+    assert result.stderr == "tool: the package no_such_package is not installed: install it\n"
 
 
 def test_an_impatient_user_does_not_disturb_the_cleaning_up(run):
@@ -127,7 +136,7 @@ PROGRAM = """
 import os, signal, click
 from kad_sdk.cli_group import Commands, Texts
 
-@click.group(cls=Commands, texts=Texts("tool", "all is well", "", ""))
+@click.group(cls=Commands, texts=Texts("tool", "all is well", "", "", ""))
 def tool(): pass
 
 def parse(_context, _parameter, value):

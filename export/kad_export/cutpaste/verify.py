@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from kad_export.parity import Session
     from kad_sdk.density import NormalDensity
 
-__all__ = ["TOLERANCE", "Expected", "expected_scores", "grad_cam", "parity_gate"]
+__all__ = ["TOLERANCE", "Expected", "expected_scores", "grad_cam", "parity_gate", "steady"]
 
 TOLERANCE = CutPasteTolerance(network=1e-4, cam=1e-4, score=1e-4)
 """Largest difference over largest value. Measured: about 1e-6. A wrong mask gives above 1e-2."""
+NUDGE = 2e-6
+"""How far `steady` moves a tile, in standard deviations: a few times what float32 rounds."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,38 @@ def grad_cam(
         hook.remove()
     alpha = gradient.mean(dim=(2, 3), keepdim=True)  # (B, C, 1, 1)
     return F.relu((alpha * kept[0].detach()).sum(dim=1))
+
+
+def steady(network: CutPasteNet, tiles: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell the tiles whose Grad-CAM may be compared between two ways of computing it.
+
+    A gradient jumps where a ReLU is at 0. Now and then one lies so near 0 that rounding, and so the
+    order of summation, decides its side; then neither map is wrong, and they differ. Such a tile is
+    found by moving its pixels a little, to and fro: its map by PyTorch changes by more than a
+    quarter of the tolerance.
+
+    Parameters
+    ----------
+    network
+        In eval mode.
+    tiles
+        Normalised tiles, (G, 3, t, t) float32.
+
+    Returns
+    -------
+    ndarray
+        (G,) bool.
+    """
+    batch = torch.from_numpy(tiles)
+    cam = grad_cam(network, batch)  # (G, h, w)
+    limit = 0.25 * TOLERANCE.cam * cam.amax(dim=(1, 2))
+    found = torch.ones(len(cam), dtype=torch.bool)
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(2):
+        nudge = NUDGE * torch.randn(batch.shape, generator=draws)
+        for moved in (batch + nudge, batch - nudge):
+            found &= (grad_cam(network, moved) - cam).abs().amax(dim=(1, 2)) <= limit
+    return found.numpy()
 
 
 def expected_scores(

@@ -1,0 +1,171 @@
+"""Train CutPaste on synthetic boards and measure what the training is good for, by kind of defect.
+
+    python tests/export/cutpaste_quality.py --results benchmarks/results/cutpaste.json \\
+        --docs docs/cutpaste.md --repeat
+
+The commands are those that a user types: ``kad-export synth``, ``kad-export cutpaste``,
+``kad evaluate``. The network as it was before its training is exported from the same command, by
+``--checkpoint``, so that the two columns of the table differ in the training alone.
+KAD_WEIGHTS_DIR names the folder with resnet18_trunk.safetensors, which ends with layer3; layer4
+and the head are drawn from the seed. With ``--repeat`` all is done a second time, and figures or
+losses that are not the same bit by bit are an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kad_export.cutpaste.checkpoint import (
+    load_checkpoint,
+    read_document,
+    to_arrays,
+    write_document,
+)
+from kad_export.cutpaste.network import initialise
+
+SYNTH = "--category white-with-edges --boards 12 --test-boards 24 --size 1200x1400 --seed 1"
+TRAINING = (
+    "--resize 0.5 --tile 64 --stride 64 --train-stride 32 --optimizer adam --learning-rate 0.0005 "
+    "--epochs 4 --steps-per-epoch 45 --batch 32 --validation-tiles 64 --threads 1 "
+    "--augment transparency=60 --augment min-contrast=3"
+)
+BEGIN, END = "<!-- quality: made by `make cutpaste` -->", "<!-- end of quality -->"
+
+
+def run(*words: str | Path) -> dict[str, float]:
+    """Run a command of this environment; returns the time it took."""
+    program, begun = Path(sys.executable).with_name(str(words[0])), time.monotonic()
+    process = subprocess.Popen([program, *map(str, words[1:])])
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{shlex.join(map(str, words))} ended with {process.returncode}")
+    minutes = (time.monotonic() - begun) / 60
+    return {"minutes": minutes, "processor_minutes": (used.ru_utime + used.ru_stime) / 60}
+
+
+def evaluate(artifact: Path, boards: Path, folder: Path) -> dict:
+    """Score the test boards; returns the tiles' ROC-AUC of all and of each kind, and counts."""
+    run("kad", "evaluate", artifact, boards, "--out", folder, "--threads", "1")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    kinds = {
+        kind: {"tiles": facts["defect_tiles"], "tile_roc_auc": facts["tile_roc_auc"]}
+        for kind, facts in metrics["kinds"].items()
+        if facts.get("defect_tiles")
+    }
+    counts = {name: metrics["counts"][name] for name in ("normal_tiles", "anomalous_tiles")}
+    keys = ("tile_roc_auc", "image_roc_auc", "pixel_roc_auc", "aupro")
+    return {**{key: metrics[key] for key in keys}, **counts, "kinds": kinds}
+
+
+def untrained(best: Path, weights: Path, target: Path) -> Path:
+    """Write the network that a training started from, as a checkpoint of that training."""
+    trained = load_checkpoint(best)
+    network, _ = initialise(trained.config, str(weights), trained.options.seed)
+    write_document(target, to_arrays(network.state_dict()), read_document(best)[1])
+    return target
+
+
+def measure(weights: Path, folder: Path) -> dict:
+    """Make boards, train, export, evaluate; what is in the folder already is not done again."""
+    boards, artifact, start = folder / "boards", folder / "trained.kad", folder / "untrained.kad"
+    kept = folder / "result.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if kept.exists():
+        return json.loads(kept.read_text())
+    if not boards.exists():
+        run("kad-export", "synth", boards, *SYNTH.split(), "--quiet")
+    options = [*TRAINING.split(), "--weights", weights, "--resume", "--force"]
+    taken = run("kad-export", "cutpaste", boards, "--out", artifact, *options)
+    best = folder / "trained.run" / "best.safetensors"
+    first = untrained(best, weights, folder / "untrained.safetensors")
+    plain = ("--map", "tile-score", "--quiet", "--force", "--threads", "1")
+    run("kad-export", "cutpaste", boards, "--out", start, "--checkpoint", first, *plain)
+    losses, document, _ = read_document(folder / "trained.run" / "last.safetensors")
+    result = {
+        "figures": {
+            "trained": evaluate(artifact, boards, folder / "evaluation"),
+            "untrained": evaluate(start, boards, folder / "before"),
+            "loss": losses["curves/loss"].tolist(),
+            "validations": document["validations"],
+            "checkpoint_sha256": hashlib.sha256(best.read_bytes()).hexdigest(),
+        },
+        "verification": json.loads((artifact / "manifest.json").read_text())["verification"],
+        "network": load_checkpoint(best).weights.name,
+        "training_and_export": taken,
+    }
+    kept.write_text(json.dumps(result))
+    return result
+
+
+def table(result: dict) -> str:
+    """Lay out the result as Markdown."""
+    figures = result["figures"]
+    trained, before = figures["trained"], figures["untrained"]
+    lines = ["| defect | tiles | untrained | trained |", "|---|---|---|---|"]
+    for kind in sorted(trained["kinds"]):
+        one, two = before["kinds"][kind], trained["kinds"][kind]
+        lines.append(
+            f"| {kind} | {two['tiles']} | {one['tile_roc_auc']:.3f} | {two['tile_roc_auc']:.3f} |"
+        )
+    lines.append(
+        f"| all | {trained['anomalous_tiles']} of "
+        f"{trained['anomalous_tiles'] + trained['normal_tiles']:,} | "
+        f"{before['tile_roc_auc']:.3f} | {trained['tile_roc_auc']:.3f} |"
+    )
+    minutes = result["training_and_export"]["processor_minutes"]
+    commands = [
+        f"kad-export synth boards {SYNTH}",
+        f"kad-export cutpaste boards --out trained.kad {TRAINING} "
+        "--weights resnet18_trunk.safetensors",
+        "kad evaluate trained.kad boards --out evaluation",
+    ]
+    validations = ", ".join(f"{v['loss']:.3f}" for v in figures["validations"])
+    told = (
+        f"Training and export took {minutes:.1f} minutes of processor time; loss on held-out tiles "
+        f"by epoch: {validations}. Encoder: {result['network']}."
+    )
+    return "\n".join([*lines, "", told, "", "```", *commands, "```"])
+
+
+def write_docs(path: Path, result: dict) -> None:
+    """Replace the table between its marks."""
+    head, rest = path.read_text().split(BEGIN)
+    tail = rest.split(END)[1]
+    path.write_text(f"{head}{BEGIN}\n{table(result)}\n{END}{tail}")
+
+
+def main() -> None:
+    """Measure, once or twice, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--docs", type=Path, required=True)
+    parser.add_argument("--repeat", action="store_true")
+    parser.add_argument("--keep", type=Path, help="keep boards, artifacts and evaluations here")
+    given = parser.parse_args()
+    if "KAD_WEIGHTS_DIR" not in os.environ:
+        sys.exit("KAD_WEIGHTS_DIR is not set: it names the folder of resnet18_trunk.safetensors")
+    weights = Path(os.environ["KAD_WEIGHTS_DIR"]) / "resnet18_trunk.safetensors"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = given.keep or Path(scratch)
+        names = ("first", "second") if given.repeat else ("first",)
+        result, *others = (measure(weights, folder / name) for name in names)
+    if any(other["figures"] != result["figures"] for other in others):
+        sys.exit(f"another run gave other figures: {others[0]['figures']}")
+    result["repeated"] = given.repeat
+    result["command"] = shlex.join(["kad-export", "cutpaste", *TRAINING.split()])
+    given.results.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    write_docs(given.docs, result)
+
+
+if __name__ == "__main__":
+    main()
