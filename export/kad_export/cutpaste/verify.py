@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from kad_export.parity import Session
     from kad_sdk.density import NormalDensity
 
-__all__ = ["TOLERANCE", "Expected", "expected_scores", "grad_cam", "parity_gate", "steady"]
+__all__ = [
+    "TOLERANCE",
+    "Expected",
+    "expected_scores",
+    "grad_cam",
+    "parity_gate",
+    "same_cam",
+    "steady",
+]
 
 TOLERANCE = CutPasteTolerance(network=1e-4, cam=1e-4, score=1e-4)
 """Largest difference over largest value. Measured: about 1e-6. A wrong mask gives above 1e-2."""
@@ -127,6 +135,15 @@ def steady(network: CutPasteNet, tiles: NDArray[np.float32]) -> NDArray[np.bool_
         for moved in (batch + nudge, batch - nudge):
             found &= (grad_cam(network, moved) - cam).abs().amax(dim=(1, 2)) <= limit
     return found.numpy()
+
+
+def same_cam(
+    network: CutPasteNet, session: Session, tiles: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Tell the tiles (G, 3, t, t) whose Grad-CAM both sides give within the tolerance; (G,)."""
+    wanted = grad_cam(network, torch.from_numpy(tiles)).numpy()  # (G, h, w)
+    difference = np.abs(session.run(tiles)[2][:, 0] - wanted).max(axis=(1, 2))
+    return np.asarray(difference <= TOLERANCE.cam * wanted.max())
 
 
 def expected_scores(

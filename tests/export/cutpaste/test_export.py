@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,7 +19,7 @@ from kad_export.cutpaste.checkpoint import load_checkpoint
 from kad_export.cutpaste.gradcam import ExplainedCutPasteNet
 from kad_export.cutpaste.options import ExportOptions
 from kad_export.cutpaste.pipeline import export_checkpoint, export_cutpaste
-from kad_export.cutpaste.verify import TOLERANCE, expected_scores, grad_cam, parity_gate, steady
+from kad_export.cutpaste.verify import expected_scores, grad_cam, parity_gate, steady
 from kad_export.errors import CheckpointError, DensityError, OutputMismatchError
 from kad_export.onnx_export import encode_graph
 
@@ -118,7 +119,7 @@ def test_the_manifest_tells_the_training(exported, trained):
 def test_golden_tiles_score_the_same_again(exported):
     found = verify_artifact(exported, threads=1)
     assert found.passed
-    assert {check.name for check in found.checks} >= {"logits", "embedding", "cam", "score"}
+    assert {check.name for check in found.checks} >= {"logits", "embedding", "Grad-CAM"}
 
 
 def test_the_commands_of_the_runtime_serve_it(exported, small_dataset, tmp_path):
@@ -130,7 +131,7 @@ def test_the_commands_of_the_runtime_serve_it(exported, small_dataset, tmp_path)
     assert picture.std() > 1
     assert json.loads((out / "metrics.json").read_text())["tile_roc_auc"] is not None
     board = small_dataset / "test" / "spot" / "000.png"
-    done = _run(kad, "score", exported, board, "--out", tmp_path / "scores", "--threads", 1)
+    done = _run(kad, "score", exported, board, "--out", tmp_path / "scores", "--hot")
     assert done.exit_code == 0, done.output
     assert (tmp_path / "scores" / "000_hot.png").is_file()
 
@@ -166,10 +167,6 @@ class _Plain:
         return _mahalanobis(self.density, embeddings)
 
 
-def test_the_gate_lets_the_right_graph_pass(gate):
-    assert gate()["outputs"]["cam"]["max_rel"] < TOLERANCE.cam
-
-
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
@@ -201,7 +198,7 @@ def test_other_densities_and_maps(tmp_path, small_dataset, trained):
     ]
 
 
-def test_constant_images_lose_the_artifact_and_keep_the_training(tmp_path, train_options, snapshot):
+def test_constant_images_lose_the_artifact_and_keep_the_training(tmp_path, train_options):
     boards = tmp_path / "boards"
     boards.mkdir()
     for i in range(3):
@@ -211,12 +208,6 @@ def test_constant_images_lose_the_artifact_and_keep_the_training(tmp_path, train
         export_cutpaste(boards, tmp_path / "c.kad", training, PLAIN)
     assert not (tmp_path / "c.kad").exists()
     load_checkpoint(tmp_path / "c.run" / "best.safetensors")
-    before = snapshot(tmp_path / "c.run")
-    with pytest.raises(DensityError):
-        export_checkpoint(
-            boards, tmp_path / "c.run" / "best.safetensors", tmp_path / "c.kad", PLAIN
-        )
-    assert snapshot(tmp_path / "c.run") == before
 
 
 def test_a_checkpoint_of_other_boards_is_refused(tmp_path, small_dataset, trained, monkeypatch):
@@ -229,14 +220,34 @@ def test_a_checkpoint_of_other_boards_is_refused(tmp_path, small_dataset, traine
     assert not (tmp_path / "o.kad").exists()
 
 
-def test_golden_tiles_that_cannot_be_compared_stop_the_export(
-    monkeypatch, tmp_path, small_dataset, trained
-):
-    monkeypatch.setattr(pipeline, "steady", lambda _network, tiles: np.zeros(len(tiles), bool))
-    options = dataclasses.replace(PLAIN, map="grad-cam")
-    with pytest.raises(OutputMismatchError, match="cannot be verified: train longer"):
-        export_checkpoint(small_dataset, trained / "best.safetensors", tmp_path / "u.kad", options)
-    assert not (tmp_path / "u.kad").exists()
+def test_golden_tiles_whose_map_hangs_on_rounding_are_left_out(monkeypatch, trained):
+    """Where all do, those are left that come out the same; where none does, the export fails."""
+    best = load_checkpoint(trained / "best.safetensors")
+    fitted = SimpleNamespace(
+        network=SimpleNamespace(module=best.network(), explaining=_Runtime(best.network())),
+        trained=best,
+    )
+    golden = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(pipeline, "steady", lambda *_: np.array([True, False, True]))
+    assert np.array_equal(pipeline._comparable(golden, fitted), golden[[0, 2]])
+    monkeypatch.setattr(pipeline, "steady", lambda *_: np.zeros(3, bool))
+    fitted.network.explaining.broken = [1]
+    assert np.array_equal(pipeline._comparable(golden, fitted), golden[[0, 2]])
+    fitted.network.explaining.broken = [0, 1, 2]
+    with pytest.raises(OutputMismatchError, match="none of 3 golden tiles is the same"):
+        pipeline._comparable(golden, fitted)
+
+
+class _Runtime:
+    """A graph's stand-in whose map of some tiles is wrong."""
+
+    def __init__(self, network):
+        self.network, self.broken = network, []
+
+    def run(self, tiles):
+        cam = grad_cam(self.network, torch.from_numpy(tiles)).numpy()
+        cam[self.broken] += 1e-3 * cam.max()
+        return [None, None, cam[:, None]]
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,10 @@ def difference(network, tiles):
     return [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, wanted, strict=True)]
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize("tile", [64, 65, 75, 96])
+@pytest.mark.parametrize(
+    ("backbone", "tile"),
+    [("resnet18", 64), ("resnet18", 65), ("resnet18", 75), ("resnet18", 96), ("resnet50", 65)],
+)
 def test_it_is_what_autograd_gives(networks, make_tiles, backbone, tile):
     """Odd sizes too: strided layers leave rows and columns over that the way back must restore."""
     network = networks[backbone]
@@ -61,7 +63,7 @@ def test_it_is_what_autograd_gives(networks, make_tiles, backbone, tile):
     assert ExplainedCutPasteNet(network).map_size(tile) == (-(-tile // 2),) * 2
 
 
-def _crops(folder, places, tile=224):
+def _crops(folder, places, tile):
     crops = []
     for path in sorted(folder.iterdir())[:places]:
         image = cv2.imread(str(path))[:, :, ::-1]
@@ -80,21 +82,16 @@ def _deployed(network, tile):
     return session
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_on_real_tiles(make_network, data_dir, weights_file, backbone):
+def test_on_real_tiles(make_network, data_dir, weights_file):
     """The formulas in float64, and the graph that is deployed, in float32, against float64."""
-    real = str(weights_file) if backbone == "resnet18" else "random:0"
-    network, tile = (
-        make_network(backbone, weights=real),
-        {"resnet18": 224, "resnet50": 96}[backbone],
-    )
+    network = make_network("resnet18", weights=str(weights_file))
     kolektor = data_dir / "kolektor_sdd" / "test"
-    tiles = np.concatenate([_crops(kolektor / kind, 3, tile) for kind in ("crack", "good")])
+    tiles = np.concatenate([_crops(kolektor / kind, 4, 128) for kind in ("crack", "good")])
+    assert max(difference(network, tiles[::3])) < 1e-9
     tiles = tiles[steady(network, tiles)]
-    assert len(tiles) >= 3
-    assert max(difference(network, tiles)) < 1e-9
+    assert len(tiles) >= 2
     wanted = autograd(copy.deepcopy(network).double(), tiles.astype(np.float64))
-    for got, want in zip(_deployed(network, tile).run(tiles), wanted, strict=True):
+    for got, want in zip(_deployed(network, 128).run(tiles), wanted, strict=True):
         assert np.abs(got - want).max() / np.abs(want).max() < 1e-4
 
 
@@ -164,27 +161,27 @@ def _masks(network, tiles):
     return len(calls)
 
 
-def test_every_relu_has_its_mask(networks, make_tiles):
+def test_every_relu_has_its_mask(monkeypatch, networks, make_tiles):
     """Without any one of them the map is another: none is left out, none is there in vain.
 
     ResNet-18 has 6 in the head, 2 in each of 8 blocks, and 1 before the pooling.
     """
-    network, tiles = networks["resnet18"], make_tiles(4, 1, blobs=2)
-    count = _masks(network, tiles)
+    network, tiles = copy.deepcopy(networks["resnet18"]).double(), make_tiles(2, 1, blobs=1)
+    batch, count = torch.from_numpy(tiles).double(), _masks(networks["resnet18"], tiles)
     assert count == 6 + 2 * 8 + 1
+    explained, right = ExplainedCutPasteNet(network), grad_cam(network, batch)
     original = gradcam._masked
-    for broken in range(count):
+    for broken in (None, *range(count)):
         numbers = iter(range(count))
 
         def masked(gradient, output, broken=broken, numbers=numbers):
             found = original(gradient, output)
             return gradient.expand_as(found) if next(numbers) == broken else found
 
-        gradcam._masked = masked
-        try:
-            assert difference(network, tiles)[2] > 1e-2, f"mask {broken} makes no difference"
-        finally:
-            gradcam._masked = original
+        monkeypatch.setattr(gradcam, "_masked", masked)
+        with torch.inference_mode():
+            error = float((explained(batch)[2][:, 0] - right).abs().max() / right.max())
+        assert (error < 1e-9) if broken is None else (error > 1e-2), (broken, error)
 
 
 def _spread(gradient, pooled):
@@ -201,7 +198,7 @@ def _neighbour(gradient, pooled):
 def test_another_route_through_the_pooling_gives_another_map(
     monkeypatch, networks, make_tiles, route
 ):
-    tiles = make_tiles(4, 1, blobs=2)
+    tiles = make_tiles(2, 1, blobs=1)
     monkeypatch.setattr(gradcam, "_routed", route)
     assert difference(networks["resnet18"], tiles)[2] > 1e-2
 
@@ -214,4 +211,4 @@ def test_a_left_out_shortcut_gives_another_map(monkeypatch, networks, make_tiles
         return original(self, upper, trace) - shortcut
 
     monkeypatch.setattr(gradcam._Block, "gradient", gradient)
-    assert difference(networks["resnet18"], make_tiles(4, 1))[2] > 1e-2
+    assert difference(networks["resnet18"], make_tiles(2, 1))[2] > 1e-2

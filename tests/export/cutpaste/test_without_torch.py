@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import venv
@@ -40,14 +39,9 @@ def _output(*words):
 def bare(tmp_path_factory):
     """Install the wheel with the extra ``cpu`` into an environment of its own; give its Python."""
     folder = tmp_path_factory.mktemp("bare")
-    source = folder / "source"
-    kept = ("kad_sdk", "export", "kernels", "benchmarks", "cmake")
-    for name in kept:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "CMakeLists.txt", "README.md"):
-        shutil.copy(ROOT / name, source / name)
     pip = (sys.executable, "-m", "pip", "--quiet")
-    _output(*pip, "wheel", source, "--no-deps", "--no-build-isolation", "-w", folder)
+    # In the build folder of the editable install, where the core is compiled already.
+    _output(*pip, "wheel", ROOT, "--no-deps", "--no-build-isolation", "-w", folder)
     venv.create(folder / "venv", with_pip=True)
     (wheel,) = folder.glob("*.whl")
     python = folder / "venv" / "bin" / "python"
