@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from kad_export.cutpaste.augment import SCENARIOS, AugmentationSettings
+from kad_export.data import load_training_board
 
 from kad_sdk.dataset import scan_dataset
 from kad_sdk.detector import Detector
@@ -46,9 +47,9 @@ def augmentations(boards: Path) -> np.ndarray:
     """Draw each augmentation into tiles of the normal boards."""
     rows, settings = [], AugmentationSettings()
     for number, sample in enumerate(scan_dataset(boards).train[:ROWS]):
-        border = sample.annotation.borders[0]
-        y, x = border.y + border.height // 3, border.x + border.width // 3
-        tile = np.ascontiguousarray(read_image(sample.path)[y : y + TILE, x : x + TILE])
+        image, xy = load_training_board(sample, tile=TILE, stride=TILE // 2)
+        tiles = [np.ascontiguousarray(image[y : y + TILE, x : x + TILE]) for x, y in xy]
+        tile = sorted(tiles, key=np.std)[-1 if number % 2 else len(tiles) // 2]  # edges, or plain
         marked = [
             draw(tile, np.random.default_rng(number), settings)[0] for draw in SCENARIOS.values()
         ]
