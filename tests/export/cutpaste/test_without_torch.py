@@ -78,5 +78,5 @@ def test_its_commands_run_without_pytorch(bare, exported, small_dataset, tmp_pat
         check=False,
     )
     assert refused.returncode == 1
-    assert "kad-sdk[export]" in refused.stderr
+    assert "pip install 'kad-sdk[cpu,export]'" in refused.stderr
     assert "Traceback" not in refused.stderr
