@@ -86,12 +86,12 @@ def test_on_real_tiles(make_network, data_dir, weights_file):
     """The formulas in float64, and the graph that is deployed, in float32, against float64."""
     network = make_network("resnet18", weights=str(weights_file))
     kolektor = data_dir / "kolektor_sdd" / "test"
-    tiles = np.concatenate([_crops(kolektor / kind, 4, 128) for kind in ("crack", "good")])
+    tiles = np.concatenate([_crops(kolektor / kind, 3, 96) for kind in ("crack", "good")])
     assert max(difference(network, tiles[::3])) < 1e-9
     tiles = tiles[steady(network, tiles)]
     assert len(tiles) >= 2
     wanted = autograd(copy.deepcopy(network).double(), tiles.astype(np.float64))
-    for got, want in zip(_deployed(network, 128).run(tiles), wanted, strict=True):
+    for got, want in zip(_deployed(network, 96).run(tiles), wanted, strict=True):
         assert np.abs(got - want).max() / np.abs(want).max() < 1e-4
 
 
@@ -166,7 +166,7 @@ def test_every_relu_has_its_mask(monkeypatch, networks, make_tiles):
 
     ResNet-18 has 6 in the head, 2 in each of 8 blocks, and 1 before the pooling.
     """
-    network, tiles = copy.deepcopy(networks["resnet18"]).double(), make_tiles(2, 1, blobs=1)
+    network, tiles = copy.deepcopy(networks["resnet18"]).double(), make_tiles(2, 1, 48, blobs=1)
     batch, count = torch.from_numpy(tiles).double(), _masks(networks["resnet18"], tiles)
     assert count == 6 + 2 * 8 + 1
     explained, right = ExplainedCutPasteNet(network), grad_cam(network, batch)
