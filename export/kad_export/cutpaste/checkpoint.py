@@ -127,7 +127,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if document.get("format") != FORMAT or document.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: expected a {FORMAT} of version {FORMAT_VERSION}, got "
-            f"{document.get('format')!r} of version {document.get('format_version')!r}"
+            f"{document.get('format')!r} of version {document.get('format_version')!r}: give the "
+            "best.safetensors of a run"
         )
     try:
         config = NetworkConfig(**document["config"])
