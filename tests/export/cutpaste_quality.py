@@ -55,7 +55,8 @@ def run(*words: str | Path) -> dict[str, float]:
 
 def evaluate(artifact: Path, boards: Path, folder: Path) -> dict:
     """Score the test boards; returns the tiles' ROC-AUC of all and of each kind, and counts."""
-    run("kad", "evaluate", artifact, boards, "--out", folder, "--threads", "1")
+    if not (folder / "metrics.json").exists():
+        run("kad", "evaluate", artifact, boards, "--out", folder, "--threads", "1")
     metrics = json.loads((folder / "metrics.json").read_text())
     kinds = {
         kind: {"tiles": facts["defect_tiles"], "tile_roc_auc": facts["tile_roc_auc"]}
@@ -84,12 +85,15 @@ def measure(weights: Path, folder: Path) -> dict:
         return json.loads(kept.read_text())
     if not boards.exists():
         run("kad-export", "synth", boards, *SYNTH.split(), "--quiet")
-    options = [*TRAINING.split(), "--weights", weights, "--resume", "--force"]
-    taken = run("kad-export", "cutpaste", boards, "--out", artifact, *options)
-    best = folder / "trained.run" / "best.safetensors"
-    first = untrained(best, weights, folder / "untrained.safetensors")
-    plain = ("--map", "tile-score", "--quiet", "--force", "--threads", "1")
-    run("kad-export", "cutpaste", boards, "--out", start, "--checkpoint", first, *plain)
+    best, training = folder / "trained.run" / "best.safetensors", folder / "training.json"
+    if not training.exists():
+        options = [*TRAINING.split(), "--weights", weights, "--resume", "--force"]
+        taken = run("kad-export", "cutpaste", boards, "--out", artifact, *options)
+        training.write_text(json.dumps(taken))
+    if not start.exists():
+        first = untrained(best, weights, folder / "untrained.safetensors")
+        plain = ("--map", "tile-score", "--quiet", "--threads", "1")
+        run("kad-export", "cutpaste", boards, "--out", start, "--checkpoint", first, *plain)
     losses, document, _ = read_document(folder / "trained.run" / "last.safetensors")
     result = {
         "figures": {
@@ -101,7 +105,7 @@ def measure(weights: Path, folder: Path) -> dict:
         },
         "verification": json.loads((artifact / "manifest.json").read_text())["verification"],
         "network": load_checkpoint(best).weights.name,
-        "training_and_export": taken,
+        "training_and_export": json.loads(training.read_text()),
     }
     kept.write_text(json.dumps(result))
     return result
