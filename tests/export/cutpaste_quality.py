@@ -38,6 +38,13 @@ TRAINING = (
     "--epochs 4 --steps-per-epoch 45 --batch 32 --validation-tiles 64 --threads 1 "
     "--augment transparency=60 --augment min-contrast=3"
 )
+FIGURES = {
+    "tile_roc_auc": "tile ROC-AUC",
+    "average_precision": "tile average precision",
+    "best_f1": "tile best F1",
+    "image_roc_auc": "board ROC-AUC",
+    "pixel_roc_auc": "pixel ROC-AUC: map of tile scores, of Grad-CAM",
+}
 BEGIN, END = "<!-- quality: made by `make cutpaste` -->", "<!-- end of quality -->"
 
 
@@ -59,12 +66,12 @@ def evaluate(artifact: Path, boards: Path, folder: Path) -> dict:
         run("kad", "evaluate", artifact, boards, "--out", folder, "--threads", "1")
     metrics = json.loads((folder / "metrics.json").read_text())
     kinds = {
-        kind: {"tiles": facts["defect_tiles"], "tile_roc_auc": facts["tile_roc_auc"]}
+        kind: {key: facts[key] for key in ("defect_tiles", "tile_roc_auc", "tile_recall")}
         for kind, facts in metrics["kinds"].items()
         if facts.get("defect_tiles")
     }
     counts = {name: metrics["counts"][name] for name in ("normal_tiles", "anomalous_tiles")}
-    keys = ("tile_roc_auc", "image_roc_auc", "pixel_roc_auc", "aupro")
+    keys = (*FIGURES, "recall", "precision", "aupro")
     return {**{key: metrics[key] for key in keys}, **counts, "kinds": kinds}
 
 
@@ -115,17 +122,19 @@ def table(result: dict) -> str:
     """Lay out the result as Markdown."""
     figures = result["figures"]
     trained, before = figures["trained"], figures["untrained"]
-    lines = ["| defect | tiles | untrained | trained |", "|---|---|---|---|"]
+    lines = ["| all defects | untrained | trained |", "|---|---|---|"]
+    lines += [
+        f"| {name} | {before[key]:.3f} | {trained[key]:.3f} |" for key, name in FIGURES.items()
+    ]
+    lines += ["", "| defect | tiles | ROC-AUC untrained | trained | found untrained | trained |"]
+    lines.append("|---|---|---|---|---|---|")
     for kind in sorted(trained["kinds"]):
-        one, two = before["kinds"][kind], trained["kinds"][kind]
-        lines.append(
-            f"| {kind} | {two['tiles']} | {one['tile_roc_auc']:.3f} | {two['tile_roc_auc']:.3f} |"
-        )
-    lines.append(
-        f"| all | {trained['anomalous_tiles']} of "
-        f"{trained['anomalous_tiles'] + trained['normal_tiles']:,} | "
-        f"{before['tile_roc_auc']:.3f} | {trained['tile_roc_auc']:.3f} |"
-    )
+        both = (before["kinds"][kind], trained["kinds"][kind])
+        areas = " | ".join(f"{one['tile_roc_auc']:.3f}" for one in both)
+        found = " | ".join(f"{one['tile_recall']:.0%}" for one in both)
+        lines.append(f"| {kind} | {both[1]['defect_tiles']} | {areas} | {found} |")
+    false = (1 - one["precision"] for one in (before, trained))
+    lines.append(f"| wrong among those found | | | | {' | '.join(f'{x:.0%}' for x in false)} |")
     minutes = result["training_and_export"]["processor_minutes"]
     commands = [
         f"kad-export synth boards {SYNTH}",
