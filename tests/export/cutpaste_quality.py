@@ -24,6 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from kad_export.cutpaste.checkpoint import (
     load_checkpoint,
     read_document,
@@ -31,6 +32,11 @@ from kad_export.cutpaste.checkpoint import (
     write_document,
 )
 from kad_export.cutpaste.network import initialise
+from sklearn.metrics import roc_auc_score
+
+from kad_sdk.dataset import read_mask, resize_mask, scan_dataset
+from kad_sdk.detector import Detector
+from kad_sdk.images import read_image
 
 SYNTH = "--category white-with-edges --boards 12 --test-boards 24 --size 1200x1400 --seed 1"
 TRAINING = (
@@ -45,6 +51,7 @@ FIGURES = {
     "image_roc_auc": "board ROC-AUC",
     "pixel_roc_auc": "pixel ROC-AUC: map of tile scores, of Grad-CAM",
 }
+SHARES = (0.0, 0.01, 0.05)  # of a tile's area
 BEGIN, END = "<!-- quality: made by `make cutpaste` -->", "<!-- end of quality -->"
 
 
@@ -71,8 +78,30 @@ def evaluate(artifact: Path, boards: Path, folder: Path) -> dict:
         if facts.get("defect_tiles")
     }
     counts = {name: metrics["counts"][name] for name in ("normal_tiles", "anomalous_tiles")}
+    counts["by_share"] = by_share(artifact, boards)
     keys = (*FIGURES, "recall", "precision", "aupro")
     return {**{key: metrics[key] for key in keys}, **counts, "kinds": kinds}
+
+
+def by_share(artifact: Path, boards: Path) -> dict[str, dict]:
+    """Give the tiles' ROC-AUC where only tiles count as defective of which so much is."""
+    scores, shares = [], []
+    with Detector.open(artifact, threads=1, maps=False) as detector:
+        tile = detector.artifact.manifest.preprocessing.tile
+        for sample in scan_dataset(boards).test:
+            image = read_image(sample.path)
+            result = detector.score(image, sample.annotation)
+            mask = resize_mask(read_mask(sample, *image.shape[:2]), result.frame_size) > 0
+            scores += [one.score for one in result.tiles]
+            shares += [mask[t.y : t.y + tile, t.x : t.x + tile].mean() for t in result.tiles]
+    score, share = np.array(scores), np.array(shares)
+    found = {}
+    for limit in SHARES:
+        defect = share > limit
+        kept = defect | (share == 0)
+        area = float(roc_auc_score(defect[kept], score[kept]))
+        found[f"{limit:.0%}"] = {"tiles": int(defect.sum()), "tile_roc_auc": area}
+    return found
 
 
 def untrained(best: Path, weights: Path, target: Path) -> Path:
@@ -126,6 +155,11 @@ def table(result: dict) -> str:
     lines += [
         f"| {name} | {before[key]:.3f} | {trained[key]:.3f} |" for key, name in FIGURES.items()
     ]
+    for limit, one in trained["by_share"].items():
+        if limit != "0%":
+            name = f"tile ROC-AUC, of the {one['tiles']} tiles that are defective to over {limit}"
+            first = before["by_share"][limit]["tile_roc_auc"]
+            lines.insert(3, f"| {name} | {first:.3f} | {one['tile_roc_auc']:.3f} |")
     lines += ["", "| defect | tiles | ROC-AUC untrained | trained | found untrained | trained |"]
     lines.append("|---|---|---|---|---|---|")
     for kind in sorted(trained["kinds"]):
