@@ -155,7 +155,7 @@ def table(result: dict) -> str:
     lines += [
         f"| {name} | {before[key]:.3f} | {trained[key]:.3f} |" for key, name in FIGURES.items()
     ]
-    for limit, one in trained["by_share"].items():
+    for limit, one in reversed(trained["by_share"].items()):
         if limit != "0%":
             name = f"tile ROC-AUC, of the {one['tiles']} tiles that are defective to over {limit}"
             first = before["by_share"][limit]["tile_roc_auc"]
