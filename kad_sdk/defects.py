@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DEFECTS_NAME", "OTHER", "Defect", "masks_by_kind", "read_defects"]
+__all__ = ["DEFECTS_NAME", "OTHER", "Defect", "check_boxes", "masks_by_kind", "read_defects"]
 
 DEFECTS_NAME = "defects.json"
 OTHER = "other"
@@ -109,9 +109,20 @@ def masks_by_kind(
     AnnotationError
         A box leaves the board.
     """
-    height, width = mask.shape
+    check_boxes(defects, mask.shape, name)
     kinds = {defect.kind: np.zeros_like(mask) for defect in defects}
     rest = mask.copy()
+    for defect in defects:
+        x, y, width, height = defect.box
+        box = np.s_[y : y + height, x : x + width]
+        kinds[defect.kind][box] = mask[box]
+        rest[box] = False
+    return {kind: found for kind, found in {**kinds, OTHER: rest}.items() if found.any()}
+
+
+def check_boxes(defects: tuple[Defect, ...], size: tuple[int, ...], name: str) -> None:
+    """Raise AnnotationError when a box leaves the board called `name`, of (height, width) px."""
+    height, width = size
     for defect in defects:
         x, y, box_width, box_height = defect.box
         if x + box_width > width or y + box_height > height:
@@ -120,7 +131,3 @@ def masks_by_kind(
                 f"outside the image of {width} x {height} px; measure it on this image at its full "
                 "size"
             )
-        box = np.s_[y : y + box_height, x : x + box_width]
-        kinds[defect.kind][box] = mask[box]
-        rest[box] = False
-    return {kind: found for kind, found in {**kinds, OTHER: rest}.items() if found.any()}

@@ -170,6 +170,8 @@ class Detector:
         image: NDArray[Any] | str | os.PathLike[str],
         annotation: Annotation | None = None,
         pixel_format: str | None = None,
+        *,
+        keep_patches: bool = False,
     ) -> Result:
         """Score a board.
 
@@ -182,6 +184,8 @@ class Detector:
             Active areas and label stickers; None: all of the image is scored.
         pixel_format
             Where dtype and shape do not say it: ``"bgr8"``, ``"bgra8"``, ``"bgr16"``.
+        keep_patches
+            Whether the result holds the tiles' own maps too: ``patches`` and ``patch_rows``.
 
         Raises
         ------
@@ -195,7 +199,7 @@ class Detector:
         if self._scorer is None:
             raise InvalidArgumentError("this detector is closed; open the artifact again")
         if isinstance(image, np.ndarray):
-            scores = self._scorer.score(image, annotation, pixel_format, keep_patches=False)
+            scores = self._scorer.score(image, annotation, pixel_format, keep_patches=keep_patches)
             return self._result(scores, image.shape)
         if pixel_format is not None:
             raise InvalidArgumentError("pixel_format is for arrays; a file says its own")
@@ -203,7 +207,7 @@ class Detector:
         with watch.stage("read"):
             pixels = read_image(image)
         try:
-            scores = self._scorer.score(pixels, annotation, keep_patches=False)
+            scores = self._scorer.score(pixels, annotation, keep_patches=keep_patches)
         except (AnnotationError, ImageTooSmallError, UnsupportedImageError) as error:
             raise type(error)(f"{image}: {error}") from error
         result = self._result(scores, pixels.shape)
@@ -284,6 +288,8 @@ class Detector:
             image_size=size,
             frame_size=frame,
             embeddings=scores.tiles.embeddings,
+            patches=scores.tiles.patches,
+            patch_rows=scores.tiles.rows,
         )
 
     def _region(
@@ -303,11 +309,11 @@ class Detector:
             peak=record.peak,
             peak_xy=(int((record.peak_x + 0.5) * sx), int((record.peak_y + 0.5) * sy)),
             distance=record.distance,
-            nearest=self._nearest(record.bank_row),
+            nearest=self.training_patch(record.bank_row),
         )
 
-    def _nearest(self, row: int) -> Nearest | None:
-        """Where a bank row came from; None for a method without a bank."""
+    def training_patch(self, row: int) -> Nearest | None:
+        """Say where a bank row came from; None for a method without a bank."""
         if not isinstance(self.artifact, PatchCoreArtifact):
             return None
         x, y = self.artifact.source_xy[row].tolist()

@@ -34,7 +34,8 @@ __all__ = ["evaluate", "format_table"]
 
 _COLUMNS = (  # of scores.csv
     *("name", "kind", "label", "score", "normalised_score", "anomalous", "regions", "tiles"),
-    *("defect_tiles", "height", "width", "score_total_ms"),
+    *("defect_tiles", "defects", "found_defects", "false_regions"),
+    *("height", "width", "score_total_ms"),
 )
 
 
@@ -135,9 +136,16 @@ def _csv(rows: list[Row]) -> bytes:
         label = "" if row.sample.label is None else row.sample.label
         facts = [row.sample.name, row.sample.kind, label, repr(row.score)]
         facts += [repr(row.normalised_score), int(row.anomalous), row.n_regions]
-        facts += [row.tile_scores.size, defects, *row.size]
+        facts += [row.tile_scores.size, defects, *_region_counts(row), *row.size]
         writer.writerow([*facts, f"{row.timings_ms['score_total']:.2f}"])
     return text.getvalue().encode()
+
+
+def _region_counts(row: Row) -> list[int | str]:
+    if row.match is None:
+        return ["", "", ""]
+    scored = [defect for defect in row.match.defects if defect.scored]
+    return [len(scored), sum(defect.found for defect in scored), len(row.match.false_regions)]
 
 
 def _runtime_facts(detector: Detector) -> dict[str, Any]:
@@ -184,11 +192,23 @@ def format_table(figures: dict[str, Any]) -> str:
     ]
     lines = [f"{a:<20}{b:>10}{c:>10}{d:>10}".rstrip() for a, b, c, d in rows]
     taus = f"tiles flagged at {figures['threshold']:.6g}, images at {image['threshold']:.6g}"
-    lines += [taus, "", *_kind_lines(figures["kinds"])]
+    lines += [taus, _region_line(figures["regions"]), "", *_kind_lines(figures["kinds"])]
     if counts["unlabelled_images"]:
         lines.append(f"left out: {counts['unlabelled_images']} images without a known label")
     lines += [f"no {name}: {reason}" for name, reason in reasons.items()]
     return "\n".join(lines)
+
+
+def _region_line(regions: dict[str, Any]) -> str:
+    if not regions["images"]:
+        return "regions: no image with a ground truth"
+    line = (
+        f"regions: {regions['found_defects']:,} of {regions['defects']:,} defects found, "
+        f"{regions['false_regions_per_image']:.3g} false regions an image"
+    )
+    if regions["unscored_defects"]:
+        line += f"; {regions['unscored_defects']:,} defects lie where nothing is scored"
+    return line
 
 
 def _show(value: float | None) -> str:
@@ -205,11 +225,12 @@ def _matrix_rows(tile: Any, image: Any) -> list[tuple[str, str, str, str]]:
 
 def _kind_lines(kinds: dict[str, dict[str, Any]]) -> list[str]:
     head = f"{'kind':<20}{'images':>10}{'flagged':>10}{'AUROC':>10}"
-    lines = [f"{head}{'tiles':>10}{'recall':>10}{'AUROC':>10}"]
+    lines = [f"{head}{'tiles':>10}{'recall':>10}{'AUROC':>10}{'defects':>10}{'found':>10}"]
     for kind, facts in kinds.items():
         line = f"{kind:<20}{facts['images']:>10,}{facts['flagged']:>10,}"
         if "image_recall" in facts:
             line += f"{_show(facts['image_roc_auc']):>10}{facts['defect_tiles']:>10,}"
             line += f"{_show(facts['tile_recall']):>10}{_show(facts['tile_roc_auc']):>10}"
+            line += f"{facts['defects']:>10,}{facts['found_defects']:>10,}"
         lines.append(line)
     return lines

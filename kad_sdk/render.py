@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.regions import region_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -186,16 +187,8 @@ def _draw_region(
 
 def _contours(region: Region, result: Result) -> list[NDArray[np.int32]]:
     """Outline of the region inside its box: the component that holds the peak."""
-    box = np.s_[region.y : region.y + region.height, region.x : region.x + region.width]
-    with np.errstate(invalid="ignore"):
-        mask = (result.need_map()[box] >= result.map_threshold).astype(np.uint8)
-    _, components = cv2.connectedComponents(mask)
-    own = components[region.peak_xy[1] - region.y, region.peak_xy[0] - region.x]
-    if own == 0:  # a resized map can fall short of the threshold at the scaled peak
-        return []
-    found, _ = cv2.findContours(
-        (components == own).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
-    )
+    own = region_mask(region, result)
+    found, _ = cv2.findContours(own.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return [np.asarray(points, dtype=np.int32) for points in found]
 
 

@@ -102,6 +102,9 @@ class Result:
         The file's name, when a file was given.
     embeddings
         (n, E) float32, CutPaste's embedding of each tile; None for PatchCore.
+    patches, patch_rows
+        (n, P) float32, each tile's map before it is enlarged, row by row; (n, P) int64, PatchCore's
+        nearest bank rows. None unless they were asked for.
     """
 
     score: float
@@ -118,6 +121,8 @@ class Result:
     frame_size: tuple[int, int]
     image_name: str | None = None
     embeddings: NDArray[np.float32] | None = None
+    patches: NDArray[np.float32] | None = None
+    patch_rows: NDArray[np.int64] | None = None
 
     @property
     def verdict(self) -> str:
@@ -139,7 +144,7 @@ class Result:
         return self.map
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all but map and embeddings, as plain values.
+        """Give all but map, embeddings and patches, as plain values.
 
         Keys: ``image``, ``image_size``, ``frame_size`` ([height, width]), ``verdict``, ``score``,
         ``normalised_score``, ``threshold``, ``tile_threshold``, ``map_threshold``, ``tiles`` and

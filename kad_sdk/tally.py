@@ -18,17 +18,22 @@ from kad_sdk import metrics, plots
 from kad_sdk.dataset import read_mask, resize_mask, tile_labels
 from kad_sdk.defects import masks_by_kind
 from kad_sdk.errors import KadError
+from kad_sdk.gallery import Gallery
 from kad_sdk.images import read_image
+from kad_sdk.regions import match_regions
 from kad_sdk.tsne import EmbeddingSample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from kad_sdk.dataset import Sample
     from kad_sdk.detector import Detector
+    from kad_sdk.regions import MarkedDefect, RegionMatch
     from kad_sdk.result import Result
 
-__all__ = ["Gallery", "Row", "Tally"]
+__all__ = ["Row", "Scored", "Tally"]
 
 _LEVELS = {
     "tile_roc_auc": "tile",
@@ -50,51 +55,8 @@ _NOTES = {
     "best_f1": "largest F1 over all thresholds, chosen on these very data: an upper bound",
     "aupro": "per-region overlap up to a false positive rate of 0.3, over 0.3; "
     "regions are 8-connected",
+    "regions": "a defect is found when a region overlaps it; a region that overlaps none is false",
 }
-_EXAMPLES = 6  # rows of the picture
-
-
-class Gallery:
-    """Small pictures of the lowest and the highest score of each kind."""
-
-    def __init__(self) -> None:
-        self._lowest: dict[str, plots.Example] = {}
-        self._highest: dict[str, plots.Example] = {}
-
-    def offer(
-        self, sample: Sample, image: NDArray[Any], mask: NDArray[np.bool_] | None, result: Result
-    ) -> None:
-        """Keep an image's small picture while its score is the lowest or highest of its kind."""
-        low, high = self._lowest.get(sample.kind), self._highest.get(sample.kind)
-        if low is not None and high is not None and low.score <= result.score <= high.score:
-            return
-        small, truth, heat, scale = plots.thumbnail(image, mask, result.need_map())
-        example = plots.Example(
-            name=sample.path.name,
-            kind=sample.kind,
-            score=float(result.score),
-            anomalous=bool(result.anomalous),
-            image=small,
-            mask=truth,
-            map=heat,
-            boxes=[
-                (scale * r.x, scale * r.y, scale * r.width, scale * r.height)
-                for r in result.regions
-            ],
-        )
-        if low is None or result.score < low.score:
-            self._lowest[sample.kind] = example
-        if high is None or result.score > high.score:
-            self._highest[sample.kind] = example
-
-    def chosen(self) -> list[plots.Example]:
-        """Choose the highest of each kind, then the lowest while there is room; sort by kind."""
-        kinds = sorted(self._highest, key=lambda kind: (kind != "good", kind))
-        best = [self._highest[kind] for kind in kinds]
-        rest = [self._lowest[kind] for kind in kinds]
-        rest = [low for low, high in zip(rest, best, strict=True) if low is not high]
-        examples = [*best, *rest][:_EXAMPLES]
-        return sorted(examples, key=lambda e: (kinds.index(e.kind), -e.score))
 
 
 @dataclass(frozen=True)
@@ -110,7 +72,19 @@ class Row:
     tile_scores: NDArray[np.float64]  # (n,)
     tile_truth: NDArray[np.uint8] | None  # (n,), None where there is no mask
     kinds: dict[str, NDArray[np.uint8] | None]  # its kinds, and which tiles (n,) show each
+    match: RegionMatch | None  # None where there is no mask
     timings_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image as it passes by, with all that is not kept: pixels, ground truth, map."""
+
+    sample: Sample
+    image: NDArray[Any]
+    mask: NDArray[np.bool_] | None  # (H, W), None where there is none
+    result: Result
+    match: RegionMatch | None
 
 
 @dataclass
@@ -123,11 +97,14 @@ class Tally:
         tau of tiles, and of images.
     tile : int
         Side of a tile, px.
+    observe : callable or None
+        Shown each image while its pixels are there; results then hold the tiles' own maps too.
     """
 
     tile_threshold: float
     image_threshold: float
     tile: int
+    observe: Callable[[Scored], None] | None = None
     rows: list[Row] = field(default_factory=list)
     pixels: metrics.PixelMetrics = field(default_factory=metrics.PixelMetrics)
     fingerprint: Any = field(default_factory=hashlib.sha256)
@@ -140,14 +117,16 @@ class Tally:
         image = read_image(sample.path)
         read = time.perf_counter()
         try:
-            result = detector.score(image, annotation=sample.annotation)
+            result = detector.score(image, sample.annotation, keep_patches=self.observe is not None)
         except KadError as error:
             raise type(error)(f"{sample.name}: {error}") from error
         done = time.perf_counter()
         known = sample.label is not None and (sample.label == 0 or sample.mask_path is not None)
         mask = read_mask(sample, *image.shape[:2]) if known else None
+        match = None
         if mask is not None:
             self.pixels.add(result.need_map(), mask)
+            match = match_regions(sample, result, mask)
         self.gallery.offer(sample, image, mask, result)
         self._fingerprint(sample)
         truth = None if mask is None else self._tile_truth(result, mask)
@@ -165,6 +144,7 @@ class Tally:
                 tile_scores=np.array([tile.score for tile in result.tiles], dtype=np.float64),
                 tile_truth=truth,
                 kinds=kinds,
+                match=match,
                 timings_ms={
                     "read": 1e3 * (read - start),
                     **result.timings_ms,
@@ -172,6 +152,8 @@ class Tally:
                 },
             )
         )
+        if self.observe is not None:
+            self.observe(Scored(sample, image, mask, result, match))
 
     def _tile_truth(self, result: Result, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Label the tiles, in the frame that they were cut from: any defect counts there too."""
@@ -243,6 +225,7 @@ class Tally:
             "reasons": {name: reason for name, reason in reasons.items() if reason},
             "image": of_images,
             "pixel": self._pixel_facts(roc, aupro),
+            "regions": self._region_facts(),
             "kinds": self._kinds(),
             "counts": self._counts(),
             "timings_ms": self._timings(),
@@ -258,6 +241,23 @@ class Tally:
             "masked_px": self.pixels.n_masked_px,
             "regions": self.pixels.n_regions,
             "masked_regions": self.pixels.n_masked_regions,
+        }
+
+    def _region_facts(self) -> dict[str, Any]:
+        """Defects found by a region, and false regions, on the images with a ground truth."""
+        known = [(row, row.match) for row in self.rows if row.match is not None]
+        good = [match for row, match in known if row.sample.label == 0]
+        defects = [defect for _, match in known for defect in match.defects]
+        n_false = sum(len(match.false_regions) for _, match in known)
+        n_false_on_good = sum(len(match.false_regions) for match in good)
+        return {
+            **_found(defects),
+            "unscored_defects": sum(not defect.scored for defect in defects),
+            "images": len(known),
+            "false_regions": n_false,
+            "false_regions_per_image": n_false / len(known) if known else None,
+            "false_regions_on_normal_images": n_false_on_good,
+            "false_regions_per_normal_image": n_false_on_good / len(good) if good else None,
         }
 
     def _kinds(self) -> dict[str, dict[str, Any]]:
@@ -292,6 +292,7 @@ class Tally:
             "defect_tiles": defective.size,
             "tile_recall": _share(defective >= self.tile_threshold),
             "tile_roc_auc": _roc_auc(good_tiles, defective),
+            **_found([d for row in rows if row.match for d in row.match.defects if d.kind == kind]),
         }
 
     def _counts(self) -> dict[str, int]:
@@ -325,6 +326,13 @@ class Tally:
 def _roc_auc(normal: NDArray[Any], anomalous: NDArray[Any]) -> float | None:
     labels = np.repeat([0, 1], [normal.size, anomalous.size])
     return metrics.roc_auc(labels, np.concatenate([normal, anomalous]))
+
+
+def _found(defects: list[MarkedDefect]) -> dict[str, Any]:
+    """Count the defects that were scored, and those of them that a region overlaps."""
+    found = [defect.found for defect in defects if defect.scored]
+    recall = sum(found) / len(found) if found else None
+    return {"defects": len(found), "found_defects": sum(found), "defect_recall": recall}
 
 
 def _share(flags: NDArray[np.bool_]) -> float | None:

@@ -64,7 +64,9 @@ class BrightnessDetector:
         )
         return SimpleNamespace(path=Path("white.kad"), manifest=manifest)
 
-    def score(self, image: np.ndarray, annotation: Annotation | None = None) -> SimpleNamespace:
+    def score(
+        self, image: np.ndarray, annotation: Annotation | None = None, *, keep_patches: bool = False
+    ) -> SimpleNamespace:
         grey = image if image.ndim == 2 else image.max(axis=2)
         height, width = grey.shape
         heat = grey.astype(np.float32)
@@ -82,13 +84,19 @@ class BrightnessDetector:
             if self.resize or (x >= area.x and y >= area.y)
         ]
         score = max(tile.score for tile in tiles)
-        regions = [SimpleNamespace(x=1, y=1, width=3, height=3)] if score >= self.threshold else []
+        flagged = (np.nan_to_num(heat) >= self.map_threshold).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(flagged)
+        regions = [
+            SimpleNamespace(x=x, y=y, width=w, height=h, peak_xy=(x, y))
+            for x, y, w, h, _ in stats[1:].tolist()
+        ]
         return SimpleNamespace(
             score=score,
             normalised_score=score / 255,
             anomalous=score >= self.threshold,
             tiles=tiles,
             need_map=lambda: heat,
+            map_threshold=self.map_threshold,
             regions=regions,
             timings_ms={"network": 1.0, "search": 3.0},
             frame_size=frame.shape,
@@ -178,6 +186,20 @@ def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> N
         "normal_tiles": 45,
         "anomalous_tiles": 3,
     }
+    # Regions: the two of board a are right, that of board d is false; of e nothing is known.
+    assert figures["regions"] == {
+        "defects": 3,
+        "found_defects": 2,
+        "defect_recall": pytest.approx(2 / 3),
+        "unscored_defects": 0,
+        "images": 4,
+        "false_regions": 1,
+        "false_regions_per_image": 0.25,
+        "false_regions_on_normal_images": 1,
+        "false_regions_per_normal_image": 0.5,
+    }
+    table = format_table(figures)
+    assert "regions: 2 of 3 defects found, 0.25 false regions an image\n" in table
     assert figures["kinds"] == {
         "defect": {
             "images": 2,
@@ -187,6 +209,9 @@ def test_figures_of_boards_worked_out_by_hand(boards: Path, tmp_path: Path) -> N
             "defect_tiles": 3,
             "tile_recall": pytest.approx(2 / 3),
             "tile_roc_auc": pytest.approx((45 + 45 + 44) / (3 * 45)),
+            "defects": 3,
+            "found_defects": 2,
+            "defect_recall": pytest.approx(2 / 3),
         },
         "good": {"images": 2, "flagged": 1, "false_alarm_rate": 0.5},
     }
@@ -233,6 +258,10 @@ def test_scores_csv_has_a_row_for_each_image(boards: Path, tmp_path: Path) -> No
     assert (rows["test/a.png"]["defect_tiles"], rows["test/e.png"]["defect_tiles"]) == ("2", "")
     assert rows["test/d.png"]["anomalous"] == "1"
     assert float(rows["test/b.png"]["score"]) == 120
+    counts = ("defects", "found_defects", "false_regions")
+    assert [[rows[f"test/{name}.png"][key] for key in counts] for name in "abde"] == [
+        *(["2", "2", "0"], ["1", "0", "0"], ["0", "0", "1"], ["", "", ""]),
+    ]
 
 
 @pytest.mark.usefixtures("_no_pictures")
@@ -247,6 +276,8 @@ def test_masked_pixels_and_tiles_do_not_count(boards: Path, tmp_path: Path) -> N
     assert figures["pixel"]["masked_px"] == 4 * 48 * 32
     assert figures["pixel"]["regions"] == 1
     assert figures["pixel"]["masked_regions"] == 2
+    assert (figures["regions"]["defects"], figures["regions"]["unscored_defects"]) == (1, 2)
+    assert "2 defects lie where nothing is scored" in format_table(figures)
     assert figures["pixel_roc_auc"] == 1
 
 
@@ -277,6 +308,9 @@ def test_mvtec_layout_mixed_sizes_and_kinds(tmp_path: Path) -> None:
         "defect_tiles": 0,
         "tile_recall": None,
         "tile_roc_auc": None,
+        "defects": 0,
+        "found_defects": 0,
+        "defect_recall": None,
     }
     assert figures["counts"]["anomalous_images_without_mask"] == 1
     assert figures["counts"]["anomalous_tiles"] == 2
@@ -309,7 +343,11 @@ def test_kinds_of_boards_are_told_apart_by_their_boxes(boards: Path, tmp_path: P
         "defect_tiles": 1,
         "tile_recall": 1.0,
         "tile_roc_auc": 1.0,
+        "defects": 1,
+        "found_defects": 1,
+        "defect_recall": 1.0,
     }
+    assert (kinds["scar"]["defects"], kinds["scar"]["found_defects"]) == (2, 1)
     assert (kinds["scar"]["images"], kinds["scar"]["flagged"]) == (2, 1)
     assert (kinds["scar"]["defect_tiles"], kinds["scar"]["tile_recall"]) == (2, 0.5)
     assert kinds["scar"]["tile_roc_auc"] == pytest.approx((45 + 44) / (2 * 45))
@@ -396,7 +434,7 @@ def test_output_that_cannot_be_a_folder_is_a_named_error(boards: Path, tmp_path:
 
 
 def test_gallery_shows_extremes_of_every_kind(tmp_path: Path) -> None:
-    from kad_sdk.tally import Gallery
+    from kad_sdk.gallery import Gallery
 
     gallery = Gallery()
     detector = BrightnessDetector()

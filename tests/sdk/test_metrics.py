@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import sys
+import tracemalloc
 
+import cv2
 import numpy as np
 import pytest
+import scipy.ndimage
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,6 +73,27 @@ def exact_aupro(pairs: list[tuple[np.ndarray, np.ndarray]], limit: float = 0.3) 
     return area / limit
 
 
+def library_aupro(pairs: list[tuple[np.ndarray, np.ndarray]], limit: float = 0.3) -> float:
+    """Another way: regions by SciPy; scikit-learn's ROC curve over weighted pixels, integrated."""
+    labels, scores, weights = [], [], []
+    for values, truth in pairs:
+        regions, n = scipy.ndimage.label(truth, structure=np.ones((3, 3)))
+        sizes = scipy.ndimage.sum_labels(truth, regions, np.arange(n + 1))
+        labels.append(truth.ravel())
+        scores.append(values.ravel())
+        weights.append(np.where(truth, 1 / np.maximum(sizes[regions], 1), 1.0).ravel())
+    fpr, pro, _ = sklearn.metrics.roc_curve(
+        np.concatenate(labels),
+        np.concatenate(scores),
+        sample_weight=np.concatenate(weights),
+        drop_intermediate=False,
+    )
+    inside = fpr < limit
+    x = np.append(fpr[inside], limit)
+    y = np.append(pro[inside], np.interp(limit, fpr, pro))
+    return float(np.trapezoid(y, x) / limit)
+
+
 def measured(pairs: list[tuple[np.ndarray, np.ndarray]]) -> PixelMetrics:
     pixels = PixelMetrics()
     for values, truth in pairs:
@@ -117,6 +142,57 @@ def test_pixel_figures_of_arbitrary_values_are_within_the_stated_bound(seed: int
         assert abs(area.value - exact) <= area.error_bound + 1e-12
         assert area.error_bound < 1e-4
         assert area.value == pytest.approx(exact, abs=1e-6)
+
+
+def board_like(seed: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth map with a few defects of very different sizes, some of them missed."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((height, width), dtype=np.float32)
+    values = 3 + 2 * cv2.GaussianBlur(noise, (0, 0), 3)
+    truth = np.zeros((height, width), bool)
+    for _ in range(6):
+        y, x = rng.integers(0, (height - 40, width - 40))
+        tall, wide = rng.integers(1, 40, size=2)
+        truth[y : y + tall, x : x + wide] = True
+        values[y : y + tall, x : x + wide] += rng.uniform(-0.2, 1.5)
+    return values, truth
+
+
+def test_aupro_of_board_like_maps_equals_scikit_learn_over_scipy_regions() -> None:
+    pairs = [board_like(seed, 300, 260) for seed in range(4)]
+    area = measured(pairs).aupro()
+    assert 0.3 < area.value < 0.95  # neither trivial
+    assert area.value == pytest.approx(library_aupro(pairs), abs=1e-6)
+    assert abs(area.value - library_aupro(pairs)) <= area.error_bound + 1e-12
+
+
+def test_memory_of_19_megapixel_maps_is_bounded_and_does_not_grow_with_their_number() -> None:
+    height, width = 4730, 4074
+    values = np.linspace(0.5, 7.9, height * width, dtype=np.float32).reshape(height, width)
+    truth = np.zeros((height, width), bool)
+    truth[2000:2400, 300:320] = truth[4500:, 4000:] = True
+    pixels = PixelMetrics()
+    peaks, kept = [], []
+    for _ in range(2):
+        tracemalloc.start()
+        pixels.add(values, truth)
+        kept.append(tracemalloc.get_traced_memory()[0])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Histograms of four octaves, 25 MB each; a number and two flags for each pixel; one strip.
+    assert max(peaks) < 100e6 + (4 + 2) * values.size + 80e6
+    assert max(kept) < 110e6  # the histograms alone
+    assert kept[1] <= kept[0] + 1e6
+    assert pixels.n_normal_px == 2 * int((~truth).sum())
+    # A rising ramp: the share of pixels above each row is known.
+    assert pixels.roc_auc().value == pytest.approx(ramp_auroc(truth), abs=1e-6)
+
+
+def ramp_auroc(truth: np.ndarray) -> float:
+    """AUROC of values that rise with the position."""
+    flat = truth.ravel()
+    below = np.cumsum(~flat)
+    return float(below[flat].mean() / (~flat).sum())
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
