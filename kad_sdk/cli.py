@@ -15,10 +15,18 @@ import click
 
 from kad_sdk import __version__
 from kad_sdk.cli_group import EXIT_ERROR, Commands, Texts
+from kad_sdk.cli_options import (
+    ARTIFACT,
+    BATCH,
+    JSON,
+    MAP_THRESHOLD,
+    TILE_THRESHOLD,
+    open_detector,
+    running,
+)
+from kad_sdk.cli_report import report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from kad_sdk.detector import Detector
 
 __all__ = ["main"]
@@ -39,82 +47,15 @@ def main(debug: bool) -> None:
     """Find defects on kitchen boards with an artifact that kad-export made."""
 
 
-_ARTIFACT = click.argument("artifact", type=click.Path(path_type=Path))
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def _running(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say how the network and the stages run."""
-    options = [
-        click.option(
-            "--provider",
-            type=click.Choice(["cpu", "cuda", "tensorrt"]),
-            default="cpu",
-            show_default=True,
-            help="What runs the network; never replaced by another.",
-        ),
-        click.option("--device-id", type=click.IntRange(0), default=0, help="Which GPU."),
-        click.option("--threads", type=click.IntRange(1), help="Default: all processors."),
-        click.option(
-            "--level",
-            type=click.Choice(["scalar", "avx2", "avx512", "avx512vnni"]),
-            help="Force an instruction set; scores are the same at each.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-_BATCH = click.option(
-    "--batch", type=click.IntRange(1), default=16, show_default=True, help="Tiles at a time."
-)
-_TILE_THRESHOLD = click.option(
-    "--tile-threshold", type=float, help="Use instead of the artifact's tau of tiles."
-)
-_MAP_THRESHOLD = click.option(
-    "--map-threshold", type=float, help="Use instead of the artifact's tau of the map."
-)
-
-
-def _open(
-    artifact: Path,
-    *,
-    provider: str,
-    device_id: int,
-    threads: int | None,
-    level: str | None,
-    batch: int = 16,
-    tile_threshold: float | None = None,
-    map_threshold: float | None = None,
-    maps: bool = True,
-) -> Detector:
-    from kad_sdk._native import force_cpu_level
-    from kad_sdk.detector import Detector
-
-    if level is not None:
-        force_cpu_level(level)
-    return Detector.open(
-        artifact,
-        provider,
-        threads,
-        batch,
-        device_id=device_id,
-        tile_threshold=tile_threshold,
-        map_threshold=map_threshold,
-        maps=maps,
-    )
-
-
 @main.command()
-@_ARTIFACT
+@ARTIFACT
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--annotations", type=click.Path(path_type=Path), help="JSON: borders and labels.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-@_running
-@_BATCH
-@_TILE_THRESHOLD
-@_MAP_THRESHOLD
+@running
+@BATCH
+@TILE_THRESHOLD
+@MAP_THRESHOLD
 @click.option("--maps/--no-maps", default=True, help="Scores alone take less time.")
 @click.option("--npy", is_flag=True, help="Write the map as float32 .npy too.")
 @click.option("--hot", is_flag=True, help="Write the map coloured from black to white too.")
@@ -139,7 +80,7 @@ def score(
     overlay: bool,
     heat: bool,
     max_overlay_side: int,
-    **running: Any,
+    **how: Any,
 ) -> None:
     """Score boards: IMAGES are files or folders.
 
@@ -159,7 +100,7 @@ def score(
         _warn_of_annotations(images)
     outputs = Outputs(out, maps, npy, hot, overlay, heat, max_overlay_side or None)
     summary = Summary()
-    with _open(artifact, maps=maps, **running) as detector:
+    with open_detector(artifact, maps=maps, **how) as detector:
         click.echo(f"{artifact.name}: {_describe(detector)}")
         for job in jobs:
             try:
@@ -204,8 +145,8 @@ def _describe(detector: Detector) -> str:
 
 
 @main.command()
-@_ARTIFACT
-@_JSON
+@ARTIFACT
+@JSON
 def inspect(artifact: Path, *, as_json: bool) -> None:
     """Check an artifact's files and print what it is."""
     from kad_sdk.artifact import Artifact
@@ -220,9 +161,9 @@ def inspect(artifact: Path, *, as_json: bool) -> None:
 
 
 @main.command()
-@_ARTIFACT
-@_running
-@_JSON
+@ARTIFACT
+@running
+@JSON
 def verify(
     artifact: Path,
     *,
@@ -264,14 +205,14 @@ def verify(
 
 
 @main.command()
-@_ARTIFACT
+@ARTIFACT
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-@_running
-@_BATCH
-@_TILE_THRESHOLD
-@_MAP_THRESHOLD
-def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
+@running
+@BATCH
+@TILE_THRESHOLD
+@MAP_THRESHOLD
+def evaluate(artifact: Path, data: Path, out: Path, **how: Any) -> None:
     """Score the test images of DATA and compare with their ground truth.
 
     Writes OUT/metrics.json, scores.csv and pictures of the curves, and prints a table.
@@ -282,7 +223,7 @@ def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
 
     dataset = scan_dataset(data, need_train=False)
     with (
-        _open(artifact, **running) as detector,
+        open_detector(artifact, **how) as detector,
         click.progressbar(
             length=len(dataset.test), label="images", file=sys.stderr, show_pos=True
         ) as bar,
@@ -290,3 +231,6 @@ def evaluate(artifact: Path, data: Path, out: Path, **running: Any) -> None:
         figures = evaluate_detector(detector, dataset, out, progress=bar.update)
     click.echo(format_table(figures))
     click.echo(f"written to {out}")
+
+
+main.add_command(report)

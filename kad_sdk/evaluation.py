@@ -20,7 +20,7 @@ from kad_sdk import metrics, plots
 from kad_sdk.errors import DatasetError
 from kad_sdk.facts import summarise
 from kad_sdk.storage import made_folder, write_together
-from kad_sdk.tally import Row, Tally
+from kad_sdk.tally import Row, Scored, Tally
 from kad_sdk.tsne import tsne_png
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kad_sdk.dataset import Dataset
     from kad_sdk.detector import Detector
 
-__all__ = ["evaluate", "format_table"]
+__all__ = ["check_test_images", "evaluate", "figures_of", "format_table", "score_test_images"]
 
 _COLUMNS = (  # of scores.csv
     *("name", "kind", "label", "score", "normalised_score", "anomalous", "regions", "tiles"),
@@ -80,31 +80,49 @@ def evaluate(
     KadError
         An image cannot be read or scored; the text names it.
     """
-    if not dataset.test:
-        raise DatasetError(
-            f"{dataset.root}: no test images; put boards with and without defects into test/"
-        )
+    check_test_images(dataset)
     metrics.require()
     plots.require()
     folder = Path(out)
     with made_folder(folder):  # at once: that it cannot be made is not found out hours later
-        tally = _score(detector, dataset, progress)
-        figures = tally.figures()
-        figures["artifact"] = summarise(detector.artifact)
-        figures["data"] = _data_facts(dataset, tally.fingerprint.hexdigest())
-        figures["runtime"] = _runtime_facts(detector)
+        tally = score_test_images(detector, dataset, progress)
+        figures = figures_of(tally, detector, dataset)
         _write(folder, tally, figures, detector.map_threshold)
     return figures
 
 
-def _score(detector: Detector, dataset: Dataset, progress: Callable[[int], object] | None) -> Tally:
+def check_test_images(dataset: Dataset) -> None:
+    """Raise DatasetError where a data set has no test images."""
+    if not dataset.test:
+        raise DatasetError(
+            f"{dataset.root}: no test images; put boards with and without defects into test/"
+        )
+
+
+def score_test_images(
+    detector: Detector,
+    dataset: Dataset,
+    progress: Callable[[int], object] | None = None,
+    observe: Callable[[Scored], None] | None = None,
+) -> Tally:
+    """Score a data set's test images one by one; `observe` as :class:`Tally` takes it."""
     tile = detector.artifact.manifest.preprocessing.tile
-    tally = Tally(detector.tile_threshold, detector.threshold, tile)
+    tally = Tally(detector.tile_threshold, detector.threshold, tile, observe)
     for sample in dataset.test:
         tally.add(sample, detector)
         if progress is not None:
             progress(1)
     return tally
+
+
+def figures_of(tally: Tally, detector: Detector, dataset: Dataset) -> dict[str, Any]:
+    """Give what is in ``metrics.json``."""
+    return {
+        **tally.figures(),
+        "artifact": summarise(detector.artifact),
+        "data": _data_facts(dataset, tally.fingerprint.hexdigest()),
+        "runtime": _runtime_facts(detector),
+    }
 
 
 def _write(folder: Path, tally: Tally, figures: dict[str, Any], map_threshold: float) -> None:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from kad_sdk.result import Region, Result
 
-__all__ = ["map_npy", "map_png", "map_to_uint16", "picture_png", "render_map", "render_overlay"]
+__all__ = [
+    "hot_colours",
+    "map_level",
+    "map_npy",
+    "map_png",
+    "map_to_uint16",
+    "picture_png",
+    "render_map",
+    "render_overlay",
+    "to_rgb8",
+]
 
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
@@ -79,7 +89,7 @@ def render_overlay(
         )
     height, width = result.image_size
     size = _fitted(result.image_size, max_side)
-    canvas = _to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    canvas = to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     if heat:
         canvas = _blend_heat(canvas, result, size)
     factor = (size[0] / width, size[1] / height)
@@ -88,7 +98,8 @@ def render_overlay(
     return canvas
 
 
-def _to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
+def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Bring an image, grey, RGB or RGBA, of 8 or 16 bits, to (H, W, 3) uint8."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:
@@ -101,8 +112,8 @@ def _blend_heat(
 ) -> NDArray[np.uint8]:
     """Colour by the map, and the more opaque the higher it is: a normal board stays as it is."""
     small = _resized(result.need_map(), size)
-    level = _level(small, result.map_threshold)
-    colours = _hot(level)
+    level = map_level(small, result.map_threshold)
+    colours = hot_colours(level)
     alpha = np.float32(_HEAT_OPACITY) * np.clip((4 * level - 1) / 3, 0, 1)[..., None]
     return np.asarray(canvas + alpha * (colours.astype(np.float32) - canvas)).astype(np.uint8)
 
@@ -112,13 +123,14 @@ def _resized(anomaly_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray
     return np.asarray(small, np.float32)
 
 
-def _level(anomaly_map: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
+def map_level(anomaly_map: NDArray[np.float32], threshold: float) -> NDArray[np.float32]:
     """Bring a map to 0..1: 1 at twice the threshold and above; 0 where nothing was scored."""
     level = np.nan_to_num(anomaly_map, nan=0.0) / np.float32(2 * threshold)
     return np.asarray(np.clip(level, 0, 1), np.float32)
 
 
-def _hot(level: NDArray[np.float32]) -> NDArray[np.uint8]:
+def hot_colours(level: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colour 0..1 from black through red and yellow to white: OpenCV's ``COLORMAP_HOT``."""
     grey = (255 * level).astype(np.uint8)
     colours = cv2.applyColorMap(grey, cv2.COLORMAP_HOT)
     return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), dtype=np.uint8)
@@ -159,7 +171,7 @@ def render_map(result: Result, *, max_side: int | None = 2048) -> NDArray[np.uin
         largest = cv2.dilate(anomaly_map, np.ones((step, step), np.uint8))
         anomaly_map = np.asarray(largest, np.float32)
     small = _resized(anomaly_map, size)
-    colours = _hot(_level(small, result.map_threshold))
+    colours = hot_colours(map_level(small, result.map_threshold))
     colours[np.isnan(small)] = UNSCORED
     return colours
 

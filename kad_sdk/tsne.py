@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["EmbeddingSample", "lay_out", "tsne_png"]
+__all__ = ["FEWEST", "EmbeddingSample", "lay_out", "tsne_png"]
 
 _PER_CLASS = 600  # tiles kept of either class: t-SNE takes some seconds for all of them
 _PERPLEXITY = 30.0
-_FEWEST = 8  # tiles of which a picture is drawn
+FEWEST = 8  # tiles of which a picture is drawn
 _NORMAL = "normal"
 _GREY = "0.72"
 _SEED = 0
@@ -114,8 +114,8 @@ def tsne_png(embeddings: NDArray[np.float32], kinds: Sequence[str]) -> bytes:
     figure = plots.new_figure(7.2, 6.4)
     axes = figure.subplots()
     axes.set(title="t-SNE of tile embeddings", xticks=[], yticks=[])
-    if len(kinds) < _FEWEST:
-        plots.note(axes, f"needs at least {_FEWEST} tiles with a known label")
+    if len(kinds) < FEWEST:
+        plots.note(axes, f"needs at least {FEWEST} tiles with a known label")
         return plots.png(figure)
     places, names = lay_out(embeddings), np.array(kinds)
     palette = cycle(importlib.import_module("matplotlib").colormaps["tab10"].colors)
