@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kad_sdk import __version__
+from kad_sdk.cli_drift import drift
 from kad_sdk.cli_group import EXIT_ERROR, Commands, Texts
 from kad_sdk.cli_options import (
     ARTIFACT,
@@ -56,6 +57,9 @@ def main(debug: bool) -> None:
 @BATCH
 @TILE_THRESHOLD
 @MAP_THRESHOLD
+@click.option(
+    "--log-scores", type=click.Path(path_type=Path), help="Append a line for each board, for drift."
+)
 @click.option("--maps/--no-maps", default=True, help="Scores alone take less time.")
 @click.option("--npy", is_flag=True, help="Write the map as float32 .npy too.")
 @click.option("--hot", is_flag=True, help="Write the map coloured from black to white too.")
@@ -74,6 +78,7 @@ def score(
     annotations: Path | None,
     out: Path,
     *,
+    log_scores: Path | None,
     maps: bool,
     npy: bool,
     hot: bool,
@@ -92,6 +97,7 @@ def score(
     """
     from kad_sdk.annotations import read_annotations
     from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
+    from kad_sdk.score_log import append_entry, entry_of
 
     if not maps and (npy or hot or heat):
         raise click.UsageError("--npy, --hot and --heat show the map: leave --no-maps out")
@@ -112,6 +118,8 @@ def score(
                 click.echo(f"kad: {name}{text}", err=True)
                 continue
             summary.add(result, timings)
+            if log_scores is not None:
+                append_entry(log_scores, entry_of(detector, result, job.image.name))
             click.echo(
                 f"{result.verdict:<9}  {result.normalised_score:.4f}  score {result.score:.5g}  "
                 f"{len(result.regions)} regions  {timings['total']:.0f} ms  {job.image}"
@@ -234,3 +242,4 @@ def evaluate(artifact: Path, data: Path, out: Path, **how: Any) -> None:
 
 
 main.add_command(report)
+main.add_command(drift)

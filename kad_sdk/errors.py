@@ -21,6 +21,7 @@ __all__ = [
     "NotFiniteError",
     "OutputError",
     "ProviderUnavailableError",
+    "ScoreLogError",
     "UnsupportedImageError",
 ]
 
@@ -83,3 +84,7 @@ class ProviderUnavailableError(KadError):
 
 class OutputError(KadError):
     """A result could not be written, for example because the disk is full."""
+
+
+class ScoreLogError(KadError):
+    """A log of scores cannot be read, or its boards were scored in different ways."""

@@ -107,6 +107,20 @@ def _tile_score(
     return nearest.astype(np.float32), float(nearest[patch] * weight)
 
 
+def _bank(features: NDArray[np.float32], generator: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """The bank's tensors: rows drawn from features (B, P, D), said to come from two images."""
+    pool = features.reshape(-1, sum(CHANNELS))
+    bank = pool[np.sort(generator.choice(len(pool), ROWS, replace=False))]
+    between = _distances(bank, bank)
+    np.fill_diagonal(between, np.inf)
+    return {
+        "bank": bank,
+        "neighbors": np.argsort(between, axis=1, kind="stable")[:, :8].astype(np.int64),
+        "source_image": generator.integers(0, 2, ROWS).astype(np.int32),
+        "source_xy": generator.integers(0, 100, (ROWS, 2)).astype(np.int32),
+    }
+
+
 @dataclass(frozen=True)
 class Tiny:
     """What :func:`write_artifact` takes, and the NumPy implementation it was made with."""
@@ -123,6 +137,10 @@ class Tiny:
             "golden.safetensors": options.pop("golden", self.golden),
         }
         return write_artifact(path, options.pop("manifest", self.manifest), files, **options)
+
+    def bank_of(self, tiles: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """A bank for boards of another kind: drawn from the features of RGB tiles."""
+        return _bank(_features(_run(self.network, normalise(tiles))), np.random.default_rng(0))
 
     def score(self, tiles: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Distances (B, P) and scores (B,) of RGB tiles, in NumPy but for the network itself."""
@@ -166,17 +184,7 @@ def tiny() -> Tiny:
     generator = np.random.default_rng(11)
     crops = np.stack([_make_board(100 + i, TILE, TILE, defect=False) for i in range(8)])
     maps = _run(network, normalise(crops))
-    pool = _features(maps).reshape(-1, sum(CHANNELS))
-    bank = pool[np.sort(generator.choice(len(pool), ROWS, replace=False))]
-    between = _distances(bank, bank)
-    np.fill_diagonal(between, np.inf)
-    neighbors = np.argsort(between, axis=1, kind="stable")[:, :8].astype(np.int64)
-    tensors = {
-        "bank": bank,
-        "neighbors": neighbors,
-        "source_image": generator.integers(0, 2, ROWS).astype(np.int32),
-        "source_xy": generator.integers(0, 100, (ROWS, 2)).astype(np.int32),
-    }
+    tensors = _bank(_features(maps), generator)
     golden_tiles = np.concatenate(
         [crops[:2], _make_board(5, 60, 100, defect=True)[24 : 24 + TILE, 60 : 60 + TILE][None]]
     )
