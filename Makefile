@@ -10,6 +10,7 @@
 #   make coreset   the selection against plain greedy in NumPy, 39,200 real features (minutes)
 #   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
 #   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
+#   make drift   how often `kad drift` alarms (KAD_WEIGHTS_DIR), into docs/evaluation.md
 #   make lint    ruff, mypy, import-linter, clang-format
 #   make clean   remove what was built (not .venv); make distclean removes .venv too
 
@@ -22,7 +23,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset
+.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -62,6 +63,9 @@ gpu-check: setup
 	$(BIN)/python -c 'from kad_kernels.device import require_gpu; require_gpu()'
 	$(BIN)/python -m pytest -m gpu
 	$(BIN)/kad-bench run coreset --profile smoke
+
+drift: setup
+	$(BIN)/python tests/export/drift_trials.py --docs docs/evaluation.md
 
 test: lint test-c test-python
 
