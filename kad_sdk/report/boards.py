@@ -198,11 +198,18 @@ def _finding(number: int, finding: Finding, content: Content) -> str:
     side = f"{window.side} × {window.side} px around ({x}, {y})"
     return (
         f'<article class="finding"><h3>{escape(finding.board)}</h3>'
-        f"<p>{_tag(finding.what)} {escape(finding.kind)}; the map reaches <b>{finding.value:.3g}"
+        f"<p>{_tag(finding.what)} {escape(_place(finding))}; the map reaches <b>{finding.value:.3g}"
         f'</b>, {100 * ratio:.0f} % of τ. <span class="soft">{side}.</span></p>'
         f'<div class="panels">{plain}{marked}{heat}'
         f"{_training(finding, content.training.get(number))}</div></article>"
     )
+
+
+def _place(finding: Finding) -> str:
+    """Say what was missed, or what sort of board the false alarm is on."""
+    if finding.what == "missed":
+        return finding.kind
+    return "on a good board" if finding.kind == "good" else f"on a board with {finding.kind}"
 
 
 def _panel(images: str, marks: str, caption: str) -> str:
