@@ -74,12 +74,13 @@ def curve_charts(content: Content) -> str:
         for le in levels
     )
     return (
-        "<p>Every threshold gives a point; the dots are the thresholds in use. Left: the share of "
-        "good ones flagged wrongly against the share of defective ones found; the upper left "
-        "corner is perfect. Right: of what is flagged, how much is defective; the upper right "
-        f'corner is perfect.</p><ul class="key">{areas}<li class="point"><i></i>at τ</li></ul>'
-        f'<div class="charts"><figure>{roc}<figcaption>ROC curve</figcaption></figure>'
-        f"<figure>{pr}<figcaption>Precision and recall</figcaption></figure></div>"
+        "<p>Every threshold gives a point; the dots are the thresholds in use.</p>"
+        f'<ul class="key">{areas}<li class="point"><i></i>at τ</li></ul><div class="charts">'
+        f"<figure>{roc}<figcaption><b>ROC</b>: the share of good ones flagged wrongly against the "
+        "share of defective ones found; the upper left corner is perfect.</figcaption></figure>"
+        f"<figure>{pr}<figcaption><b>Precision and recall</b>: of what is flagged, the share that "
+        "is defective, against the share of defective ones found; the upper right corner is "
+        "perfect.</figcaption></figure></div>"
     )
 
 
@@ -186,7 +187,12 @@ def facts(content: Content) -> str:
         else:
             lines[-1][1] += f"; {text}"
     data, counts = content.figures["data"], content.figures["counts"]
+    run = content.figures["runtime"]
     lines += [
+        [
+            "in use",
+            f"thresholds of tiles {run['tile_threshold']:.6g}, map {run['map_threshold']:.6g}",
+        ],
         [
             "data",
             f"{data['name']} ({data['layout']} layout): {counts['normal_images']:,} good, "
