@@ -64,7 +64,7 @@ class ThesisCutPaste:
         """Score a tile (t, t, 3) uint8 RGB; `watch` is told the stages."""
         watch = watch or Stopwatch()
         with watch.stage("preprocess"):
-            x = normalised(tile, self._mean, self._std)
+            x = normalised(tile[None], self._mean, self._std)
         with watch.stage("explain"):
             embedding, cam = self.explain(x)
         with watch.stage("density"):

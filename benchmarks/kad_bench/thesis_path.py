@@ -88,7 +88,7 @@ class ThesisPatchCore:
         """Score a tile (t, t, 3) uint8 RGB; `watch` is told the stages."""
         watch = watch or Stopwatch()
         with watch.stage("preprocess"):
-            x = normalised(tile, self._mean, self._std)  # (1, 3, t, t)
+            x = normalised(tile[None], self._mean, self._std)  # (1, 3, t, t)
         with watch.stage("network"):
             patches, grid = self._patches(x)  # (P, D)
             self._wait()
@@ -129,10 +129,10 @@ class ThesisPatchCore:
             torch.cuda.synchronize(self.device)
 
 
-def normalised(tile: NDArray[np.uint8], mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Turn a tile (t, t, 3) uint8 into (1, 3, t, t) float32, on the device of `mean` (3, 1, 1)."""
-    x = torch.from_numpy(tile).to(mean.device).permute(2, 0, 1).float().div(255)
-    return ((x - mean) / std)[None]
+def normalised(tiles: NDArray[np.uint8], mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Turn tiles (n, t, t, 3) uint8 into (n, 3, t, t) float32, where `mean` and `std` lie."""
+    x = torch.from_numpy(tiles).to(mean.device).permute(0, 3, 1, 2).contiguous().float().div(255)
+    return (x - mean) / std
 
 
 def enlarged(grid: torch.Tensor, tile: int) -> torch.Tensor:
