@@ -21,9 +21,9 @@ What ``run`` gives may hold keys of the suite's own. These mean the same in ever
     ``engines``
         Name to figures. ``seconds`` is :func:`kad_bench.measure.summarise` of the times of one
         unit. Optional: ``counts``, name to an exact number that the same code always gives
-        (operations, bytes, candidates), held by the guard; ``accuracy``, name to a number;
-        ``stages_s``, stage to seconds of one unit, in order; ``memory_bytes``, kind to bytes;
-        ``energy_j``, device to joules of one unit; ``notes``, text.
+        (operations, bytes, candidates), held by the guard; ``accuracy`` and ``rates``, name to a
+        number; ``stages_s``, stage to seconds of one unit, in order; ``memory_bytes``, kind to
+        bytes; ``energy_j``, device to joules of one unit; ``notes``, text.
     ``ratios``
         An engine of kad to a peer to the summary of peer's time over kad's, round by round.
     ``skipped``
@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,17 +58,22 @@ __all__ = [
     "LEVELS",
     "SUITES",
     "Settings",
+    "check_format",
     "default_cache",
     "document_table",
+    "read_document",
     "run_suites",
+    "suite_markdown",
 ]
 
 FORMAT = 1  # of the document; raised when a reader of older ones would go wrong
 LEVELS = ("smoke", "regular", "full")
 SUITES = {
-    "search": "kad_bench.search_suite",
-    "coreset": "kad_bench.coreset_suite",
-    "bank": "kad_bench.bank_suite",
+    name: f"kad_bench.{name}_suite"
+    for name in (
+        *("search", "coreset", "bank"),
+        *("network", "tile", "board", "startup", "memory"),
+    )
 }
 
 
@@ -138,22 +144,46 @@ def document_table(document: dict[str, Any]) -> str:
     InvalidArgumentError
         It is not such a document, or of another format.
     """
-    found = document.get("format")
-    if found != FORMAT:
-        raise InvalidArgumentError(
-            f"expected results of format {FORMAT}, got {found}: run kad-bench run again"
-        )
+    check_format(document)
     cpu, run = document["environment"]["cpu"], document["run"]
     commit = (document["environment"]["git"] or {}).get("commit", "unknown")
     head = (
         f"{cpu['model']}, {run['threads']} threads, kad level {cpu['kad_level']}, "
         f"commit {commit[:12]}, {run['started']}"
     )
-    tables = [
-        importlib.import_module(SUITES[name]).table(results)
-        for name, results in document["suites"].items()
-    ]
+    tables = [suite_markdown(name, results) for name, results in document["suites"].items()]
     return "\n\n".join([head, *tables]) + "\n"
+
+
+def suite_markdown(name: str, results: dict[str, Any]) -> str:
+    """Lay one suite's results out as Markdown."""
+    text: str = importlib.import_module(SUITES[name]).table(results)
+    return text
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read what ``run --json`` wrote.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is not such a document, or of another format.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except ValueError as error:
+        raise InvalidArgumentError(f"{path}: expected results in JSON: {error}") from error
+    check_format(document)
+    return dict(document)
+
+
+def check_format(document: dict[str, Any]) -> None:
+    """Raise InvalidArgumentError for a document of another format."""
+    found = document.get("format") if isinstance(document, dict) else None
+    if found != FORMAT:
+        raise InvalidArgumentError(
+            f"expected results of format {FORMAT}, got {found}: run kad-bench run again"
+        )
 
 
 def default_cache() -> Path:

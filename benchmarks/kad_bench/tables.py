@@ -30,10 +30,12 @@ def suite_table(results: dict[str, Any]) -> str:
 
 
 def _engines(cases: Sequence[dict[str, Any]]) -> str:
-    """One line for each engine of each case: time, rate, ratio, accuracy, memory, energy."""
-    extra = {key: _names(cases, key) for key in ("accuracy", "memory_bytes", "energy_j")}
+    """One line for each engine of each case: time, rates, ratio, accuracy, memory, energy."""
+    keys = ("rates", "accuracy", "memory_bytes", "energy_j")
+    extra = {key: _names(cases, key) for key in keys}
     header = ["case", "engine", "p50", "p90", "p99", "a second", "kad is faster by"]
-    header += [*extra["accuracy"], *(f"{name} MB" for name in extra["memory_bytes"])]
+    header += [*extra["rates"], *extra["accuracy"]]
+    header += [*(f"{name} MB" for name in extra["memory_bytes"])]
     header += [f"{name} J" for name in extra["energy_j"]]
     rows = []
     for case in cases:
@@ -43,7 +45,8 @@ def _engines(cases: Sequence[dict[str, Any]]) -> str:
             row += [format_seconds(seconds[key]) for key in ("median", "p90", "p99")]
             row += [f"{1 / seconds['median']:.3g} {case.get('unit', 'call')}s"]
             row += [ratio_text(_ours(case).get(name))]
-            row += [_number(figures, "accuracy", key, 1, ".4f") for key in extra["accuracy"]]
+            row += [_number(figures, "rates", key, 1, ".3g") for key in extra["rates"]]
+            row += [_number(figures, "accuracy", key, 1, ".4g") for key in extra["accuracy"]]
             row += [_number(figures, "memory_bytes", k, 1e-6, ".0f") for k in extra["memory_bytes"]]
             row += [_number(figures, "energy_j", key, 1, ".3g") for key in extra["energy_j"]]
             rows.append(row)

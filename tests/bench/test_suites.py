@@ -47,9 +47,7 @@ def example() -> dict[str, Any]:
 def test_table_shows_every_shared_figure() -> None:
     text = suite_table(example())
     engines, stages, growth, notes = text.split("\n\n")
-    assert (
-        "| small | kad | 21 ms | 21.8 ms | 22 ms | 47.6 tiles | – | 0.9100 | 2 | 1.5 |" in engines
-    )
+    assert "| small | kad | 21 ms | 21.8 ms | 22 ms | 47.6 tiles | – | 0.91 | 2 | 1.5 |" in engines
     assert (
         "| small | peer | 210 ms | 226 ms | 230 ms | 4.76 tiles | 10.0 (9.8 to 10.4) |" in engines
     )
