@@ -18,6 +18,7 @@ from kad_sdk.errors import KadError
 __all__ = ["main"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_RESULTS = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 class _Commands(click.Group):
@@ -118,12 +119,70 @@ def run(
 
 
 @main.command()
-@click.argument("results", type=_FILE)
+@click.argument("results", type=_RESULTS)
 def table(results: Path) -> None:
     """Print the tables of a file that ``run --json`` wrote."""
-    from kad_bench.suites import document_table
+    from kad_bench.suites import document_table, read_document
 
-    click.echo(document_table(json.loads(results.read_text())), nl=False)
+    click.echo(document_table(read_document(results)), nl=False)
+
+
+@main.command()
+@click.argument("results", type=_RESULTS)
+@click.option("--out", type=_FILE, metavar="HTML", required=True, help="The page.")
+@click.option(
+    "--plots",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the plots as PNG files too.",
+)
+def report(results: Path, *, out: Path, plots: Path | None) -> None:
+    """Make one HTML page of a file that ``run --json`` wrote."""
+    from kad_bench.report import report_html, write_plots
+    from kad_bench.report_plots import plots_of
+    from kad_bench.suites import read_document
+    from kad_sdk.storage import write_atomic
+
+    document = read_document(results)
+    drawn = list(plots_of(document))
+    write_atomic(out, report_html(document, drawn).encode())
+    for path in write_plots(drawn, plots) if plots else []:
+        click.echo(str(path))
+
+
+@main.command()
+@click.argument("before", type=_RESULTS)
+@click.argument("after", type=_RESULTS)
+@click.option(
+    "--limit",
+    type=click.FloatRange(0),
+    default=0.05,
+    show_default=True,
+    help="Share by which a time may grow, beyond the noise of both runs.",
+)
+def compare(before: Path, after: Path, *, limit: float) -> None:
+    """Compare kad's times in two files that ``run --json`` wrote; exit 1 on a regression."""
+    from kad_bench.compare import changes_table, compare_documents
+    from kad_bench.suites import read_document
+
+    changes = compare_documents(read_document(before), read_document(after))
+    click.echo(changes_table(changes, limit))
+    slower = sum(change.regressed(limit) for change in changes)
+    if slower:
+        click.echo(f"kad-bench: {slower} of {len(changes)} times grew by more than {limit:.0%}, "
+                   "noise aside", err=True)  # fmt: skip
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("results", type=_RESULTS)
+@click.argument("readme", type=_RESULTS)
+def readme(results: Path, readme: Path) -> None:
+    """Replace README's performance table by that of a file that ``run --json`` wrote."""
+    from kad_bench.readme import write_readme
+    from kad_bench.suites import read_document
+
+    write_readme(read_document(results), readme)
 
 
 if __name__ == "__main__":

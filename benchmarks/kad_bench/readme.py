@@ -1,0 +1,63 @@
+"""README's performance table, made from the committed results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kad_bench.tables import case_name, format_seconds, markdown, ratio_text
+from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.storage import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BEGIN", "END", "performance_table", "write_readme"]
+
+BEGIN, END = "<!-- performance: made by `kad-bench readme` -->", "<!-- end of performance -->"
+_SUITES = {"board": "a whole board", "tile": "a tile", "search": "search of the bank"}
+
+
+def performance_table(document: dict[str, Any]) -> str:
+    """Lay out kad against every peer as Markdown, boards first."""
+    rows = []
+    for suite, what in _SUITES.items():
+        for case in document["suites"].get(suite, {}).get("cases", []):
+            for ours, peers in list(case["ratios"].items())[:1]:
+                for peer, ratio in peers.items():
+                    row = [what, case_name(case), _time(case, ours), peer, _time(case, peer)]
+                    rows.append([*row, ratio_text(ratio)])
+    if not rows:
+        raise InvalidArgumentError(
+            f"the results hold none of the suites {', '.join(_SUITES)}: run kad-bench run again"
+        )
+    cpu, run = document["environment"]["cpu"], document["run"]
+    commit = document["environment"]["git"] or {"commit": "unknown"}
+    note = (
+        f"{cpu['model']}, {run['threads']} threads, {cpu['kad_level']}, float32, commit "
+        f"{commit['commit'][:12]}, {run['started'][:10]}; medians, and the bounds of their ratio."
+    )
+    header = ["what", "network, bank", "kad", "against", "its time", "kad is faster by"]
+    return f"{note}\n\n{markdown(header, rows)}"
+
+
+def _time(case: dict[str, Any], engine: str) -> str:
+    """Time of one unit; the search suite's engines are not given the same number of queries."""
+    figures = case["engines"][engine]
+    each = figures["seconds"]["median"] / figures.get("queries", 1)
+    return format_seconds(each)
+
+
+def write_readme(document: dict[str, Any], readme: Path) -> None:
+    """Replace the table between the two marks of a Markdown file.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The file lacks the marks.
+    """
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise InvalidArgumentError(f"{readme}: expected the marks {BEGIN} and {END}")
+    text = f"{before}{BEGIN}\n{performance_table(document)}\n{END}{after}"
+    write_atomic(readme, text.encode())

@@ -1,0 +1,211 @@
+"""The smoke run of all suites: right answers, exact counts; tables and pages from its document."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from kad_bench import tile_suite
+from kad_bench.anomalib_path import ANOMALIB, anomalib_missing
+from kad_bench.cli import main
+from kad_bench.counts import check_counts, collect_counts
+from kad_bench.report import report_html
+from kad_bench.startup_suite import KAD_FROM_DISK
+from kad_bench.thesis_path import THESIS
+from kad_bench.tile_paths import KAD, TOLERANCE
+
+COUNTS = Path(__file__).parents[2] / "benchmarks" / "results" / "smoke_counts.json"
+
+
+def cases(smoke_run: Any, suite: str) -> dict[str, Any]:
+    return {case["case"]: case for case in smoke_run.document["suites"][suite]["cases"]}
+
+
+def test_every_suite_ran(smoke_run: Any) -> None:
+    assert list(smoke_run.document["suites"]) == list(smoke_run.suites)
+    assert smoke_run.document["run"]["profile"] == "smoke"
+
+
+def test_no_more_work_than_the_committed_counts(smoke_run: Any) -> None:
+    """The guard against regressions: exact operations, bytes and candidates, no clock."""
+    check_counts(smoke_run.document, COUNTS)
+    counts = collect_counts(smoke_run.document)["tile: resnet18, 500 rows: kad"]
+    assert counts["queries"] == 8 * 784
+    assert counts["network_flop"] == pytest.approx(8 * 2.81e9, rel=0.02)  # 2.81 GFLOP a tile
+
+
+def test_scores_and_maps_agree_before_a_time_is_given(smoke_run: Any) -> None:
+    case = cases(smoke_run, "tile")["resnet18, 500 rows"]
+    assert case["skipped"] == {}
+    assert len(case["engines"]) == 6
+    for name, figures in case["engines"].items():
+        assert figures["accuracy"]["tile AUROC"] == pytest.approx(
+            case["engines"][THESIS]["accuracy"]["tile AUROC"]
+        )
+        if name != THESIS:
+            assert 0 <= figures["accuracy"]["score difference"] <= TOLERANCE
+            assert 0 <= figures["accuracy"]["map difference"] <= TOLERANCE
+    board = cases(smoke_run, "board")["resnet18, 500 rows"]
+    assert board["tiles"] == board["thesis_tiles"]
+    assert board["engines"][KAD]["accuracy"]["score difference"] <= TOLERANCE
+    assert board["engines"][KAD]["accuracy"]["map difference"] <= TOLERANCE
+
+
+def test_cutpaste_agrees_with_autograd(smoke_run: Any) -> None:
+    found = cases(smoke_run, "tile")["CutPaste with Grad-CAM"]["engines"][KAD]["accuracy"]
+    assert found["score difference"] <= TOLERANCE
+    assert found["map difference"] < 0.2
+
+
+def test_anomalib_is_measured_or_skipped_by_name(smoke_run: Any) -> None:
+    case = cases(smoke_run, "tile")["resnet18, 500 rows, as anomalib"]
+    if anomalib_missing():
+        assert set(case["engines"]) == {KAD}
+        assert "not installed" in case["skipped"][ANOMALIB]
+        assert f"- {ANOMALIB} not run: not installed" in smoke_run.result.stdout
+    else:
+        assert case["engines"][KAD]["accuracy"]["score difference"] <= TOLERANCE
+
+
+def test_stages_add_up_to_the_time(smoke_run: Any) -> None:
+    for suite in ("tile", "board", "startup"):
+        for case in cases(smoke_run, suite).values():
+            for name, figures in case["engines"].items():
+                total = sum(figures["stages_s"].values())
+                mean = figures["seconds"]["median"]
+                # The median of few calls is not their mean, which the stages are of.
+                assert 0.5 * mean < total < 2 * mean, (suite, name)
+    stages = cases(smoke_run, "board")["resnet18, 500 rows"]["engines"][KAD]["stages_s"]
+    assert {"read", "network", "search", "map", "encode", "write"} <= set(stages)
+
+
+def test_a_line_s_figures_follow_from_the_time(smoke_run: Any) -> None:
+    board = cases(smoke_run, "board")["resnet18, 500 rows"]
+    figures = board["engines"][KAD]
+    seconds, rates = figures["seconds"]["median"], figures["rates"]
+    assert rates["boards a minute"] == pytest.approx(60 / seconds)
+    assert rates["of a takt of 60 s"] == pytest.approx(seconds / 60)
+    assert rates["tiles/s"] == pytest.approx(board["tiles"] / seconds)
+    assert rates["MP/s"] == pytest.approx(0.62 * 0.7 / seconds)
+
+
+def test_fresh_processes_start_and_take_memory(smoke_run: Any) -> None:
+    start = cases(smoke_run, "startup")["resnet18, 500 rows"]
+    assert set(start["engines"]) == {KAD, KAD_FROM_DISK, THESIS}
+    assert list(start["engines"][KAD]["stages_s"]) == ["interpreter", "import", "open", "score"]
+    memory = cases(smoke_run, "memory")["resnet18, 500 rows"]["engines"]
+    for name in (KAD, THESIS):
+        found = memory[name]["memory_bytes"]
+        assert 20e6 < found["opened"] <= found["peak"] < 4e9
+    assert memory[KAD]["memory_bytes"]["peak"] < memory[THESIS]["memory_bytes"]["peak"]
+
+
+def test_growth_has_a_law_for_every_engine(smoke_run: Any) -> None:
+    found = [
+        (growth["x"], list(growth["law"]))
+        for results in smoke_run.document["suites"].values()
+        for growth in results.get("growth", [])
+    ]
+    assert ("rows of the bank", [KAD, THESIS]) in found
+    assert {"megapixels", "tiles", "megapixels of the board"} <= {x for x, _ in found}
+
+
+def test_page_needs_no_other_file_and_shows_every_plot(smoke_run: Any, tmp_path: Path) -> None:
+    words = ["report", str(smoke_run.path), "--out", str(tmp_path / "page.html")]
+    result = CliRunner().invoke(main, [*words, "--plots", str(tmp_path / "plots")])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.html").read_text()
+    for kind in ("src", "srcset", "href"):
+        assert all(
+            link.startswith(("data:image/png;base64,", "#"))
+            for link in re.findall(rf'{kind}=["\']([^"\']*)', page)
+        )
+    plots = sorted((tmp_path / "plots").iterdir())
+    assert page.count("<figure>") == len(plots) >= 8
+    assert page.count("<source") == len(plots)  # narrow; the img is wide
+    for path in plots:
+        picture = cv2.imread(str(path))
+        assert picture.shape[1] == 1344  # 9.6 inches
+        assert picture.std() > 5
+
+
+def test_a_page_escapes_what_it_is_given(smoke_run: Any) -> None:
+    document = json.loads(json.dumps(smoke_run.document))
+    document["suites"] = {"network": document["suites"]["network"]}
+    document["suites"]["network"]["cases"][0]["what"] = "<script>alert(1)</script>"
+    document["environment"]["cpu"]["model"] = "<b>cpu</b>"
+    page = report_html(document, [])
+    assert "<script>" not in page
+    assert "<b>cpu" not in page
+
+
+def test_readme_s_table_comes_from_the_document(smoke_run: Any, tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    mark = "<!-- performance: made by `kad-bench readme` -->"
+    readme.write_text(f"before\n{mark}\nold\n<!-- end of performance -->\nafter\n")
+    result = CliRunner().invoke(main, ["readme", str(smoke_run.path), str(readme)])
+    assert result.exit_code == 0, result.output
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("<!-- end of performance -->\nafter\n")
+    assert "old" not in text
+    assert "| a whole board | resnet18, 500 rows | " in text
+    again = text
+    CliRunner().invoke(main, ["readme", str(smoke_run.path), str(readme)])
+    assert readme.read_text() == again
+    readme.write_text("no marks")
+    result = CliRunner().invoke(main, ["readme", str(smoke_run.path), str(readme)])
+    assert result.exit_code == 1
+    assert "expected the marks" in result.stderr
+
+
+def test_compare_finds_no_change_in_itself_and_a_regression(smoke_run: Any, tmp_path: Path) -> None:
+    same = CliRunner().invoke(main, ["compare", str(smoke_run.path), str(smoke_run.path)])
+    assert same.exit_code == 0, same.output
+    assert "SLOWER" not in same.output
+    slower = json.loads(json.dumps(smoke_run.document))
+    seconds = slower["suites"]["network"]["cases"][0]["engines"]["kad (ONNX Runtime)"]["seconds"]
+    for key in seconds.keys() - {"n"}:
+        seconds[key] *= 10
+    path = tmp_path / "slower.json"
+    path.write_text(json.dumps(slower))
+    words = ["compare", str(smoke_run.path), str(path)]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 1
+    assert "| network: resnet18, batch 1: kad (ONNX Runtime) |" in found.output.splitlines()[2]
+    assert found.output.count("SLOWER") == 1
+    assert "1 of " in found.stderr
+    assert CliRunner().invoke(main, [*words, "--limit", "20"]).exit_code == 0
+
+
+def test_a_wrong_score_of_kad_stops_the_run(
+    smoke_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = tile_suite.kad_tiles
+
+    def spoilt(*args: Any, **options: Any) -> Any:
+        path = right(*args, **options)
+        return lambda tiles, watch: path(tiles, watch)._replace(
+            scores=path(tiles, watch).scores * np.float32(1.001)
+        )
+
+    monkeypatch.setattr(tile_suite, "kad_tiles", spoilt)
+    words = ["run", "tile", "--profile", "smoke", "--cache", str(smoke_run.path.parent)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "kad: the score of tile" in result.stderr
+    assert result.stdout == ""
+
+
+def test_tables_have_no_ragged_rows(smoke_run: Any) -> None:
+    lines = smoke_run.result.stdout.splitlines()
+    for is_table, group in itertools.groupby(lines, key=lambda line: line.startswith("|")):
+        if is_table:
+            assert len({line.count("|") for line in group}) == 1
