@@ -4,6 +4,7 @@
 #   make test    lint, C++ tests, Python tests
 #   make quality detection quality on real images (KAD_WEIGHTS_DIR, KAD_DATA_DIR), into the README
 #   make cutpaste trains CutPaste on synthetic boards, twice (KAD_WEIGHTS_DIR), into docs/cutpaste.md
+#   make bench   speed and memory, answers checked first (KAD_WEIGHTS_DIR), into the README
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
 #   make soak    the line-rate loop for thousands of frames: latencies, flat memory
@@ -23,7 +24,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift
+.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -52,6 +53,12 @@ cutpaste: setup
 	$(BIN)/python tests/export/cutpaste_quality.py --results benchmarks/results/cutpaste.json \
 	  --docs docs/cutpaste.md --repeat --keep build/cutpaste
 	$(BIN)/python tests/export/cutpaste_pictures.py build/cutpaste/first docs/images
+
+BENCH_RESULTS := benchmarks/results/regular.json
+
+bench: setup
+	$(BIN)/kad-bench run board tile network startup memory --profile regular --json $(BENCH_RESULTS)
+	$(BIN)/kad-bench readme $(BENCH_RESULTS) README.md
 
 coreset: setup
 	$(BIN)/python tests/export/coreset_exact.py build/coreset 0 1 2
