@@ -136,7 +136,7 @@ def _bars(cases: list[dict[str, Any]]) -> list[tuple[str, dict[str, float]]]:
     """Label and ratio of every peer, for the first of kad's engines."""
     found = []
     for case in cases:
-        for peers in list(case["ratios"].values())[:1]:
+        for peers in list(case.get("ratios", {}).values())[:1]:
             found += [(f"{case_name(case)}: {peer}", ratio) for peer, ratio in peers.items()]
     return found
 
@@ -240,11 +240,12 @@ def _draw_growth(look: Look, growth: dict[str, Any]) -> Figure:
     figure, axes = _figure(look, 3.2 + len(growth["points"]) * (0.4 if look.narrow else 0.2))
     for i, (name, points) in enumerate(growth["points"].items()):
         x, y = np.array(points).T
-        law = growth["law"][name]
-        colour = _COLOURS[i]
-        axes.plot(x, y, _MARKS[i], color=colour, label=f"{name}: {law_text(law, '')}")
-        line = np.geomspace(x.min(), x.max(), 100)
-        axes.plot(line, law["a"] + law["b"] * line, color=colour, linewidth=1)
+        law = growth["law"].get(name)  # none of too few points
+        label = f"{name}: {law_text(law, '')}" if law else name
+        axes.plot(x, y, _MARKS[i], color=_COLOURS[i], label=label)
+        if law:
+            line = np.geomspace(x.min(), x.max(), 100)
+            axes.plot(line, law["a"] + law["b"] * line, color=_COLOURS[i], linewidth=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
     _plain_numbers(axes.xaxis, axes.yaxis)

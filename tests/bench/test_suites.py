@@ -13,6 +13,7 @@ from kad_bench.counts import CountRegressionError, check_counts, collect_counts,
 from kad_bench.laws import fit_law, law_text
 from kad_bench.measure import summarise
 from kad_bench.noise import ProcessorUse
+from kad_bench.report_plots import plots_of
 from kad_bench.tables import case_name, format_seconds, suite_table
 
 if TYPE_CHECKING:
@@ -60,6 +61,16 @@ def test_table_shows_every_shared_figure() -> None:
     ]
     for table in (engines, stages, growth):
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_plots_of_every_shared_figure_also_without_a_law() -> None:
+    results = example()
+    results["growth"].append({**results["growth"][0], "law": {}})
+    plots = list(plots_of({"suites": {"made": results}}))
+    names = ["speedup", "stages", "growth-0", "growth-1"]
+    assert [plot.name for plot in plots] == [f"made-{name}" for name in names]
+    assert all(plot.wide.startswith(b"\x89PNG") and plot.narrow != plot.wide for plot in plots)
+    assert plots[2].wide != plots[3].wide
 
 
 def test_a_case_is_named_with_its_queries_and_k() -> None:
