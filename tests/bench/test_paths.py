@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from kad_bench import peaks
 from kad_bench.answers import WrongAnswerError
 from kad_bench.board_suite import score_side_by_side
 from kad_bench.cutpaste_model import MEAN, STD, CutPasteModel
@@ -137,6 +138,13 @@ def test_costs_are_counted_from_the_graph(tmp_path: Path) -> None:
     assert cost.flop == 2 * (5 * 4 * 4) * (3 * 3 * 3)
     assert cost.weight_bytes == 4 * 5 * 27
     assert cost.activation_bytes == 4 * (3 * 64 + 5 * 16)
+
+
+def test_peaks_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks, "_BYTES", 1 << 20)
+    found = peaks.measure_peaks(1)
+    assert 0.1 < found["gflop_per_s"] < 1e5
+    assert 0.1 < found["gb_per_s"] < 1e5
 
 
 def test_energy_is_the_counter_s_difference_also_when_it_wraps(

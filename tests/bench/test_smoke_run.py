@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kad_bench import tile_suite
 from kad_bench.anomalib_path import ANOMALIB, anomalib_missing
 from kad_bench.cli import main
 from kad_bench.counts import check_counts, collect_counts
+from kad_bench.process_probe import Job, _do
 from kad_bench.report import report_html
 from kad_bench.startup_suite import KAD_FROM_DISK
 from kad_bench.thesis_path import THESIS
@@ -105,6 +107,26 @@ def test_fresh_processes_start_and_take_memory(smoke_run: Any) -> None:
         found = memory[name]["memory_bytes"]
         assert 20e6 < found["opened"] <= found["peak"] < 4e9
     assert memory[KAD]["memory_bytes"]["peak"] < memory[THESIS]["memory_bytes"]["peak"]
+
+
+def test_a_process_may_use_the_first_rows_of_a_bank(smoke_run: Any, tmp_path: Path) -> None:
+    folder = smoke_run.path.parent
+    (artifact,) = (path for path in folder.glob("resnet18-500-*.kad") if _like_thesis(path))
+    image = tmp_path / "tile.png"
+    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8))
+    scores = {}
+    for engine in ("kad", "thesis"):
+        for rows in (None, 125):
+            job = Job(engine, str(artifact), str(image), "random:0", 2, rows=rows)
+            (scores[engine, rows],) = _do(job, time.time())["scores"]
+    for rows in (None, 125):
+        assert scores["kad", rows] == pytest.approx(scores["thesis", rows], rel=TOLERANCE)
+    assert scores["kad", 125] != scores["kad", None]
+
+
+def _like_thesis(artifact: Path) -> bool:
+    manifest = json.loads((artifact / "manifest.json").read_text())
+    return manifest["patchcore"]["reweighting"] == "thesis"
 
 
 def test_growth_has_a_law_for_every_engine(smoke_run: Any) -> None:
