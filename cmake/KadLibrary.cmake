@@ -4,11 +4,13 @@ set(kad_source_dir "${CMAKE_CURRENT_SOURCE_DIR}/kad_sdk/csrc")
 set(kad_sources
     base/abi.cpp base/level.cpp base/zero_memory.cpp coreset/flush.cpp coreset/kcenter.cpp
     coreset/sketch.cpp density/density.cpp graph/graph_check.cpp
-    image/image.cpp image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp search/features.cpp
-    search/index.cpp search/score.cpp search/search.cpp search/search_scalar.cpp
-    search/statistics.cpp search/sieve/code_scalar.cpp search/sieve/projection.cpp
-    search/sieve/query_block.cpp search/sieve/query_order.cpp search/sieve/sieve.cpp
-    search/sieve/sieve_pass.cpp search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp
+    image/image.cpp image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp
+    search/features.cpp search/index.cpp search/score.cpp search/search.cpp
+    search/search_scalar.cpp search/split.cpp search/statistics.cpp search/sieve/basis.cpp
+    search/sieve/candidates.cpp search/sieve/code_scalar.cpp search/sieve/narrow_pass.cpp
+    search/sieve/principal.cpp search/sieve/projection.cpp search/sieve/query_block.cpp
+    search/sieve/query_coordinates.cpp search/sieve/query_grid.cpp search/sieve/seeds.cpp
+    search/sieve/sieve.cpp search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp
     board/board_scalar.cpp board/map_resize.cpp board/regions.cpp board/tile_map.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
@@ -17,7 +19,7 @@ set(kad_avx2_sources board/board_avx2.cpp search/search_avx2.cpp search/sieve/co
 set(kad_avx512_sources board/board_avx512.cpp search/search_avx512.cpp search/sieve/code_avx512.cpp)
 set(kad_avx512vnni_sources search/sieve/code_avx512vnni.cpp)
 set(kad_sha_sources runtime/sha256_x86.cpp)
-set(kad_avx2_options -mavx2 -mfma -mf16c)
+set(kad_avx2_options -mavx2 -mfma -mf16c -mbmi -mpopcnt)
 set(kad_avx512_options -mavx512f -mavx512bw -mavx512dq -mavx512vl ${kad_avx2_options})
 set(kad_avx512vnni_options -mavx512vnni ${kad_avx512_options})
 set(kad_sha_options -msha -msse4.1)

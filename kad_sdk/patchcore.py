@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kad_sdk._native import NativeIndex
+from kad_sdk._native import MapLayout, NativeIndex
 from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings
 from kad_sdk.session import NetworkSession
 
@@ -70,9 +70,11 @@ class PatchCoreScorer(BoardScorer):
         manifest = artifact.manifest
         session = NetworkSession(artifact.network, threads=threads, max_batch=batch, **running)
         session.check(manifest.graph())
+        layers = [(o.channels, o.height, o.width) for o in manifest.network.outputs]
+        layout = MapLayout(layers, manifest.patchcore.grid, manifest.patchcore.resampling)
         return cls(
             session,
-            NativeIndex(artifact.bank, threads=threads),
+            NativeIndex(artifact.bank, layout=layout, threads=threads),
             preprocessing=manifest.preprocessing,
             patchcore=manifest.patchcore,
             map_settings=manifest.map,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_sdk._native import NativeIndex, default_threads
+from kad_sdk._native import MapLayout, NativeIndex, default_threads
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["IndexInfo", "SearchIndex", "SearchStats"]
+__all__ = ["IndexInfo", "MapLayout", "SearchIndex", "SearchStats"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ class SearchStats:
         On the dense path: pairs compared, and those whose float32 distance was taken.
     prepare_ns, narrow_ns, wide_ns, decide_ns, dense_ns
         Time spent on projecting and encoding queries, then on each stage, then on the dense path.
+    seed_products, seed_ns
+        Multiplications of 8-bit codes to find first guesses, and the time that took.
     """
 
     queries: int
@@ -79,6 +81,8 @@ class SearchStats:
     wide_ns: int
     decide_ns: int
     dense_ns: int
+    seed_products: int
+    seed_ns: int
 
 
 class SearchIndex:
@@ -93,6 +97,9 @@ class SearchIndex:
     bank : array_like of shape (M, D)
         Converted to float32. A float32 array in C order is not copied and must not be changed while
         the index lives.
+    layout : MapLayout, optional
+        The base maps that the bank's features come from. Queries with such maps are then faster,
+        other queries as fast as without.
     threads : int, optional
         Threads to build and to query with; by default one for each processor this process may use.
 
@@ -104,8 +111,8 @@ class SearchIndex:
     Raises
     ------
     InvalidArgumentError
-        The bank is not a two-dimensional array of real numbers with at least one row and column, or
-        `threads` is below 1.
+        The bank is not a two-dimensional array of real numbers with at least one row and column,
+        the layout's channels do not add up to D, or `threads` is below 1.
     NotFiniteError
         The bank holds NaN or Inf; the text names the first such row.
 
@@ -122,9 +129,11 @@ class SearchIndex:
     array([[1, 0]])
     """
 
-    def __init__(self, bank: ArrayLike, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bank: ArrayLike, *, layout: MapLayout | None = None, threads: int | None = None
+    ) -> None:
         self._threads = default_threads() if threads is None else threads
-        self._index = NativeIndex(_float32("bank", bank), threads=self._threads)
+        self._index = NativeIndex(_float32("bank", bank), layout=layout, threads=self._threads)
         self.rows: int = self._index.rows
         self.dims: int = self._index.dims
 

@@ -99,6 +99,8 @@ class SearchStatsRecord(Struct):
         ("wide_ns", c_int64),
         ("decide_ns", c_int64),
         ("dense_ns", c_int64),
+        ("seed_products", c_int64),
+        ("seed_ns", c_int64),
     )
 
 
@@ -193,6 +195,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_graph_check": (c_void_p, c_int64),
     "kad_patch_features": (_MAPS, c_int32, c_void_p),
     "kad_index_create": (c_void_p, c_int64, c_int64, c_int32, POINTER(c_void_p)),
+    "kad_index_create_for_maps": (c_void_p, c_int64, _MAPS, c_int32, POINTER(c_void_p)),
     "kad_index_info": (c_void_p, POINTER(IndexFacts)),
     "kad_index_stats": (c_void_p, POINTER(SearchStatsRecord)),
     "kad_index_query": (c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p, c_void_p),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from ctypes import byref, c_int32, c_void_p
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,43 @@ _RESAMPLINGS = {"bilinear": 0, "adaptive-average": 1}
 _REWEIGHTINGS = {"none": 0, "thesis": 1, "paper": 2}
 
 
+@dataclass(frozen=True)
+class MapLayout:
+    """What base maps look like.
+
+    Attributes
+    ----------
+    layers : sequence of (channels, height, width)
+        One for each layer.
+    grid : (height, width)
+        The grid of patches.
+    resampling : "bilinear" or "adaptive-average"
+        How maps come to the grid: half-pixel centres, or means over
+        ``[floor(i*n/g), ceil((i+1)*n/g))``.
+    """
+
+    layers: Sequence[tuple[int, int, int]]
+    grid: tuple[int, int]
+    resampling: str
+
+    def struct(self, n_tiles: int = 0, data: Sequence[int] | None = None) -> BaseMaps:
+        """Make the C struct of maps that lie at `data`, or of none."""
+        n = len(self.layers)
+        sides = [(c_int32 * n)(*column) for column in zip(*self.layers, strict=True)]
+        height, width = self.grid
+        return BaseMaps(
+            resampling=choice("resampling", self.resampling, _RESAMPLINGS),
+            grid_height=int_argument("grid height", height),
+            grid_width=int_argument("grid width", width),
+            n_tiles=n_tiles,
+            n_layers=n,
+            data=None if data is None else (c_void_p * n)(*data),
+            channels=sides[0],
+            heights=sides[1],
+            widths=sides[2],
+        )
+
+
 class _Maps:
     """Base maps as the C struct, with everything it points to kept alive."""
 
@@ -52,19 +90,8 @@ class _Maps:
         self.patches = max(
             int_argument("grid height", height) * int_argument("grid width", width), 0
         )
-        n = len(self.arrays)
-        sides = [(c_int32 * n)(*(m.shape[axis] for m in self.arrays)) for axis in (1, 2, 3)]
-        self.struct = BaseMaps(
-            resampling=choice("resampling", resampling, _RESAMPLINGS),
-            grid_height=height,
-            grid_width=width,
-            n_tiles=self.n_tiles,
-            n_layers=n,
-            data=(c_void_p * n)(*(m.ctypes.data for m in self.arrays)),
-            channels=sides[0],
-            heights=sides[1],
-            widths=sides[2],
-        )
+        layout = MapLayout([m.shape[1:] for m in self.arrays], grid, resampling)
+        self.struct = layout.struct(self.n_tiles, [m.ctypes.data for m in self.arrays])
 
 
 def patch_features(
@@ -98,21 +125,37 @@ class NativeIndex:
     ----------
     bank : (M, D) float32
         Borrowed: it must not be changed while the index lives.
+    layout : MapLayout, optional
+        The maps that the bank's features come from: queries with such maps are then faster.
     threads : int
         Threads that build the index.
 
     Raises
     ------
+    InvalidArgumentError
+        The layout's channels do not add up to D.
     NotFiniteError
         The bank holds NaN or Inf.
     """
 
-    def __init__(self, bank: Floats, *, threads: int = 1) -> None:
+    def __init__(self, bank: Floats, *, layout: MapLayout | None = None, threads: int = 1) -> None:
         self._bank = array_argument("bank", bank, np.float32, (None, None))
         self.rows, self.dims = self._bank.shape
         handle = c_void_p()
-        size = (self.rows, self.dims, threads_argument(threads))
-        call("kad_index_create", self._bank.ctypes.data, *size, byref(handle))
+        values, threads = self._bank.ctypes.data, threads_argument(threads)
+        if layout is None:
+            call("kad_index_create", values, self.rows, self.dims, threads, byref(handle))
+        else:
+            channels = sum(layer[0] for layer in layout.layers)
+            if channels != self.dims:
+                raise InvalidArgumentError(
+                    f"layout: expected {self.dims} channels together, the bank's dimensions, got "
+                    f"{channels}"
+                )
+            maps = layout.struct()
+            call(
+                "kad_index_create_for_maps", values, self.rows, byref(maps), threads, byref(handle)
+            )
         self._handle = handle
         self._finalizer = weakref.finalize(self, library().kad_index_close, handle)
 

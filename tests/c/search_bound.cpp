@@ -1,4 +1,5 @@
-// Checks every bound of the search against the true distance, for every pair of a query and a row.
+// Checks every bound of the search against the true distance, for every pair of a query and a row,
+// and the answers of searches by codes against the distances of all rows.
 //
 //   search_bound [--seed N] [--seconds S] [--sharpness X]
 //
@@ -18,21 +19,30 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <memory>
+#include <numeric>
 #include <vector>
 
 #include "base/level.hpp"
 #include "kad/kad.h"
+#include "search/features.hpp"
 #include "search/index.hpp"
+#include "search/search.hpp"
 #include "search/search_kernels.hpp"
+#include "search/sieve/narrow_pass.hpp"
 #include "search/sieve/query_block.hpp"
+#include "search/sieve/query_coordinates.hpp"
 #include "search/sieve/sieve.hpp"
-#include "search/sieve/sieve_pass.hpp"
+#include "search/sieve/sieve_search.hpp"
+#include "search/split.hpp"
+#include "search/statistics.hpp"
 #include "search_families.hpp"
 
 namespace {
 
 using families::Data;
 
+constexpr int32_t kThreads = 3;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 size_t size(int64_t value) { return static_cast<size_t>(value); }
@@ -55,10 +65,12 @@ struct Ledger {
   }
 };
 
-enum Kind { kLimit, kDense, kNarrow, kWide, kKinds };
+enum Kind { kLimit, kDense, kNarrow, kWindow, kWide, kKinds };
 
 struct Ledgers {
-  Ledger of[kKinds] = {{"limit"}, {"dense"}, {"narrow"}, {"wide"}};
+  int64_t answers = 0;  // of searches by codes that were compared with all distances
+  int64_t wrong_answers = 0;
+  Ledger of[kKinds] = {{"limit"}, {"dense"}, {"narrow"}, {"window"}, {"wide"}};
 };
 
 double true_distance2(const float* a, const float* b, int64_t dims) {
@@ -74,32 +86,44 @@ double true_distance2(const float* a, const float* b, int64_t dims) {
 // plain function, so what it is told and what it tells are here.
 struct NarrowWatch {
   const kad::CodeKernels* kernels;
-  int64_t lane;     // of the row that must come through
-  int64_t place;    // of the tile's first query
-  double row_unit;  // scale of the row's codes
-  std::vector<double> slack;
+  int64_t lane;  // of the row that must come through
+  int64_t step_dims;
+  std::vector<int64_t> above;  // of each place: product - term - limit
 } watch;
 
-void match_watched(const kad::CodeTile& tile, uint64_t* masks) {
-  watch.kernels->match(tile, masks);
-  for (int64_t q = 0; q < kad::kCodeQueries; ++q, ++watch.place) {
-    if (watch.place >= static_cast<int64_t>(watch.slack.size())) continue;
-    int64_t product = 0;
-    for (int64_t step = 0; step <= tile.steps; ++step) {
-      const uint8_t* codes =
-          step < tile.steps ? tile.rows + step * kad::kCodeRows * kad::kStepDims : tile.last;
-      for (int64_t i = 0; i < kad::kStepDims; ++i) {
-        product += int64_t{codes[watch.lane * kad::kStepDims + i]} *
-                   tile.queries[(step * kad::kCodeQueries + q) * kad::kStepDims + i];
+constexpr int64_t kNoClaim = std::numeric_limits<int64_t>::max();
+
+int64_t mixed_product(const kad::MatchTask& task, int64_t q) {
+  if (task.mixed == nullptr) return 0;
+  const auto at = [&](const int32_t* positions) {
+    return int32_t{task.mixed[positions[q] * kad::kCodeRows + watch.lane]};
+  };
+  const int32_t near = at(task.near), middle = (near + at(task.far) + 1) / 2;
+  return (task.half ? middle : (middle + near + 1) / 2) - kad::kMixRaise;
+}
+
+void match_watched(const kad::MatchTask& task, uint32_t* masks) {
+  watch.kernels->match(task, masks);
+  const int64_t step_dims = watch.step_dims;
+  const int64_t steps = task.rows.steps[0] + task.rows.steps[1];
+  for (int64_t q = 0; q < task.n; ++q) {
+    const int8_t* codes =
+        task.queries +
+        (q / kad::kCodeTile * steps * kad::kCodeTile + q % kad::kCodeTile) * step_dims;
+    int64_t product = mixed_product(task, q);
+    for (int piece = 0; piece < 2; ++piece) {
+      const uint8_t* row = task.rows.piece[piece] + watch.lane * step_dims;
+      for (int64_t step = 0; step < task.rows.steps[piece]; ++step) {
+        for (int64_t i = 0; i < step_dims; ++i) product += int64_t{row[i]} * codes[i];
+        row += kad::kCodeRows * step_dims;
+        codes += kad::kCodeTile * step_dims;
       }
     }
-    const double least =
-        static_cast<double>(tile.slopes[q]) * static_cast<double>(tile.row_terms[watch.lane]) +
-        static_cast<double>(tile.limits[q]);
-    const double unit2 = 2.0 * watch.row_unit / static_cast<double>(tile.slopes[q]);
-    const bool kept = ((masks[q] >> watch.lane) & 1) != 0;
-    const double slack = (static_cast<double>(product) - least) * unit2;
-    watch.slack[size(watch.place)] = kept ? std::max(slack, 0.0) : -kInfinity;
+    const kad::MatchLimit& limit = task.limits[q];
+    const bool no_claim = std::memcmp(&limit, &kad::kNoLimit, sizeof(limit)) == 0;
+    // Limits and terms are modulo 2^32.
+    const auto above = static_cast<uint32_t>(product - task.terms[watch.lane] - limit.limit);
+    watch.above.push_back(no_claim ? kNoClaim : int64_t{static_cast<int32_t>(above)});
   }
 }
 
@@ -107,33 +131,79 @@ void match_watched(const kad::CodeTile& tile, uint64_t* masks) {
 class BoundCheck {
  public:
   BoundCheck(const Data& data, kad::Level level, Ledgers& ledgers)
-      : data_(data),
-        ledgers_(ledgers),
-        index_(data.bank.data(), data.rows, data.dims, 1),
-        kernels_(kad::search_kernels(level)),
-        codes_(kad::code_kernels(level)),
-        block_(index_, kernels_, 1),
-        true2_(size(data.n)) {
-    watched_ = codes_;
-    watched_.match = match_watched;
-    block_.load(data.queries.data(), data.n);
-    pack_queries();
-    if (index_.sieve) encode_queries();
-  }
+      : BoundCheck(data, kad::SplitLayout(data.dims), nullptr, level, ledgers) {}
+
+  /// The queries are the patches of a tile.
+  BoundCheck(const Data& data, const kad::FeatureMaps& maps, kad::Level level, Ledgers& ledgers)
+      : BoundCheck(data, kad::SplitLayout(maps), &maps, level, ledgers) {}
 
   void run() {
+    if (index_.sieve) {
+      for (const int32_t k : {1, 4}) check_answers(k);
+    }
     for (int64_t row = 0; row < data_.rows; ++row) {
       find(row);
       check_limit();
       if (row % kernels_.panel_rows == 0) pack_panel(row);
       check_dense(row);
       if (!index_.sieve) continue;
-      for (kad::SievePass& pass : passes_) check_narrow(row, pass);
+      for (Pass& pass : passes_) check_narrow(row, pass);
       check_wide(row);
     }
   }
 
  private:
+  struct Pass {
+    kad::NarrowPass codes;
+    Kind kind;
+  };
+
+  BoundCheck(const Data& data, const kad::SplitLayout& layout, const kad::FeatureMaps* maps,
+             kad::Level level, Ledgers& ledgers)
+      : data_(data),
+        ledgers_(ledgers),
+        index_(data.bank.data(), data.rows, layout, kThreads),
+        kernels_(kad::search_kernels(level)),
+        block_(index_, kernels_, 1),
+        true2_(size(data.n)) {
+    block_.load(data.queries.data(), data.n);
+    pack_queries();
+    if (index_.sieve) encode_queries(maps);
+  }
+
+  // The search by codes, whatever it costs: products of all rows are made so dear that nothing is
+  // left to them but what codes cannot hold. And the search as everyone calls it.
+  void check_answers(int32_t k) {
+    kad::SearchKernels kernels = kernels_;
+    kernels.dim_cost = 1e30;
+    kad::Tally tally;
+    kad::QueryBlock block(index_, kernels, k);
+    kad::SieveSearch search(index_, kernels, tally);
+    block.load(data_.queries.data(), data_.n);
+    const std::vector<int32_t>& left = search.run(block, window_ ? &coarse_ : nullptr);
+    const auto n_found = size(data_.n * k);
+    std::vector<float> dist(n_found);
+    std::vector<int64_t> rows(n_found);
+    kad::search(index_, data_.queries.data(), data_.n, k, kThreads, dist.data(), rows.data());
+    kad::QueryBlock every(index_, kernels, k);
+    every.load(data_.queries.data(), data_.n);
+    for (int32_t q = 0; q < data_.n; ++q) {
+      const bool coded = std::find(left.begin(), left.end(), q) == left.end();
+      std::vector<kad::RowPair> pairs;
+      for (int64_t row = 0; row < data_.rows; ++row) pairs.push_back({q, row});
+      every.decide(pairs.data(), data_.rows);
+      const kad::NearestRows &right = every.nearest(q), &found = block.nearest(q);
+      bool same = !coded || found.count() >= k;
+      for (int32_t i = 0; i < k && same; ++i) {
+        const size_t place = size(q * k + i);
+        same = rows[place] == right.row(i) && dist[place] == right.dist(i) &&
+               (!coded || (found.row(i) == right.row(i) && found.dist(i) == right.dist(i)));
+      }
+      ledgers_.answers += coded ? 1 : 0;
+      if (!same) ++ledgers_.wrong_answers;
+    }
+  }
+
   // Let this row be all that the queries have found.
   void find(int64_t row) {
     block_.load(data_.queries.data(), data_.n);
@@ -186,7 +256,8 @@ class BoundCheck {
       }
       const float* queries = packed_.data() + first * data_.dims;
       kernels_.screen(queries, panel_.data(), data_.dims, row_terms, terms, masks);
-      kernels_.multiply(queries, columns_.data(), data_.dims, products.data(), kernels_.columns);
+      kernels_.multiply(queries, step, columns_.data(), kernels_.columns, data_.dims,
+                        products.data(), kernels_.columns);
       for (int64_t i = 0; i < count; ++i) {
         const float least = row_terms[lane] + terms[i];
         if (!std::isfinite(least)) continue;  // nothing is claimed: the row is always decided
@@ -199,57 +270,73 @@ class BoundCheck {
     }
   }
 
-  void encode_queries() {
+  void encode_queries(const kad::FeatureMaps* maps) {
     const kad::Sieve& sieve = *index_.sieve;
-    const int64_t n = data_.n, width = sieve.width();
-    coordinates_.resize(size(n * width));
-    errors_.resize(size(n));
-    wide_codes_.resize(size(n * width));
-    sieve.projection().apply(codes_, block_.query(0), block_.norms2(), n, index_.centre.data(),
-                             coordinates_.data(), errors_.data());
-    for (int64_t q = 0; q < n; ++q) {
-      all_.push_back(static_cast<int32_t>(q));
-      const float* coordinates = coordinates_.data() + q * width;
-      rests_.push_back(sieve.rests(coordinates, block_.norm2(q), errors_[size(q)]));
-      wide_.push_back(sieve.encode_wide(codes_, coordinates, block_.norm2(q), rests_.back(),
-                                        wide_codes_.data() + q * width));
+    queries_ = std::make_unique<kad::QueryCoordinates>(index_, kernels_);
+    if (maps != nullptr && index_.layout.fits(*maps)) {
+      coarse_.load(index_.layout, *maps, maps->whole(0), index_.centre.data());
+      window_ = queries_->load(block_, coarse_);
     }
-    matches_.resize(size(n * kad::kCodeRows + 1));
+    if (!window_) queries_->load(block_);
+    watched_ = sieve.codes();
+    watched_.match = match_watched;
+    std::vector<int32_t> all(size(data_.n));
+    std::iota(all.begin(), all.end(), 0);
+    const int32_t finest = watched_.query_bits;
     for (int64_t depth = 0; depth < sieve.n_depths(); ++depth) {
-      passes_.emplace_back(sieve, watched_, all_, depth, coordinates_.data(), rests_.data());
+      for (const int32_t exponent : {finest, finest + 2, finest + 9}) {
+        kad::NarrowPass pass(sieve, watched_, *queries_, depth, exponent);
+        if (window_ && pass.take_window()) passes_.push_back({pass, kWindow});
+        pass.take(all);
+        passes_.push_back({pass, kNarrow});
+      }
     }
   }
 
-  void check_narrow(int64_t row, kad::SievePass& pass) {
+  void check_narrow(int64_t row, Pass& pass) {
     const kad::Sieve& sieve = *index_.sieve;
     const int64_t slot = sieve.slot(row), panel = slot / kad::kCodeRows;
     const kad::SieveGroup& group = sieve.group_of(panel);
-    watch = {&codes_, slot % kad::kCodeRows, 0, static_cast<double>(group.scale),
-             std::vector<double>(size(data_.n))};
-    pass.set_limits(block_, group);
-    pass.match(panel, matches_.data());
-    for (int64_t q = 0; q < data_.n; ++q) {
-      ledgers_.of[kNarrow].enter(watch.slack[size(q)], true2_[size(q)]);
+    const int64_t n_places = pass.codes.n_places();
+    watch = {&sieve.codes(), slot % kad::kCodeRows, sieve.codes().step_dims, {}};
+    matches_.resize(size(n_places * kad::kCodeRows + 4));
+    kept_.assign(size(data_.n), false);
+    pass.codes.set_limits(block_, group);
+    const int64_t n_matches = pass.codes.match(panel, matches_.data());
+    for (int64_t i = 0; i < n_matches; ++i) {
+      const kad::CodePair& pair = matches_[size(i)];
+      if (pair.slot == slot) kept_[size(pair.query)] = true;
+    }
+    const double unit2 = 2.0 * pass.codes.scale() * group.scale;
+    for (int64_t place = 0; place < n_places; ++place) {
+      const int32_t q = pass.codes.query(place);
+      if (q < 0) continue;
+      const int64_t above = watch.above[size(place)];
+      const double slack = above == kNoClaim ? kInfinity : static_cast<double>(above) * unit2;
+      ledgers_.of[pass.kind].enter(kept_[size(q)] ? slack : -kInfinity, true2_[size(q)]);
     }
   }
 
-  // As SieveSearch::screen_matches has it.
+  // As Candidates has it.
   void check_wide(int64_t row) {
     const kad::Sieve& sieve = *index_.sieve;
     const int32_t slot = sieve.slot(row);
     const kad::WideVector& coded = sieve.wide_row(slot);
     for (int32_t q = 0; q < data_.n; ++q) {
-      const kad::WideVector& query = wide_[size(q)];
+      const kad::WideVector& query = queries_->wide(q);
       const kad::CodePair pair = {q, slot};
       int32_t product = 0;
-      codes_.pair_products(wide_codes_.data(), sieve.wide_codes(), &pair, 1, sieve.width(),
-                           &product);
-      const double beyond = (1.0 + 0x1p-19) * (block_.reach(q) + static_cast<double>(query.error));
-      const float reach = static_cast<float>(beyond) + coded.error;
+      sieve.codes().pair_products(queries_->wide_codes(), sieve.wide_codes(), &pair, 1,
+                                  sieve.width(), &product);
+      const auto limit = static_cast<float>((1.0 + 0x1p-19) *
+                                            (block_.reach(q) + static_cast<double>(query.error)));
+      const float reach = limit + coded.error;
       const float distance2 = (query.norm2 + coded.norm2) -
                               2.0F * query.scale * coded.scale * static_cast<float>(product);
-      ledgers_.of[kWide].enter(static_cast<double>(reach * reach) - static_cast<double>(distance2),
-                               true2_[size(q)]);
+      const bool kept = !(distance2 > reach * reach) &&
+                        std::sqrt(std::max(distance2, 0.0F)) - coded.error <= limit;
+      const double slack = static_cast<double>(reach * reach) - static_cast<double>(distance2);
+      ledgers_.of[kWide].enter(kept ? slack : -kInfinity, true2_[size(q)]);
     }
   }
 
@@ -257,34 +344,108 @@ class BoundCheck {
   Ledgers& ledgers_;
   kad_index index_;
   const kad::SearchKernels& kernels_;
-  const kad::CodeKernels& codes_;
-  kad::CodeKernels watched_;
+  kad::CodeKernels watched_ = {};
   kad::QueryBlock block_;
   std::vector<double> true2_;  // (n,) to the present row
-  std::vector<float> packed_, panel_, columns_, coordinates_, errors_;
-  std::vector<int16_t> wide_codes_;
-  std::vector<kad::Rests> rests_;
-  std::vector<kad::WideVector> wide_;
-  std::vector<int32_t> all_;
+  std::vector<float> packed_, panel_, columns_;
+  kad::CoarseWindow coarse_;
+  bool window_ = false;  // whether the queries are its patches
+  std::unique_ptr<kad::QueryCoordinates> queries_;
+  std::vector<Pass> passes_;
   std::vector<kad::CodePair> matches_;
-  std::vector<kad::SievePass> passes_;
+  std::vector<bool> kept_;  // (n,) whether the present row came through
 };
 
-void check_data(const Data& data, Ledgers& ledgers) {
+// A tile whose patches are hard: what the family's queries hold lies in a fine map, and in a coarse
+// one that makes up the last dimensions.
+class Tile {
+ public:
+  Tile(const Data& data, int32_t coarse_dims, int32_t resampling) {
+    const bool bilinear = resampling == KAD_RESAMPLE_BILINEAR;
+    const int32_t sides[4] = {bilinear ? 6 : 7, 4, 3, 2};  // of the grid, of the coarse map
+    const auto fine_dims = static_cast<int32_t>(data.dims) - coarse_dims;
+    heights_[0] = sides[0];
+    widths_[0] = sides[1];
+    heights_[1] = sides[2];
+    widths_[1] = sides[3];
+    channels_[0] = fine_dims;
+    channels_[1] = coarse_dims;
+    fill(data, 0, 0);
+    fill(data, 1, fine_dims);
+    const float* maps[2] = {values_[0].data(), values_[1].data()};
+    kad_base_maps view = {};
+    view.struct_size = sizeof(view);
+    view.resampling = resampling;
+    view.grid_height = sides[0];
+    view.grid_width = sides[1];
+    view.n_tiles = 1;
+    view.n_layers = 2;
+    view.data = maps;
+    view.channels = channels_;
+    view.heights = heights_;
+    view.widths = widths_;
+    maps_ = std::make_unique<kad::FeatureMaps>(&view);
+  }
+
+  const kad::FeatureMaps& maps() const { return *maps_; }
+
+  /// The same bank, and the tile's patch features.
+  Data with_patches(const Data& data) const {
+    Data out = {data.rows, data.dims, maps_->patches(), data.bank, {}};
+    out.queries.resize(size(out.n * out.dims));
+    std::vector<float> scratch;
+    maps_->features(maps_->whole(0), kad::search_kernels(kad::current_level()), scratch,
+                    out.queries.data());
+    return out;
+  }
+
+ private:
+  void fill(const Data& data, size_t layer, int64_t first) {
+    const int64_t positions = int64_t{heights_[layer]} * widths_[layer];
+    values_[layer].resize(size(channels_[layer] * positions));
+    for (int64_t c = 0; c < channels_[layer]; ++c) {
+      for (int64_t p = 0; p < positions; ++p) {
+        values_[layer][size(c * positions + p)] =
+            data.queries[size(p % data.n * data.dims + first + c)];
+      }
+    }
+  }
+
+  int32_t channels_[2], heights_[2], widths_[2];
+  std::vector<float> values_[2];
+  std::unique_ptr<kad::FeatureMaps> maps_;
+};
+
+// Bounds at every level that the processor has.
+template <class Check>
+void at_every_level(Check check) {
   for (int32_t level = KAD_LEVEL_SCALAR; level <= KAD_LEVEL_AVX512VNNI; ++level) {
-    if (kad_cpu_level_force(level) != KAD_OK) continue;
-    BoundCheck(data, static_cast<kad::Level>(level), ledgers).run();
+    if (kad_cpu_level_force(level) == KAD_OK) check(static_cast<kad::Level>(level));
   }
   kad_cpu_level_force(KAD_LEVEL_AUTO);
 }
 
-// Once too small for codes, once large enough.
+void check_data(const Data& data, Ledgers& ledgers) {
+  at_every_level([&](kad::Level level) { BoundCheck(data, level, ledgers).run(); });
+}
+
+void check_tile(const Data& data, int32_t coarse_dims, int32_t resampling, Ledgers& ledgers) {
+  const Tile tile(data, coarse_dims, resampling);
+  const Data patches = tile.with_patches(data);
+  at_every_level([&](kad::Level level) { BoundCheck(patches, tile.maps(), level, ledgers).run(); });
+}
+
+// Once too small for codes, once large enough, and once as the patches of a tile.
 void check_family(size_t number, uint64_t seed, Ledgers& ledgers) {
   const families::Family& family = families::kFamilies[number];
   families::Generator random(seed * std::size(families::kFamilies) + number);
   const int64_t few = 1 + random.below(63), many = 64 + random.below(200);
   check_data(families::make(family, seed, 1 + random.below(150), few, 9), ledgers);
   check_data(families::make(family, seed, 1024 + random.below(150), many, 20), ledgers);
+  const auto coarse_dims = static_cast<int32_t>(8 + random.below(many - 16));
+  const int32_t resampling =
+      seed % 2 == number % 2 ? KAD_RESAMPLE_BILINEAR : KAD_RESAMPLE_ADAPTIVE_AVERAGE;
+  check_tile(families::make(family, seed + 1, 1024, many, 30), coarse_dims, resampling, ledgers);
 }
 
 // All families, and again with other seeds until the time is over.
@@ -293,10 +454,11 @@ void check_all(uint64_t seed, double seconds, Ledgers& ledgers) {
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
   do {
     for (size_t i = 0; i < std::size(families::kFamilies); ++i) {
-      int64_t before = 0, after = 0;
+      int64_t before = ledgers.wrong_answers, after = 0;
       for (const Ledger& ledger : ledgers.of) before += ledger.violations;
       check_family(i, seed, ledgers);
       for (const Ledger& ledger : ledgers.of) after += ledger.violations;
+      after += ledgers.wrong_answers;
       if (after > before && ledgers.of[kLimit].raised == 0.0) {
         std::printf("%s, seed %llu: %lld violations\n", families::kFamilies[i].name,
                     static_cast<unsigned long long>(seed), static_cast<long long>(after - before));
@@ -314,7 +476,9 @@ bool report(const Ledgers& ledgers) {
                 static_cast<long long>(ledger.violations), ledger.smallest);
     sound = sound && ledger.comparisons > 0 && ledger.violations == 0;
   }
-  return sound;
+  std::printf("answers %11lld from codes, %lld wrong\n", static_cast<long long>(ledgers.answers),
+              static_cast<long long>(ledgers.wrong_answers));
+  return sound && ledgers.answers > 0 && ledgers.wrong_answers == 0;
 }
 
 // Whether bounds that are raised until they touch the truth, and by `more` besides, are noticed:

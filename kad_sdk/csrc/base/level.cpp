@@ -27,15 +27,16 @@ bool has_all(uint64_t bits, uint64_t wanted) { return (bits & wanted) == wanted;
 
 Level best_level() {
   uint32_t a = 0, b = 0, c = 0, d = 0;
-  constexpr uint32_t kFma = 1u << 12, kOsXsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
+  constexpr uint32_t kFma = 1u << 12, kPopcnt = 1u << 23;
+  constexpr uint32_t kOsXsave = 1u << 27, kAvx = 1u << 28, kF16c = 1u << 29;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return Level::scalar;
-  if (!has_all(c, kFma | kOsXsave | kAvx | kF16c)) return Level::scalar;
+  if (!has_all(c, kFma | kPopcnt | kOsXsave | kAvx | kF16c)) return Level::scalar;
   constexpr uint64_t kXmmYmm = 0x6, kOpmaskZmm = 0xE0;
   const uint64_t saved = saved_state();
-  constexpr uint32_t kAvx2 = 1u << 5;
+  constexpr uint32_t kBmi = 1u << 3, kAvx2 = 1u << 5;
   constexpr uint32_t kAvx512 = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // F DQ BW VL
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return Level::scalar;
-  if (!has_all(b, kAvx2) || !has_all(saved, kXmmYmm)) return Level::scalar;
+  if (!has_all(b, kBmi | kAvx2) || !has_all(saved, kXmmYmm)) return Level::scalar;
   if (!has_all(b, kAvx512) || !has_all(saved, kXmmYmm | kOpmaskZmm)) return Level::avx2;
   constexpr uint32_t kVnni = 1u << 11;
   return has_all(c, kVnni) ? Level::avx512vnni : Level::avx512;

@@ -96,7 +96,7 @@ void SketchSpace::project(const SearchKernels& kernels, const float* rows, int64
     for (int64_t i = 0; i < n; i += step) {
       const int64_t count = std::min(step, n - i);
       kernels.pack(rows + i * dims_, dims_, count, step, dims_, centre, tile.data());
-      kernels.multiply(tile.data(), panel.data(), dims_, products.data(), columns);
+      kernels.multiply(tile.data(), step, panel.data(), columns, dims_, products.data(), columns);
       for (int64_t q = 0; q < count; ++q) {
         std::copy_n(products.data() + q * columns, n_columns, out + (i + q) * width() + first);
       }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int32_t kLargestSide = 1 << 16;
 constexpr int32_t kMostChannels = 1 << 20;
+constexpr int64_t kFewPatches = 128;  // a window is not cut further to occupy another thread
 
 void check_side(int32_t side, const char* name) {
   if (side < 1 || side > kLargestSide) {
@@ -29,7 +31,7 @@ void check_header(const kad_base_maps* maps) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "n_layers must be at least 1, got %lld",
          static_cast<long long>(maps->n_layers));
   }
-  check_pointer(maps->data, "maps->data");
+  if (maps->n_tiles > 0) check_pointer(maps->data, "maps->data");
   check_pointer(maps->channels, "maps->channels");
   check_pointer(maps->heights, "maps->heights");
   check_pointer(maps->widths, "maps->widths");
@@ -68,6 +70,54 @@ AxisTaps adaptive_average_taps(int32_t n, int32_t g) {
   return taps;
 }
 
+// The positions of a layer that a patch is made of, in the order of the sum, and their weights.
+struct Sources {
+  std::vector<int64_t> positions;
+  std::vector<float> weights;
+
+  void find(const LayerView& layer, int64_t row, int64_t column) {
+    positions.clear();
+    weights.clear();
+    const AxisTaps &rows = layer.rows, &columns = layer.columns;
+    const auto i = static_cast<size_t>(row), j = static_cast<size_t>(column);
+    for (int32_t y = 0; y < rows.count[i]; ++y) {
+      const float weight = rows.weight[i * static_cast<size_t>(rows.most) + static_cast<size_t>(y)];
+      for (int32_t x = 0; x < columns.count[j]; ++x) {
+        positions.push_back((rows.first[i] + y) * layer.width + columns.first[j] + x);
+        weights.push_back(
+            weight *
+            columns.weight[j * static_cast<size_t>(columns.most) + static_cast<size_t>(x)]);
+      }
+    }
+  }
+};
+
+// A layer's part of the patch features of a window: out has `stride` values a patch.
+void layer_features(const LayerView& layer, const Window& window, const SearchKernels& kernels,
+                    std::vector<float>& scratch, int64_t stride, float* out) {
+  const Region& patches = window.patches;
+  int64_t first_row = 0, n_rows = 0;
+  input_range(layer.rows, patches.first_row, patches.n_rows, &first_row, &n_rows);
+  // Channels last: the values of one position side by side, (positions, channels).
+  scratch.resize(static_cast<size_t>(n_rows * layer.width * layer.channels));
+  kernels.pack(layer.map(window.tile) + first_row * layer.width, layer.positions(), layer.channels,
+               layer.channels, n_rows * layer.width, nullptr, scratch.data());
+  Sources sources;
+  std::vector<const float*> values;
+  for (int64_t y = patches.first_row; y < patches.first_row + patches.n_rows; ++y) {
+    for (int64_t x = patches.first_column; x < patches.first_column + patches.n_columns; ++x) {
+      sources.find(layer, y, x);
+      values.clear();
+      for (const int64_t position : sources.positions) {
+        values.push_back(scratch.data() + (position - first_row * layer.width) * layer.channels);
+      }
+      kernels.combine(values.data(), sources.weights.data(), static_cast<int64_t>(values.size()),
+                      layer.channels, out);
+      out += stride;
+    }
+  }
+}
+
 }  // namespace
 
 AxisTaps make_taps(int32_t resampling, int32_t n, int32_t g) {
@@ -80,6 +130,17 @@ AxisTaps make_taps(int32_t resampling, int32_t n, int32_t g) {
       fail(KAD_ERROR_INVALID_ARGUMENT, "resampling must be one of KAD_RESAMPLE_* (0 or 1), got %d",
            resampling);
   }
+}
+
+void input_range(const AxisTaps& taps, int64_t first, int64_t n, int64_t* out_first,
+                 int64_t* out_n) {
+  int32_t begin = std::numeric_limits<int32_t>::max(), end = 0;
+  for (auto i = static_cast<size_t>(first); i < static_cast<size_t>(first + n); ++i) {
+    begin = std::min(begin, taps.first[i]);
+    end = std::max(end, taps.first[i] + taps.count[i]);
+  }
+  *out_first = begin;
+  *out_n = end - begin;
 }
 
 FeatureMaps::FeatureMaps(const kad_base_maps* maps) {
@@ -101,50 +162,62 @@ void FeatureMaps::add_layer(const kad_base_maps& maps, int64_t number) {
   const int32_t height = maps.heights[number], width = maps.widths[number];
   check_side(height, "height of a layer");
   check_side(width, "width of a layer");
-  if (n_tiles_ > 0) check_pointer(maps.data[number], "maps->data of a layer");
-  const int64_t positions = int64_t{height} * width;
-  layers_.push_back({maps.data[number], channels, positions, width,
+  const float* data = n_tiles_ > 0 ? maps.data[number] : nullptr;
+  if (n_tiles_ > 0) check_pointer(data, "maps->data of a layer");
+  layers_.push_back({data, channels, height, width,
                      make_taps(maps.resampling, height, maps.grid_height),
                      make_taps(maps.resampling, width, maps.grid_width)});
   dims_ += channels;
-  check_count(n_tiles_, positions * channels, "n_tiles");
-  scratch_size_ = std::max(scratch_size_, positions * channels);
+  check_count(n_tiles_, int64_t{height} * width * channels, "n_tiles");
 }
 
-void FeatureMaps::resample(const LayerView& layer, const float* map, const SearchKernels& kernels,
-                           float* out) const {
-  const AxisTaps& rows = layer.rows;
-  const AxisTaps& columns = layer.columns;
-  std::vector<const float*> sources(static_cast<size_t>(rows.most * columns.most));
-  std::vector<float> weights(sources.size());
-  for (int64_t patch = 0; patch < patches(); ++patch) {
-    const auto i = static_cast<size_t>(patch / grid_width_);
-    const auto j = static_cast<size_t>(patch % grid_width_);
-    size_t n = 0;
-    for (int32_t y = 0; y < rows.count[i]; ++y) {
-      const float row_weight =
-          rows.weight[i * static_cast<size_t>(rows.most) + static_cast<size_t>(y)];
-      for (int32_t x = 0; x < columns.count[j]; ++x, ++n) {
-        const int64_t position = (rows.first[i] + y) * layer.width + columns.first[j] + x;
-        sources[n] = map + position * layer.channels;
-        weights[n] = row_weight *
-                     columns.weight[j * static_cast<size_t>(columns.most) + static_cast<size_t>(x)];
+std::vector<Window> FeatureMaps::windows(int64_t most, int32_t n_threads) const {
+  int64_t height = grid_height_, width = grid_width_, per_tile = 1;
+  const auto halve = [](int64_t side) { return (side + 3) / 4 * 2; };  // even, as coarser maps are
+  const auto count = [&] {
+    return ((grid_height_ + height - 1) / height) * ((grid_width_ + width - 1) / width);
+  };
+  while (height * width > most ||
+         (per_tile * n_tiles_ < n_threads && height * width > kFewPatches)) {
+    if (height >= width) {
+      height = halve(height);
+    } else {
+      width = halve(width);
+    }
+    per_tile = count();
+  }
+  std::vector<Window> windows;
+  for (int64_t tile = 0; tile < n_tiles_; ++tile) {
+    for (int64_t y = 0; y < grid_height_; y += height) {
+      for (int64_t x = 0; x < grid_width_; x += width) {
+        windows.push_back(
+            {tile, {y, std::min(height, grid_height_ - y), x, std::min(width, grid_width_ - x)}});
       }
     }
-    kernels.combine(sources.data(), weights.data(), static_cast<int64_t>(n), layer.channels,
-                    out + patch * dims_);
+  }
+  return windows;
+}
+
+void FeatureMaps::features(const Window& window, const SearchKernels& kernels,
+                           std::vector<float>& scratch, float* out) const {
+  for (const LayerView& layer : layers_) {
+    layer_features(layer, window, kernels, scratch, dims_, out);
+    out += layer.channels;
   }
 }
 
-void FeatureMaps::tile(int64_t number, const SearchKernels& kernels, float* scratch,
-                       float* out) const {
+void FeatureMaps::patch_feature(int64_t tile, int64_t patch, float* out) const {
+  Sources sources;
   for (const LayerView& layer : layers_) {
-    // Channels last: the values of one position side by side, (positions, channels).
-    const float* map = layer.data + number * layer.channels * layer.positions;
-    kernels.pack(map, layer.positions, layer.channels, layer.channels, layer.positions, nullptr,
-                 scratch);
-    resample(layer, scratch, kernels, out);
-    out += layer.channels;
+    sources.find(layer, patch / grid_width_, patch % grid_width_);
+    for (int64_t c = 0; c < layer.channels; ++c) {
+      const float* map = layer.map(tile) + c * layer.positions();
+      *out = sources.weights[0] * map[sources.positions[0]];
+      for (size_t i = 1; i < sources.positions.size(); ++i) {
+        *out += sources.weights[i] * map[sources.positions[i]];
+      }
+      ++out;
+    }
   }
 }
 
@@ -159,9 +232,9 @@ extern "C" kad_status kad_patch_features(const kad_base_maps* maps, int32_t n_th
     const kad::SearchKernels& kernels = kad::search_kernels(kad::current_level());
     kad::parallel_for(features.n_tiles(), n_threads, [&](int64_t tile, int32_t) {
       const kad::FloatEnvironment environment;
-      std::vector<float> scratch(static_cast<size_t>(features.scratch_size()));
-      features.tile(tile, kernels, scratch.data(),
-                    out + tile * features.patches() * features.dims());
+      std::vector<float> scratch;
+      features.features(features.whole(tile), kernels, scratch,
+                        out + tile * features.patches() * features.dims());
     });
   });
 }

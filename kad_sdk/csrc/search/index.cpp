@@ -111,8 +111,9 @@ bool has_non_finite(const float* values, int64_t n) {
 
 }  // namespace kad
 
-kad_index::kad_index(const float* bank_values, int64_t n_rows, int64_t n_dims, int32_t n_threads)
-    : bank(bank_values), rows(n_rows), dims(n_dims) {
+kad_index::kad_index(const float* bank_values, int64_t n_rows, const kad::SplitLayout& split_layout,
+                     int32_t n_threads)
+    : bank(bank_values), rows(n_rows), dims(split_layout.dims()), layout(split_layout) {
   kad::check_finite(*this, n_threads);
   centre = kad::mean_row(*this, n_threads);
   row_terms.assign(static_cast<size_t>(rows + kad::kMaxPanelRows), 0.0F);
@@ -132,6 +133,24 @@ int64_t kad_index::bytes() const {
   return static_cast<int64_t>(floats * sizeof(float)) + (sieve ? sieve->bytes() : 0);
 }
 
+namespace {
+
+void create(const float* bank, int64_t rows, const kad::SplitLayout& layout, int32_t n_threads,
+            kad_index** out_index) {
+  kad::check_pointer(bank, "bank");
+  kad::check_threads(n_threads);
+  if (rows < 1 || layout.dims() < 1) {
+    kad::fail(KAD_ERROR_INVALID_ARGUMENT,
+              "a bank needs at least one row and one dimension, got (%lld, %lld)",
+              static_cast<long long>(rows), static_cast<long long>(layout.dims()));
+  }
+  kad::check_count(layout.dims(), 1, "dims");
+  kad::check_count(rows, layout.dims(), "rows");
+  *out_index = std::make_unique<kad_index>(bank, rows, layout, n_threads).release();
+}
+
+}  // namespace
+
 extern "C" {
 
 kad_status kad_index_create(const float* bank, int64_t rows, int64_t dims, int32_t n_threads,
@@ -139,16 +158,16 @@ kad_status kad_index_create(const float* bank, int64_t rows, int64_t dims, int32
   return kad::guard([&] {
     kad::check_pointer(out_index, "out_index");
     *out_index = nullptr;
-    kad::check_pointer(bank, "bank");
-    kad::check_threads(n_threads);
-    if (rows < 1 || dims < 1) {
-      kad::fail(KAD_ERROR_INVALID_ARGUMENT,
-                "a bank needs at least one row and one dimension, got (%lld, %lld)",
-                static_cast<long long>(rows), static_cast<long long>(dims));
-    }
-    kad::check_count(dims, 1, "dims");
-    kad::check_count(rows, dims, "rows");
-    *out_index = std::make_unique<kad_index>(bank, rows, dims, n_threads).release();
+    create(bank, rows, kad::SplitLayout(dims), n_threads, out_index);
+  });
+}
+
+kad_status kad_index_create_for_maps(const float* bank, int64_t rows, const kad_base_maps* maps,
+                                     int32_t n_threads, kad_index** out_index) {
+  return kad::guard([&] {
+    kad::check_pointer(out_index, "out_index");
+    *out_index = nullptr;
+    create(bank, rows, kad::SplitLayout(kad::FeatureMaps(maps)), n_threads, out_index);
   });
 }
 

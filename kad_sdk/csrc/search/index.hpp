@@ -29,10 +29,12 @@
 
 #include "kad/kad.h"
 #include "search/sieve/sieve.hpp"
+#include "search/split.hpp"
 #include "search/statistics.hpp"
 
 struct kad_index {
-  kad_index(const float* bank_values, int64_t n_rows, int64_t n_dims, int32_t n_threads);
+  kad_index(const float* bank_values, int64_t n_rows, const kad::SplitLayout& split_layout,
+            int32_t n_threads);
 
   const float* row(int64_t r) const { return bank + r * dims; }
 
@@ -42,6 +44,7 @@ struct kad_index {
   const float* bank;  // (rows, dims), the caller's
   int64_t rows;
   int64_t dims;
+  kad::SplitLayout layout;                  // of the dimensions
   std::vector<float> centre;                // (dims,) mean of the bank
   std::vector<float> row_terms;             // (rows, padded) (1 - s) Y^2 / 2, rounded down
   std::unique_ptr<const kad::Sieve> sieve;  // or null

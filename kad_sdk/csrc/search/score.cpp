@@ -6,6 +6,7 @@
 
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
+#include "base/parallel.hpp"
 #include "search/search.hpp"
 
 namespace kad {
@@ -58,13 +59,15 @@ double weight(float score, const std::vector<float>& dist, double a) {
   return 1.0 - std::exp((static_cast<double>(score) - shift) / a) / sum;
 }
 
-float tile_score(const kad_index& index, const kad_score_options& options, const float* features,
-                 int64_t patches, const float* dist, const int64_t* rows) {
-  const int64_t patch = std::max_element(dist, dist + patches) - dist;
+float tile_score(const kad_index& index, const kad_score_options& options, const FeatureMaps& maps,
+                 int64_t tile, const float* dist, const int64_t* rows) {
+  const int64_t patch = std::max_element(dist, dist + maps.patches()) - dist;
   const float score = dist[patch];
   if (options.reweighting == KAD_REWEIGHT_NONE || std::isinf(score)) return score;
   const std::vector<const float*> neighbours = neighbour_rows(index, options, rows[patch]);
-  const std::vector<const float*> feature(neighbours.size(), features + patch * index.dims);
+  std::vector<float> values(static_cast<size_t>(index.dims));
+  maps.patch_feature(tile, patch, values.data());
+  const std::vector<const float*> feature(neighbours.size(), values.data());
   std::vector<float> distances(neighbours.size());
   search_kernels(current_level())
       .distances(feature.data(), neighbours.data(), static_cast<int64_t>(neighbours.size()),
@@ -90,17 +93,12 @@ extern "C" kad_status kad_score_tiles(const kad_index* index, const kad_base_map
     kad::check_pointer(out_dist, "out_dist");
     kad::check_pointer(out_index, "out_index");
     kad::check_pointer(out_score, "out_score");
-    const int64_t patches = features.patches();
-    kad::for_each_group(features, n_threads, [&](int64_t first, int64_t n, const float* queries) {
+    kad::search_maps(*index, features, 1, n_threads, out_dist, out_index);
+    kad::parallel_for(features.n_tiles(), n_threads, [&](int64_t tile, int32_t) {
       const kad::FloatEnvironment environment;
-      float* dist = out_dist + first * patches;
-      int64_t* rows = out_index + first * patches;
-      kad::search_features(*index, queries, first, n, patches, 1, n_threads, dist, rows);
-      for (int64_t t = 0; t < n; ++t) {
-        out_score[first + t] =
-            kad::tile_score(*index, *options, queries + t * patches * index->dims, patches,
-                            dist + t * patches, rows + t * patches);
-      }
+      const int64_t first = tile * features.patches();
+      out_score[tile] =
+          kad::tile_score(*index, *options, features, tile, out_dist + first, out_index + first);
     });
   });
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <numeric>
+#include <vector>
 
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
@@ -15,44 +16,82 @@
 namespace kad {
 namespace {
 
-constexpr int64_t kGroupFloats = int64_t{8} << 20;  // features held at once, 32 MiB
-
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // One worker's searches: its scratch, kept from one block of queries to the next.
 class BlockSearch {
  public:
-  BlockSearch(const kad_index& index, const SearchKernels& kernels, const CodeKernels& codes,
-              int32_t k)
-      : index_(index), block_(index, kernels, k), dense_(index, kernels, tally_) {
-    if (index.sieve) sieve_ = std::make_unique<SieveSearch>(index, codes, tally_);
+  BlockSearch(const kad_index& index, const SearchKernels& kernels, int32_t k)
+      : index_(index),
+        kernels_(kernels),
+        block_(index, kernels, k),
+        dense_(index, kernels, tally_) {
+    if (index.sieve) sieve_ = std::make_unique<SieveSearch>(index, kernels, tally_);
   }
 
+  /// Search n plain vectors. False when one of them is not finite.
   bool run(const float* queries, int64_t n, float* out_dist, int64_t* out_index) {
     const FloatEnvironment environment;
     tally_.start();
-    if (!block_.load(queries, n)) return false;
-    tally_.add(kQueries, n);
-    if (sieve_) {
-      dense_.run(block_, sieve_->run(block_));
-    } else {
-      all_.resize(static_cast<size_t>(n));
-      std::iota(all_.begin(), all_.end(), 0);
-      dense_.run(block_, all_);
-    }
+    if (!search(queries, n, nullptr)) return false;
     block_.store(out_dist, out_index);
     index_.totals.add(tally_);
     return true;
   }
 
+  /// Search the patches of a window; the outputs are those of its tile.
+  bool run(const FeatureMaps& maps, const Window& window, bool split, float* out_dist,
+           int64_t* out_index) {
+    const FloatEnvironment environment;
+    tally_.start();
+    const Region& patches = window.patches;
+    features_.resize(static_cast<size_t>(patches.size() * maps.dims()));
+    maps.features(window, kernels_, scratch_, features_.data());
+    if (split) coarse_.load(index_.layout, maps, window, index_.centre.data());
+    if (!search(features_.data(), patches.size(), split ? &coarse_ : nullptr)) return false;
+    for (int64_t y = 0; y < patches.n_rows; ++y) {
+      const int64_t to = (patches.first_row + y) * maps.grid_width() + patches.first_column;
+      block_.store(y * patches.n_columns, patches.n_columns, out_dist + to * block_.k(),
+                   out_index + to * block_.k());
+    }
+    index_.totals.add(tally_);
+    return true;
+  }
+
  private:
+  bool search(const float* queries, int64_t n, const CoarseWindow* coarse) {
+    if (!block_.load(queries, n)) return false;
+    tally_.add(kQueries, n);
+    if (sieve_) {
+      dense_.run(block_, sieve_->run(block_, coarse));
+    } else {
+      all_.resize(static_cast<size_t>(n));
+      std::iota(all_.begin(), all_.end(), 0);
+      dense_.run(block_, all_);
+    }
+    return true;
+  }
+
   const kad_index& index_;
+  const SearchKernels& kernels_;
   Tally tally_;
   QueryBlock block_;
   DenseSearch dense_;
   std::unique_ptr<SieveSearch> sieve_;
   std::vector<int32_t> all_;
+  std::vector<float> features_;  // of a window
+  std::vector<float> scratch_;
+  CoarseWindow coarse_;
 };
+
+std::vector<std::unique_ptr<BlockSearch>> make_workers(const kad_index& index,
+                                                       const SearchKernels& kernels, int32_t k,
+                                                       int64_t n_tasks, int32_t n_threads) {
+  std::vector<std::unique_ptr<BlockSearch>> workers(
+      static_cast<size_t>(worker_count(n_tasks, n_threads)));
+  for (auto& worker : workers) worker = std::make_unique<BlockSearch>(index, kernels, k);
+  return workers;
+}
 
 // The first of n vectors (n, dims) that holds NaN or Inf.
 int64_t first_not_finite(const float* values, int64_t n, int64_t dims) {
@@ -60,6 +99,19 @@ int64_t first_not_finite(const float* values, int64_t n, int64_t dims) {
     if (has_non_finite(values + i * dims, dims)) return i;
   }
   return n;
+}
+
+[[noreturn]] void name_not_finite(const FeatureMaps& maps, const SearchKernels& kernels) {
+  std::vector<float> scratch, features(static_cast<size_t>(maps.patches() * maps.dims()));
+  for (int64_t tile = 0; tile < maps.n_tiles(); ++tile) {
+    maps.features(maps.whole(tile), kernels, scratch, features.data());
+    const int64_t bad = first_not_finite(features.data(), maps.patches(), maps.dims());
+    if (bad == maps.patches()) continue;
+    fail(KAD_ERROR_NOT_FINITE,
+         "the base maps of tile %lld hold NaN or Inf at patch %lld: every value must be finite",
+         static_cast<long long>(tile), static_cast<long long>(bad));
+  }
+  fail(KAD_ERROR_INTERNAL, "the base maps changed while they were searched");
 }
 
 }  // namespace
@@ -84,15 +136,12 @@ void check_dims(const kad_index& index, const FeatureMaps& maps) {
 bool search(const kad_index& index, const float* queries, int64_t n, int32_t k, int32_t n_threads,
             float* out_dist, int64_t* out_index) {
   const SearchKernels& kernels = search_kernels(current_level());
-  const CodeKernels& codes = code_kernels(current_level());
   // Blocks as large as possible, because each of them goes through the whole bank, but one for each
   // thread.
   const int64_t share = round_up((n + n_threads - 1) / n_threads, kernels.tile_queries);
   const int64_t block = std::clamp<int64_t>(share, 1, QueryBlock::kMostQueries);
   const int64_t n_blocks = (n + block - 1) / block;
-  std::vector<std::unique_ptr<BlockSearch>> workers(
-      static_cast<size_t>(worker_count(n_blocks, n_threads)));
-  for (auto& worker : workers) worker = std::make_unique<BlockSearch>(index, kernels, codes, k);
+  const auto workers = make_workers(index, kernels, k, n_blocks, n_threads);
   std::atomic<bool> finite{true};
   parallel_for(n_blocks, n_threads, [&](int64_t task, int32_t worker) {
     const int64_t first = task * block;
@@ -105,31 +154,23 @@ bool search(const kad_index& index, const float* queries, int64_t n, int32_t k, 
   return finite;
 }
 
-void search_features(const kad_index& index, const float* features, int64_t first_tile,
-                     int64_t n_tiles, int64_t patches, int32_t k, int32_t n_threads,
-                     float* out_dist, int64_t* out_index) {
-  const int64_t n = n_tiles * patches;
-  if (search(index, features, n, k, n_threads, out_dist, out_index)) return;
-  const int64_t bad = first_not_finite(features, n, index.dims);
-  fail(KAD_ERROR_NOT_FINITE,
-       "the base maps of tile %lld hold NaN or Inf at patch %lld: every value must be finite",
-       static_cast<long long>(first_tile + bad / patches), static_cast<long long>(bad % patches));
-}
-
-void compute_features(const FeatureMaps& maps, int64_t first, int64_t n, int32_t n_threads,
-                      float* out) {
+void search_maps(const kad_index& index, const FeatureMaps& maps, int32_t k, int32_t n_threads,
+                 float* out_dist, int64_t* out_index) {
   const SearchKernels& kernels = search_kernels(current_level());
-  parallel_for(n, n_threads, [&](int64_t tile, int32_t) {
-    const FloatEnvironment environment;
-    std::vector<float> scratch(static_cast<size_t>(maps.scratch_size()));
-    maps.tile(first + tile, kernels, scratch.data(), out + tile * maps.patches() * maps.dims());
+  const std::vector<Window> windows = maps.windows(QueryBlock::kMostQueries, n_threads);
+  const auto n_windows = static_cast<int64_t>(windows.size());
+  const auto workers = make_workers(index, kernels, k, n_windows, n_threads);
+  const bool split = index.sieve && index.layout.fits(maps);
+  std::atomic<bool> finite{true};
+  parallel_for(n_windows, n_threads, [&](int64_t task, int32_t worker) {
+    const Window& window = windows[static_cast<size_t>(task)];
+    const int64_t first = window.tile * maps.patches() * k;
+    if (!workers[static_cast<size_t>(worker)]->run(maps, window, split, out_dist + first,
+                                                   out_index + first)) {
+      finite = false;
+    }
   });
-}
-
-int64_t group_tiles(const FeatureMaps& maps, int32_t n_threads) {
-  const int64_t fitting = kGroupFloats / std::max<int64_t>(1, maps.patches() * maps.dims());
-  return std::clamp<int64_t>(fitting, std::min<int64_t>(n_threads, maps.n_tiles()),
-                             std::max<int64_t>(1, maps.n_tiles()));
+  if (!finite) name_not_finite(maps, kernels);
 }
 
 }  // namespace kad
@@ -164,11 +205,7 @@ kad_status kad_index_query_maps(const kad_index* index, const kad_base_maps* map
     if (features.n_tiles() == 0) return;
     kad::check_pointer(out_dist, "out_dist");
     kad::check_pointer(out_index, "out_index");
-    const int64_t patches = features.patches();
-    kad::for_each_group(features, n_threads, [&](int64_t first, int64_t n, const float* queries) {
-      kad::search_features(*index, queries, first, n, patches, k, n_threads,
-                           out_dist + first * patches * k, out_index + first * patches * k);
-    });
+    kad::search_maps(*index, features, k, n_threads, out_dist, out_index);
   });
 }
 

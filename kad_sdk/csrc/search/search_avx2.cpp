@@ -91,13 +91,15 @@ void distances(const float* const* queries, const float* const* rows, int64_t n,
 // One chain of at most kChainLength fused multiply-adds for each product of 4 queries and
 // 8 * vectors rows.
 template <int vectors>
-void multiply_chain(const float* queries, const float* panel, int64_t dims,
-                    __m256 products[kQueries][vectors]) {
+inline __attribute__((always_inline)) void multiply_chain(const float* queries,
+                                                          int64_t query_stride, const float* panel,
+                                                          int64_t panel_stride, int64_t dims,
+                                                          __m256 products[kQueries][vectors]) {
   __m256 chain[kQueries][vectors];
   for (int64_t q = 0; q < kQueries; ++q) {
     for (int v = 0; v < vectors; ++v) chain[q][v] = _mm256_setzero_ps();
   }
-  for (int64_t d = 0; d < dims; ++d, queries += kQueries, panel += 8 * vectors) {
+  for (int64_t d = 0; d < dims; ++d, queries += query_stride, panel += panel_stride) {
     __m256 rows[vectors];
     for (int v = 0; v < vectors; ++v) rows[v] = _mm256_loadu_ps(panel + 8 * v);
     for (int64_t q = 0; q < kQueries; ++q) {
@@ -111,21 +113,24 @@ void multiply_chain(const float* queries, const float* panel, int64_t dims,
 }
 
 template <int vectors>
-void multiply_chains(const float* queries, const float* panel, int64_t dims,
-                     __m256 products[kQueries][vectors]) {
+inline __attribute__((always_inline)) void multiply_chains(const float* queries,
+                                                           int64_t query_stride, const float* panel,
+                                                           int64_t panel_stride, int64_t dims,
+                                                           __m256 products[kQueries][vectors]) {
   for (int64_t q = 0; q < kQueries; ++q) {
     for (int v = 0; v < vectors; ++v) products[q][v] = _mm256_setzero_ps();
   }
   for (int64_t d = 0; d < dims; d += kChainLength) {
     const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
-    multiply_chain<vectors>(queries + d * kQueries, panel + d * 8 * vectors, length, products);
+    multiply_chain<vectors>(queries + d * query_stride, query_stride, panel + d * panel_stride,
+                            panel_stride, length, products);
   }
 }
 
 void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
             const float* query_terms, uint64_t* masks) {
   __m256 products[kQueries][kVectors];
-  multiply_chains<kVectors>(queries, panel, dims, products);
+  multiply_chains<kVectors>(queries, kQueries, panel, kRows, dims, products);
   for (int64_t q = 0; q < kQueries; ++q) {
     uint64_t mask = 0;
     for (int v = 0; v < kVectors; ++v) {
@@ -138,10 +143,10 @@ void screen(const float* queries, const float* panel, int64_t dims, const float*
   }
 }
 
-void multiply(const float* queries, const float* panel, int64_t dims, float* out,
-              int64_t out_stride) {
+void multiply(const float* queries, int64_t query_stride, const float* panel, int64_t panel_stride,
+              int64_t dims, float* out, int64_t out_stride) {
   __m256 products[kQueries][kColumns / 8];
-  multiply_chains<kColumns / 8>(queries, panel, dims, products);
+  multiply_chains<kColumns / 8>(queries, query_stride, panel, panel_stride, dims, products);
   for (int64_t q = 0; q < kQueries; ++q) {
     for (int64_t v = 0; v < kColumns / 8; ++v) {
       _mm256_storeu_ps(out + q * out_stride + 8 * v, products[q][v]);
@@ -169,7 +174,7 @@ double norm2(const float* values, const float* centre, int64_t n) {
 
 }  // namespace
 
-const SearchKernels kAvx2SearchKernels = {kQueries, kRows,  kColumns, combine, distances,
-                                          pack,     screen, norm2,    multiply};
+const SearchKernels kAvx2SearchKernels = {kQueries,  kRows, kColumns, 1.0 / 16.0, combine,
+                                          distances, pack,  screen,   norm2,      multiply};
 
 }  // namespace kad

@@ -83,15 +83,16 @@ void distances(const float* const* queries, const float* const* rows, int64_t n,
 // One chain of at most kChainLength fused multiply-adds for each product of 8 queries and
 // 16 * vectors rows.
 template <int vectors>
-inline __attribute__((always_inline)) void multiply_chain(const float* queries, const float* panel,
-                                                          int64_t dims,
+inline __attribute__((always_inline)) void multiply_chain(const float* queries,
+                                                          int64_t query_stride, const float* panel,
+                                                          int64_t panel_stride, int64_t dims,
                                                           __m512 chain[kQueries][vectors]) {
 #pragma GCC unroll 8
   for (int64_t q = 0; q < kQueries; ++q) {
 #pragma GCC unroll 3
     for (int v = 0; v < vectors; ++v) chain[q][v] = _mm512_setzero_ps();
   }
-  for (int64_t d = 0; d < dims; ++d, queries += kQueries, panel += 16 * vectors) {
+  for (int64_t d = 0; d < dims; ++d, queries += query_stride, panel += panel_stride) {
     __m512 rows[vectors];
 #pragma GCC unroll 3
     for (int v = 0; v < vectors; ++v) rows[v] = _mm512_loadu_ps(panel + 16 * v);
@@ -106,13 +107,15 @@ inline __attribute__((always_inline)) void multiply_chain(const float* queries, 
 
 // The sums of all chains, left in `chain`.
 template <int vectors>
-inline __attribute__((always_inline)) void multiply_chains(const float* queries, const float* panel,
-                                                           int64_t dims,
+inline __attribute__((always_inline)) void multiply_chains(const float* queries,
+                                                           int64_t query_stride, const float* panel,
+                                                           int64_t panel_stride, int64_t dims,
                                                            __m512 chain[kQueries][vectors]) {
   alignas(64) float sums[kQueries * 16 * vectors];
   for (int64_t d = 0; d < dims; d += kChainLength) {
     const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
-    multiply_chain<vectors>(queries + d * kQueries, panel + d * 16 * vectors, length, chain);
+    multiply_chain<vectors>(queries + d * query_stride, query_stride, panel + d * panel_stride,
+                            panel_stride, length, chain);
     const bool last = d + length == dims;
 #pragma GCC unroll 8
     for (int64_t q = 0; q < kQueries; ++q) {
@@ -129,7 +132,7 @@ inline __attribute__((always_inline)) void multiply_chains(const float* queries,
 void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
             const float* query_terms, uint64_t* masks) {
   __m512 products[kQueries][kVectors];
-  multiply_chains<kVectors>(queries, panel, dims, products);
+  multiply_chains<kVectors>(queries, kQueries, panel, kRows, dims, products);
 #pragma GCC unroll 8
   for (int64_t q = 0; q < kQueries; ++q) {
     const __m512 query_term = _mm512_set1_ps(query_terms[q]);
@@ -144,10 +147,10 @@ void screen(const float* queries, const float* panel, int64_t dims, const float*
   }
 }
 
-void multiply(const float* queries, const float* panel, int64_t dims, float* out,
-              int64_t out_stride) {
+void multiply(const float* queries, int64_t query_stride, const float* panel, int64_t panel_stride,
+              int64_t dims, float* out, int64_t out_stride) {
   __m512 products[kQueries][kColumns / 16];
-  multiply_chains<kColumns / 16>(queries, panel, dims, products);
+  multiply_chains<kColumns / 16>(queries, query_stride, panel, panel_stride, dims, products);
 #pragma GCC unroll 8
   for (int64_t q = 0; q < kQueries; ++q) {
 #pragma GCC unroll 2
@@ -175,7 +178,7 @@ double norm2(const float* values, const float* centre, int64_t n) {
 
 }  // namespace
 
-const SearchKernels kAvx512SearchKernels = {kQueries, kRows,  kColumns, combine, distances,
-                                            pack,     screen, norm2,    multiply};
+const SearchKernels kAvx512SearchKernels = {kQueries,  kRows, kColumns, 1.0 / 32.0, combine,
+                                            distances, pack,  screen,   norm2,      multiply};
 
 }  // namespace kad

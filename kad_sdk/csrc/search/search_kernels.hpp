@@ -28,6 +28,7 @@ struct SearchKernels {
   int64_t tile_queries;  // queries that `screen` takes at once
   int64_t panel_rows;    // bank rows that `screen` takes at once, at most 64
   int64_t columns;       // columns that `multiply` makes at once
+  double dim_cost;       // of a dimension for one pair of a query and a row in `screen`, in cycles
 
   /// out[i] = w[0] * x[0][i], then + w[t] * x[t][i] for t = 1 .. n_sources - 1, i < n.
   void (*combine)(const float* const* x, const float* w, int64_t n_sources, int64_t n, float* out);
@@ -53,10 +54,10 @@ struct SearchKernels {
   /// is not. A NULL centre subtracts nothing.
   double (*norm2)(const float* values, const float* centre, int64_t n);
 
-  /// out[q * out_stride + c] = product(q, c) for q < tile_queries and c < columns. queries is
-  /// (dims, tile_queries) and panel (dims, columns), as `pack` writes them.
-  void (*multiply)(const float* queries, const float* panel, int64_t dims, float* out,
-                   int64_t out_stride);
+  /// out[q * out_stride + c] = product(q, c) for q < tile_queries and c < columns, of
+  /// queries[d * query_stride + q] and panel[d * panel_stride + c].
+  void (*multiply)(const float* queries, int64_t query_stride, const float* panel,
+                   int64_t panel_stride, int64_t dims, float* out, int64_t out_stride);
 };
 
 extern const SearchKernels kScalarSearchKernels;

@@ -50,28 +50,30 @@ void pack(const float* rows, int64_t row_stride, int64_t n_rows, int64_t width, 
   }
 }
 
-void multiply_chain(const float* queries, const float* panel, int64_t dims, float* products) {
+void multiply_chain(const float* queries, int64_t query_stride, const float* panel,
+                    int64_t panel_stride, int64_t dims, float* products) {
   float chain[kQueries * kRows] = {};
-  for (int64_t d = 0; d < dims; ++d) {
+  for (int64_t d = 0; d < dims; ++d, queries += query_stride, panel += panel_stride) {
     for (int64_t q = 0; q < kQueries; ++q) {
-      const float value = queries[d * kQueries + q];
-      for (int64_t r = 0; r < kRows; ++r) chain[q * kRows + r] += value * panel[d * kRows + r];
+      for (int64_t r = 0; r < kRows; ++r) chain[q * kRows + r] += queries[q] * panel[r];
     }
   }
   for (int64_t i = 0; i < kQueries * kRows; ++i) products[i] += chain[i];
 }
 
-void multiply_chains(const float* queries, const float* panel, int64_t dims, float* products) {
+void multiply_chains(const float* queries, int64_t query_stride, const float* panel,
+                     int64_t panel_stride, int64_t dims, float* products) {
   for (int64_t d = 0; d < dims; d += kChainLength) {
     const int64_t length = dims - d < kChainLength ? dims - d : kChainLength;
-    multiply_chain(queries + d * kQueries, panel + d * kRows, length, products);
+    multiply_chain(queries + d * query_stride, query_stride, panel + d * panel_stride, panel_stride,
+                   length, products);
   }
 }
 
 void screen(const float* queries, const float* panel, int64_t dims, const float* row_terms,
             const float* query_terms, uint64_t* masks) {
   float products[kQueries * kRows] = {};
-  multiply_chains(queries, panel, dims, products);
+  multiply_chains(queries, kQueries, panel, kRows, dims, products);
   for (int64_t q = 0; q < kQueries; ++q) {
     uint64_t mask = 0;
     for (int64_t r = 0; r < kRows; ++r) {
@@ -91,11 +93,11 @@ double norm2(const float* values, const float* centre, int64_t n) {
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
-void multiply(const float* queries, const float* panel, int64_t dims, float* out,
-              int64_t out_stride) {
+void multiply(const float* queries, int64_t query_stride, const float* panel, int64_t panel_stride,
+              int64_t dims, float* out, int64_t out_stride) {
   static_assert(kColumns == kRows, "multiply_chain makes kRows products of a query");
   float products[kQueries * kColumns] = {};
-  multiply_chains(queries, panel, dims, products);
+  multiply_chains(queries, query_stride, panel, panel_stride, dims, products);
   for (int64_t q = 0; q < kQueries; ++q) {
     for (int64_t c = 0; c < kColumns; ++c) out[q * out_stride + c] = products[q * kColumns + c];
   }
@@ -103,7 +105,7 @@ void multiply(const float* queries, const float* panel, int64_t dims, float* out
 
 }  // namespace
 
-const SearchKernels kScalarSearchKernels = {kQueries, kRows,  kColumns, combine, distances,
-                                            pack,     screen, norm2,    multiply};
+const SearchKernels kScalarSearchKernels = {kQueries,  kRows, kColumns, 0.2,   combine,
+                                            distances, pack,  screen,   norm2, multiply};
 
 }  // namespace kad

@@ -41,7 +41,7 @@ kad_status kad_index_info(const kad_index* index, kad_index_facts* out_facts) {
     facts.dims = index->dims;
     facts.bytes = index->bytes();
     if (index->sieve) {
-      facts.narrow_dims = kad::kDepths[index->sieve->n_depths() - 1];
+      facts.narrow_dims = index->sieve->depth(index->sieve->n_depths() - 1).dims();
       facts.wide_dims = index->sieve->width();
     }
     kad::write_struct(facts, out_facts, KAD_FIRST_SIZE(kad_index_facts, bytes), "kad_index_facts");

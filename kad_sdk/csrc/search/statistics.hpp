@@ -24,6 +24,8 @@ enum Count : int32_t {
   kWideTime,
   kDecideTime,
   kDenseTime,
+  kSeedProducts,
+  kSeedTime,
   kCounts
 };
 

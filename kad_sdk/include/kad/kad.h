@@ -84,7 +84,7 @@ KAD_API const char* kad_last_error(void);
 enum {
   KAD_LEVEL_AUTO = -1,
   KAD_LEVEL_SCALAR = 0,
-  KAD_LEVEL_AVX2 = 1,      /* AVX2, FMA, F16C */
+  KAD_LEVEL_AVX2 = 1,      /* AVX2, FMA, F16C, BMI, POPCNT */
   KAD_LEVEL_AVX512 = 2,    /* F, BW, DQ and VL besides */
   KAD_LEVEL_AVX512VNNI = 3 /* VNNI besides */
 };
@@ -201,6 +201,13 @@ typedef struct kad_index kad_index;
  * unchanged, until kad_index_close. KAD_ERROR_NOT_FINITE names the first bad row. */
 KAD_API kad_status kad_index_create(const float* bank, int64_t rows, int64_t dims,
                                     int32_t n_threads, kad_index** out_index);
+
+/* The same for a bank of patch features of such maps, whose queries are then a good deal faster:
+ * what comes from a coarser map than the grid of patches is searched at that map's resolution.
+ * n_tiles may be 0; data is not read. The answers are the same. */
+KAD_API kad_status kad_index_create_for_maps(const float* bank, int64_t rows,
+                                             const kad_base_maps* maps, int32_t n_threads,
+                                             kad_index** out_index);
 KAD_API void kad_index_close(kad_index* index);
 
 /* What an index is. Rows are screened by codes of their leading principal components, and decided
@@ -236,6 +243,8 @@ typedef struct kad_search_stats {
   int64_t wide_ns;
   int64_t decide_ns;
   int64_t dense_ns;
+  int64_t seed_products; /* multiplications of 8-bit codes to find first guesses */
+  int64_t seed_ns;
 } kad_search_stats;
 
 KAD_API kad_status kad_index_stats(const kad_index* index, kad_search_stats* out_stats);

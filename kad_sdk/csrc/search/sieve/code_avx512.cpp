@@ -1,79 +1,114 @@
-// Code kernels for AVX-512 without VNNI: codes are widened to 16 bits before they are multiplied.
+// Code kernels for AVX-512 without VNNI: those of AVX2 (code_avx2.cpp) on twice the width.
 #include "search/sieve/code_avx512.hpp"
 
+#include "search/sieve/code_collect.hpp"
 #include "search/sieve/code_encode.hpp"
-#include "search/sieve/code_pairs.hpp"
-#include "search/sieve/code_sums.hpp"
 
 namespace kad {
 namespace {
 
-struct Step {
-  static inline __attribute__((always_inline)) void add(const uint8_t* rows, const int8_t* queries,
-                                                        CodeSums& sums) {
-    __m512i even[kCodeVectors], odd[kCodeVectors];  // codes 0 and 2 of every group of 4; 1 and 3
-#pragma GCC unroll 3
-    for (int v = 0; v < kCodeVectors; ++v) {
-      const __m512i codes = _mm512_loadu_si512(rows + 64 * v);
-      even[v] = _mm512_and_si512(codes, _mm512_set1_epi16(0x00FF));
-      odd[v] = _mm512_srli_epi16(codes, 8);
-    }
-#pragma GCC unroll 8
-    for (int64_t q = 0; q < kCodeQueries; ++q) {
-      const __m512i query = broadcast_step(queries + q * kStepDims);
-      const __m512i query_even = _mm512_srai_epi16(_mm512_slli_epi16(query, 8), 8);
-      const __m512i query_odd = _mm512_srai_epi16(query, 8);
-#pragma GCC unroll 3
-      for (int v = 0; v < kCodeVectors; ++v) {
-        const __m512i products = _mm512_add_epi32(_mm512_madd_epi16(even[v], query_even),
-                                                  _mm512_madd_epi16(odd[v], query_odd));
-        sums[q][v] = _mm512_add_epi32(sums[q][v], products);
+constexpr int64_t kStepDims = 2;
+
+using Sums = __m512i[kCodeTile];
+
+inline __attribute__((always_inline)) void multiply_add(__m512i rows, __m512i query,
+                                                        __m512i& sums) {
+  __m512i products;
+  __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"
+          : "+v"(sums), "=&v"(products)
+          : "v"(rows), "v"(query));
+}
+
+inline __attribute__((always_inline)) void add_products(const PanelCodes& rows,
+                                                        const int8_t* queries, Sums& sums) {
+  for (int piece = 0; piece < 2; ++piece) {
+    const uint8_t* codes = rows.piece[piece];
+    const uint8_t* end = codes + rows.steps[piece] * kCodeRows * kStepDims;
+    for (; codes != end; codes += kCodeRows * kStepDims, queries += kCodeTile * kStepDims) {
+      const __m512i panel = load(codes);
+#pragma GCC unroll 4
+      for (int64_t q = 0; q < kCodeTile; ++q) {
+        int16_t step = 0;
+        __builtin_memcpy(&step, queries + q * kStepDims, sizeof(step));
+        multiply_add(panel, _mm512_set1_epi16(step), sums[q]);
       }
     }
   }
-};
-
-void match(const CodeTile& tile, uint64_t* masks) { match_with<Step>(tile, masks); }
-
-void multiply_pairs(const int16_t* const* queries, const int16_t* const* rows, int64_t width,
-                    int32_t* products) {
-  __m512i sums[kPairs];
-  for (auto& sum : sums) sum = _mm512_setzero_si512();
-  for (int64_t i = 0; i < width; i += kWideBlock) {
-    for (int p = 0; p < kPairs; ++p) {
-      const __m512i query = _mm512_loadu_si512(queries[p] + i);
-      const __m512i row = _mm512_loadu_si512(rows[p] + i);
-      sums[p] = _mm512_add_epi32(sums[p], _mm512_madd_epi16(query, row));
-    }
-  }
-  __m256i halves[kPairs];
-  for (int p = 0; p < kPairs; ++p) {
-    halves[p] =
-        _mm256_add_epi32(_mm512_castsi512_si256(sums[p]), _mm512_extracti64x4_epi64(sums[p], 1));
-  }
-  store_sums(halves, products);
 }
 
-void pair_products(const int16_t* queries, const int16_t* rows, const CodePair* pairs, int64_t n,
-                   int64_t width, int32_t* products) {
-  products_with(multiply_pairs, queries, rows, pairs, n, width, products);
+void products(const PanelCodes& rows, const int8_t* vectors, const int16_t* starts, int64_t n,
+              uint16_t* out) {
+  const int64_t tile_bytes = (rows.steps[0] + rows.steps[1]) * kCodeTile * kStepDims;
+  for (int64_t i = 0; i < n; i += kCodeTile, vectors += tile_bytes) {
+    Sums sums;
+#pragma GCC unroll 4
+    for (int64_t q = 0; q < kCodeTile; ++q) sums[q] = _mm512_set1_epi16(starts[i + q]);
+    add_products(rows, vectors, sums);
+#pragma GCC unroll 4
+    for (int64_t q = 0; q < kCodeTile; ++q) _mm512_storeu_si512(out + (i + q) * kCodeRows, sums[q]);
+  }
+}
+
+template <Mixing mixing>
+void match_rows(const MatchTask& task, uint32_t* masks) {
+  // What is mixed is raised by 2^15.
+  const __m512i raise = _mm512_set1_epi16(mixing == kNone ? 0 : INT16_MIN);
+  const __m512i terms = _mm512_sub_epi16(lower_terms(task.terms), raise);
+  const int64_t tile_bytes = (task.rows.steps[0] + task.rows.steps[1]) * kCodeTile * kStepDims;
+  const int8_t* queries = task.queries;
+  for (int64_t i = 0; i < task.n; i += kCodeTile, queries += tile_bytes) {
+    Sums sums;
+#pragma GCC unroll 4
+    for (int64_t q = 0; q < kCodeTile; ++q) {
+      sums[q] = mixing == kNone ? _mm512_setzero_si512() : mixed_products<mixing>(task, i + q);
+      sums[q] = _mm512_sub_epi16(sums[q], terms);
+    }
+    add_products(task.rows, queries, sums);
+#pragma GCC unroll 4
+    for (int64_t q = 0; q < kCodeTile; ++q) {
+      const __m512i base = _mm512_set1_epi16(task.limits[i + q].base);
+      const __m512i top = _mm512_set1_epi16(task.limits[i + q].top);
+      masks[i + q] = _mm512_cmpgt_epi16_mask(_mm512_sub_epi16(sums[q], base), top);
+    }
+  }
+}
+
+void match(const MatchTask& task, uint32_t* masks) {
+  if (task.mixed == nullptr) {
+    match_rows<kNone>(task, masks);
+  } else if (task.half) {
+    match_rows<kHalves>(task, masks);
+  } else {
+    match_rows<kQuarters>(task, masks);
+  }
 }
 
 struct Pair {
-  static inline __attribute__((always_inline)) void add(__m512i vector, __m512i column,
-                                                        __m512i& sums) {
-    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(vector, column));
+  static inline void add(__m512i query, __m512i row, __m512i& sums) {
+    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(query, row));
   }
 };
 
-void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
-             int64_t out_stride) {
-  project_with<Pair>(vectors, columns, pairs, out, out_stride);
+void pair_products(const int16_t* queries, const int16_t* rows, const CodePair* pairs, int64_t n,
+                   int64_t width, int32_t* products) {
+  products_with(multiply_pairs<Pair>, queries, rows, pairs, n, width, products);
 }
 
 }  // namespace
 
-const CodeKernels kAvx512CodeKernels = {0.25,          match,       pair_products,    project,
-                                        encode_narrow, encode_wide, largest_magnitude};
+const CodeKernels kAvx512CodeKernels = {kStepDims,
+                                        63,
+                                        1,
+                                        1.0 / 64.0,
+                                        products,
+                                        mix,
+                                        match,
+                                        keep_best,
+                                        collect,
+                                        pair_products,
+                                        encode_narrow,
+                                        encode_wide,
+                                        compare_codes,
+                                        largest_magnitude};
 
 }  // namespace kad

@@ -1,83 +1,82 @@
-// CodeKernels::match and ::project for the two AVX-512 levels, around what differs: how codes are
-// multiplied. Private to each file that includes it.
+// Code kernels that the two AVX-512 levels share. Private to each file that includes it.
 #pragma once
 
 #include <immintrin.h>
 
 #include "search/sieve/code_kernels.hpp"
+#include "search/sieve/code_pairs.hpp"
+#include "search/sieve/code_sums.hpp"
 
 namespace kad {
 namespace {
 
-constexpr int kCodeVectors = 3;  // of 16 rows
-static_assert(kCodeRows == 16 * kCodeVectors && kCodeQueries == 8, "layout of the tile");
+static_assert(kCodeRows == 32 && kCodeTile == 4, "layout of a panel and of a tile");
 
-using CodeSums = __m512i[kCodeQueries][kCodeVectors];
+inline __m512i load(const void* from) { return _mm512_loadu_si512(from); }
 
-/// 4 bytes of codes in every lane.
-inline __m512i broadcast_step(const void* codes) {
-  int32_t step = 0;
-  __builtin_memcpy(&step, codes, sizeof(step));
-  return _mm512_set1_epi32(step);
+/// Mixes of 32 products.
+template <bool half>
+inline __m512i mixed(__m512i near, __m512i far) {
+  const __m512i middle = _mm512_avg_epu16(near, far);
+  return half ? middle : _mm512_avg_epu16(middle, near);
 }
 
-/// Step::add(rows, queries, sums) adds the products of one step.
-template <class Step>
-inline __attribute__((always_inline)) void match_with(const CodeTile& tile, uint64_t* masks) {
-  CodeSums sums;
-#pragma GCC unroll 8
-  for (int64_t q = 0; q < kCodeQueries; ++q) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kCodeVectors; ++v) sums[q][v] = _mm512_setzero_si512();
-  }
-  const uint8_t* rows = tile.rows;
-  const int8_t* queries = tile.queries;
-  for (int64_t step = 0; step <= tile.steps; ++step) {
-    Step::add(step < tile.steps ? rows : tile.last, queries, sums);
-    rows += kCodeRows * kStepDims;
-    queries += kCodeQueries * kStepDims;
-  }
-#pragma GCC unroll 8
-  for (int64_t q = 0; q < kCodeQueries; ++q) {
-    const __m512 slope = _mm512_set1_ps(tile.slopes[q]), limit = _mm512_set1_ps(tile.limits[q]);
-    uint64_t mask = 0;
-#pragma GCC unroll 3
-    for (int v = 0; v < kCodeVectors; ++v) {
-      const __m512 terms = _mm512_loadu_ps(tile.row_terms + 16 * v);
-      const __m512 least = _mm512_fmadd_ps(slope, terms, limit);
-      const __mmask16 kept = _mm512_cmp_ps_mask(_mm512_cvtepi32_ps(sums[q][v]), least, _CMP_GE_OQ);
-      mask |= static_cast<uint64_t>(kept) << (16 * v);
-    }
-    masks[q] = mask;
+template <bool half>
+void mix_all(const uint16_t* near, const uint16_t* far, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; i += 32) {
+    _mm512_storeu_si512(out + i, mixed<half>(load(near + i), load(far + i)));
   }
 }
 
-/// Pair::add(vector, column, sums) adds the products of two 16-bit codes.
+void mix(const uint16_t* near, const uint16_t* far, bool half, int64_t n, uint16_t* out) {
+  (half ? mix_all<true> : mix_all<false>)(near, far, n, out);
+}
+
+/// Of a panel's terms the lower halves.
+inline __m512i lower_terms(const int32_t* terms) {
+  const __m256i first = _mm512_cvtepi32_epi16(load(terms));
+  const __m256i second = _mm512_cvtepi32_epi16(load(terms + 16));
+  return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+}
+
+void keep_best(const uint16_t* products, const int32_t* terms, int64_t n, uint16_t panel,
+               int16_t* best, uint16_t* panels) {
+  const __m512i number = _mm512_set1_epi16(static_cast<int16_t>(panel));
+  const __m512i lower = lower_terms(terms);
+  for (int64_t i = 0; i < n * kCodeRows; i += kCodeRows) {
+    const __m512i value = _mm512_sub_epi16(load(products + i), lower);
+    const __m512i old = load(best + i);
+    const __mmask32 better = _mm512_cmpgt_epi16_mask(value, old);
+    _mm512_storeu_si512(best + i, _mm512_max_epi16(value, old));
+    _mm512_mask_storeu_epi16(panels + i, better, number);
+  }
+}
+
+enum Mixing { kNone, kHalves, kQuarters };
+
+/// The mixed products of a query, raised.
+template <Mixing mixing>
+inline __m512i mixed_products(const MatchTask& task, int64_t q) {
+  const __m512i near = load(task.mixed + task.near[q] * kCodeRows);
+  const __m512i far = load(task.mixed + task.far[q] * kCodeRows);
+  return mixed<mixing == kHalves>(near, far);
+}
+
+/// Pair::add(query, row, sums) adds the products of two 16-bit codes in each lane.
 template <class Pair>
-inline __attribute__((always_inline)) void project_with(const int16_t* vectors,
-                                                        const int16_t* columns, int64_t pairs,
-                                                        int32_t* out, int64_t out_stride) {
-  static_assert(kProjectColumns == 32, "two registers of columns");
-  __m512i sums[kCodeQueries][2];
-#pragma GCC unroll 8
-  for (int64_t v = 0; v < kCodeQueries; ++v) sums[v][0] = sums[v][1] = _mm512_setzero_si512();
-  for (int64_t p = 0; p < pairs; ++p) {
-    const __m512i column_0 = _mm512_loadu_si512(columns);
-    const __m512i column_1 = _mm512_loadu_si512(columns + 32);
-#pragma GCC unroll 8
-    for (int64_t v = 0; v < kCodeQueries; ++v) {
-      const __m512i vector = broadcast_step(vectors + 2 * v);
-      Pair::add(vector, column_0, sums[v][0]);
-      Pair::add(vector, column_1, sums[v][1]);
-    }
-    vectors += kCodeQueries * 2;
-    columns += kProjectColumns * 2;
+void multiply_pairs(const int16_t* const* queries, const int16_t* const* rows, int64_t width,
+                    int32_t* products) {
+  __m512i sums[kPairs];
+  for (auto& sum : sums) sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < width; i += kWideBlock) {
+    for (int p = 0; p < kPairs; ++p) Pair::add(load(queries[p] + i), load(rows[p] + i), sums[p]);
   }
-#pragma GCC unroll 8
-  for (int64_t v = 0; v < kCodeQueries; ++v) {
-    _mm512_storeu_si512(out + v * out_stride, sums[v][0]);
-    _mm512_storeu_si512(out + v * out_stride + 16, sums[v][1]);
+  __m256i halves[kPairs];
+  for (int p = 0; p < kPairs; ++p) {
+    halves[p] =
+        _mm256_add_epi32(_mm512_castsi512_si256(sums[p]), _mm512_extracti64x4_epi64(sums[p], 1));
   }
+  store_sums(halves, products);
 }
 
 }  // namespace

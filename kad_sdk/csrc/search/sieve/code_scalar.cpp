@@ -1,4 +1,5 @@
 // Code kernels in plain C++.
+#include "search/sieve/code_collect.hpp"
 #include "search/sieve/code_encode.hpp"
 #include "search/sieve/code_kernels.hpp"
 #include "search/sieve/code_pairs.hpp"
@@ -6,26 +7,77 @@
 namespace kad {
 namespace {
 
-int32_t step_product(const uint8_t* row, const int8_t* query) {
-  int32_t sum = 0;
-  for (int64_t i = 0; i < kStepDims; ++i) sum += int32_t{row[i]} * int32_t{query[i]};
-  return sum;
+constexpr int64_t kStepDims = 1;
+
+// Adds the products of one vector's codes and all rows, modulo 2^16, which the compiler makes
+// vectors of; `codes` is the vector's first step.
+void add_products(const PanelCodes& rows, const int8_t* codes, uint16_t* sums) {
+  for (int piece = 0; piece < 2; ++piece) {
+    const uint8_t* row = rows.piece[piece];
+    for (int64_t step = 0; step < rows.steps[piece]; ++step, codes += kCodeTile) {
+      const auto code = static_cast<int16_t>(*codes);
+      for (int64_t r = 0; r < kCodeRows; ++r) {
+        sums[r] = static_cast<uint16_t>(sums[r] + row[r] * code);
+      }
+      row += kCodeRows;
+    }
+  }
 }
 
-void match(const CodeTile& tile, uint64_t* masks) {
-  for (int64_t q = 0; q < kCodeQueries; ++q) {
-    masks[q] = 0;
-    for (int64_t r = 0; r < kCodeRows; ++r) {
-      const int8_t* query = tile.queries + q * kStepDims;
-      int32_t product = 0;
-      for (int64_t step = 0; step < tile.steps; ++step) {
-        product += step_product(tile.rows + (step * kCodeRows + r) * kStepDims, query);
-        query += kCodeQueries * kStepDims;
+// The codes of vector i of some that are kept in tiles.
+const int8_t* first_step(const PanelCodes& rows, const int8_t* vectors, int64_t i) {
+  const int64_t steps = rows.steps[0] + rows.steps[1];
+  return vectors + i / kCodeTile * steps * kCodeTile + i % kCodeTile;
+}
+
+void products(const PanelCodes& rows, const int8_t* vectors, const int16_t* starts, int64_t n,
+              uint16_t* out) {
+  for (int64_t i = 0; i < n; ++i, out += kCodeRows) {
+    for (int64_t r = 0; r < kCodeRows; ++r) out[r] = static_cast<uint16_t>(starts[i]);
+    add_products(rows, first_step(rows, vectors, i), out);
+  }
+}
+
+uint16_t mean(uint16_t a, uint16_t b) { return static_cast<uint16_t>((a + b + 1) / 2); }
+
+uint16_t mix_one(uint16_t near, uint16_t far, bool half) {
+  const uint16_t middle = mean(near, far);
+  return half ? middle : mean(middle, near);
+}
+
+void mix(const uint16_t* near, const uint16_t* far, bool half, int64_t n, uint16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = mix_one(near[i], far[i], half);
+}
+
+void match(const MatchTask& task, uint32_t* masks) {
+  for (int64_t q = 0; q < task.n; ++q) {
+    uint16_t sums[kCodeRows] = {};
+    if (task.mixed != nullptr) {
+      const uint16_t *near = task.mixed + task.near[q] * kCodeRows,
+                     *far = task.mixed + task.far[q] * kCodeRows;
+      for (int64_t r = 0; r < kCodeRows; ++r) {
+        sums[r] = static_cast<uint16_t>(mix_one(near[r], far[r], task.half) - kMixRaise);
       }
-      product += step_product(tile.last + r * kStepDims, query);
-      const float limit = tile.slopes[q] * tile.row_terms[r] + tile.limits[q];
-      masks[q] |= static_cast<uint64_t>(static_cast<float>(product) >= limit) << r;
     }
+    add_products(task.rows, first_step(task.rows, task.queries, q), sums);
+    const MatchLimit& limit = task.limits[q];
+    uint32_t mask = 0;
+    for (int64_t r = 0; r < kCodeRows; ++r) {
+      const auto above = static_cast<uint16_t>(sums[r] - task.terms[r] - limit.base);
+      mask |= static_cast<uint32_t>(static_cast<int16_t>(above) > limit.top) << r;
+    }
+    masks[q] = mask;
+  }
+}
+
+void keep_best(const uint16_t* products, const int32_t* terms, int64_t n, uint16_t panel,
+               int16_t* best, uint16_t* panels) {
+  for (int64_t i = 0; i < n * kCodeRows; ++i) {
+    const auto term = static_cast<uint16_t>(terms[i % kCodeRows]);
+    const auto value = static_cast<int16_t>(static_cast<uint16_t>(products[i] - term));
+    if (value <= best[i]) continue;
+    best[i] = value;
+    panels[i] = panel;
   }
 }
 
@@ -43,25 +95,21 @@ void pair_products(const int16_t* queries, const int16_t* rows, const CodePair* 
   products_with(multiply_pairs, queries, rows, pairs, n, width, products);
 }
 
-void project(const int16_t* vectors, const int16_t* columns, int64_t pairs, int32_t* out,
-             int64_t out_stride) {
-  for (int64_t v = 0; v < kCodeQueries; ++v) {
-    int32_t sums[kProjectColumns] = {};
-    for (int64_t p = 0; p < pairs; ++p) {
-      const int16_t* pair = vectors + (p * kCodeQueries + v) * 2;
-      const int16_t* row = columns + p * kProjectColumns * 2;
-      for (int64_t c = 0; c < kProjectColumns; ++c) {
-        sums[c] +=
-            int32_t{pair[0]} * int32_t{row[2 * c]} + int32_t{pair[1]} * int32_t{row[2 * c + 1]};
-      }
-    }
-    for (int64_t c = 0; c < kProjectColumns; ++c) out[v * out_stride + c] = sums[c];
-  }
-}
-
 }  // namespace
 
-const CodeKernels kScalarCodeKernels = {4.0,           match,       pair_products,    project,
-                                        encode_narrow, encode_wide, largest_magnitude};
+const CodeKernels kScalarCodeKernels = {kStepDims,
+                                        127,
+                                        0,
+                                        0.3,
+                                        products,
+                                        mix,
+                                        match,
+                                        keep_best,
+                                        collect,
+                                        pair_products,
+                                        encode_narrow,
+                                        encode_wide,
+                                        compare_codes,
+                                        largest_magnitude};
 
 }  // namespace kad

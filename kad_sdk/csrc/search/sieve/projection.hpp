@@ -1,42 +1,47 @@
-// The leading principal directions of a bank, as a linear map that provably lengthens no vector.
+// A linear map onto few coordinates that provably lengthens no vector.
 //
-// The map is a matrix of 16-bit integers in units of 1 / 32767. What it should be is only
-// approximated, but what it is, is known exactly; vectors are rounded to 16 bits too, by a measured
-// distance, and the products are exact. So the coordinates of a vector are off by no more than that
-// distance.
+// The map is a matrix of integers in units of 2^-15, held as float32. What it should be is only
+// approximated (principal.hpp), but what it is, is known exactly, and so is a bound on its norm.
+//
+// A coordinate of a vector v is a chain of g roundings (index.hpp) of a row r of the matrix, so it
+// is off by at most 2 g u |r| |v|, where |r| <= 1 and u = 2^-24; all `width` of them together by at
+// most 2 g u width^(1/2) |v|, and what underflows.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "search/sieve/code_kernels.hpp"
+#include "search/search_kernels.hpp"
 
 namespace kad {
 
+/// Columns of the matrix come in panels of this many, a multiple of every level's `columns`.
+constexpr int64_t kProjectColumns = 32;
+
 class Projection {
  public:
-  /// Directions of rows (n, dims) around `centre`, found by subspace iteration on a sample. width
-  /// is a multiple of kProjectColumns and at most dims.
-  Projection(const float* rows, int64_t n, int64_t dims, const float* centre, int64_t width,
-             int32_t n_threads);
+  Projection() = default;
+
+  /// The map closest to some orthonormal rows (width, dims); width is a multiple of
+  /// kProjectColumns.
+  Projection(const float* rows, int64_t width, int64_t dims);
 
   int64_t width() const { return width_; }
-  int64_t bytes() const { return static_cast<int64_t>(columns_.size() * sizeof(int16_t)); }
+  int64_t dims() const { return dims_; }
+  int64_t bytes() const { return static_cast<int64_t>(columns_.size() * sizeof(float)); }
 
-  /// Coordinates of n vectors less the centre, out (n, width). norms2 are their squared lengths,
-  /// at most 1e30. errors[i] is the largest distance of the vector of computed coordinates from
-  /// that of the true ones.
-  void apply(const CodeKernels& kernels, const float* values, const double* norms2, int64_t n,
-             const float* centre, float* out, float* errors) const;
+  /// Coordinates of n vectors[d * stride + i], out[i * out_stride + c]. Vectors up to the next
+  /// multiple of kMaxTileQueries are read, and out must have room for them.
+  void apply(const SearchKernels& kernels, const float* vectors, int64_t stride, int64_t n,
+             float* out, int64_t out_stride) const;
+
+  /// How far the coordinates may be off, for a vector of length 1.
+  double relative_error() const;
 
  private:
-  void encode_tile(const CodeKernels& kernels, const float* values, const double* norms2, int64_t n,
-                   const float* centre, int16_t* codes, float* scales, float* errors) const;
-
-  int64_t dims_;
-  int64_t width_;
-  int64_t pairs_;                 // of dimensions
-  std::vector<int16_t> columns_;  // (width / kProjectColumns, pairs, kProjectColumns, 2)
+  int64_t width_ = 0;
+  int64_t dims_ = 0;
+  std::vector<float> columns_;  // (width / kProjectColumns, dims, kProjectColumns)
 };
 
 }  // namespace kad

@@ -76,8 +76,8 @@ void QueryBlock::offer(const RowPair& pair, float dist) {
   reaches_[q] = std::sqrt(limits_[q]) * (1.0 + 1e-12);
 }
 
-void QueryBlock::store(float* out_dist, int64_t* out_index) const {
-  for (int64_t q = 0; q < n_; ++q) {
+void QueryBlock::store(int64_t first, int64_t n, float* out_dist, int64_t* out_index) const {
+  for (int64_t q = first; q < first + n; ++q) {
     for (int32_t i = 0; i < k_; ++i) {
       *out_dist++ = nearest(q).dist(i);
       *out_index++ = nearest(q).row(i);

@@ -66,8 +66,9 @@ class QueryBlock {
   /// Offer rows to queries, by their distance in the defined arithmetic.
   void decide(const RowPair* pairs, int64_t n);
 
-  /// Write the results, (n, k).
-  void store(float* out_dist, int64_t* out_index) const;
+  /// Write the results of all queries, (n, k), or of some.
+  void store(float* out_dist, int64_t* out_index) const { store(0, n_, out_dist, out_index); }
+  void store(int64_t first, int64_t n, float* out_dist, int64_t* out_index) const;
 
  private:
   void offer(const RowPair& pair, float dist);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <mutex>
 
 #include "base/float_environment.hpp"
 #include "base/parallel.hpp"
@@ -16,40 +17,43 @@ namespace {
 constexpr int64_t kLeastRows = 1024;
 constexpr int64_t kLeastDims = 64;
 constexpr int64_t kMostDims = 65536;     // of which the error terms allow for
-constexpr int64_t kBlockRows = 512;      // rows of one task
 constexpr double kWideLength = 32000.0;  // of a coded vector: products stay below 2^31
 constexpr double kUnderflow = 1e-20;     // what squares of errors may lose
 constexpr double kUp = 1.0 + 0x1p-19;    // room for the rounding of float arithmetic on bounds
 constexpr double kDown = 1.0 - 0x1p-19;
+constexpr double kFitting = 0.93;  // share of the rows whose codes are of the finest scale
+constexpr int32_t kMostExponent = 40;
+
+// What a depth costs, in coordinates that are compared for every pair. Mixing positions costs as
+// much as a few.
+constexpr double kDepthCosts[kMostDepths] = {12.0, 20.0, 30.0, 44.0, 64.0};
+constexpr int64_t kMostNarrow = 96;  // coordinates of a part
 
 size_t size(int64_t value) { return static_cast<size_t>(value); }
 
-int64_t blocks_of(int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
-
-// Half of the dimensions, in 16 bits: a quarter of the bank.
-int64_t projection_width(int64_t dims) {
-  const int64_t half = (dims + kProjectColumns) / (2 * kProjectColumns) * kProjectColumns;
-  return std::clamp(half, kProjectColumns, kMostWidth);
+// A third of the dimensions, in 16 bits.
+int64_t coordinate_count(int64_t dims) {
+  const int64_t third = (dims / 3 + kProjectColumns / 2) / kProjectColumns * kProjectColumns;
+  return std::clamp(third, kProjectColumns, kMostWidth);
 }
 
 }  // namespace
 
-float total_error(const Coded& coded, double length, float error) {
+float total_error(const Coded& coded, double length, double error) {
   const double rounding = std::sqrt(static_cast<double>(coded.error2)) + 0x1p-20 * length;
-  return static_cast<float>(kUp * (rounding + kUnderflow + static_cast<double>(error)));
+  return static_cast<float>(kUp * (rounding + kUnderflow + error));
 }
 
 struct Sieve::Bank {
   std::vector<float> coordinates;  // (rows, width)
   std::vector<double> norms2;      // (rows,)
-  std::vector<float> errors;       // (rows,) of the coordinates
-  std::vector<Rests> rests;        // (rows,)
+  std::vector<double> errors;      // (rows,) of the coordinates
+  std::vector<Rest> rests;         // (rows,)
   std::vector<float> magnitudes;   // (rows,) largest number that narrow codes must hold
-  double floor = 0.0;              // smaller magnitudes count as this
 };
 
 std::unique_ptr<const Sieve> Sieve::make(const kad_index& index, int32_t n_threads) {
-  if (index.rows < kLeastRows || index.rows > std::numeric_limits<int32_t>::max() ||
+  if (index.rows < kLeastRows || index.rows > std::numeric_limits<int32_t>::max() - kCodeRows ||
       index.dims < kLeastDims || index.dims > kMostDims) {
     return nullptr;
   }
@@ -59,138 +63,165 @@ std::unique_ptr<const Sieve> Sieve::make(const kad_index& index, int32_t n_threa
       !(longest2 < kLongest * kLongest)) {
     return nullptr;
   }
-  std::unique_ptr<Sieve> sieve(new Sieve(index, projection_width(index.dims), n_threads));
+  std::unique_ptr<Sieve> sieve(
+      new Sieve(index, code_kernels(current_level()), coordinate_count(index.dims), n_threads));
   sieve->encode(index, n_threads);
   return sieve;
 }
 
-Sieve::Sieve(const kad_index& index, int64_t width, int32_t n_threads)
-    : projection_(index.bank, index.rows, index.dims, index.centre.data(), width, n_threads) {
-  while (n_depths_ < kMostDepths && kDepths[n_depths_] <= width) ++n_depths_;
-  steps_ = kDepths[n_depths_ - 1] / kStepDims - 1;
+Sieve::Sieve(const kad_index& index, const CodeKernels& codes, int64_t width, int32_t n_threads)
+    : codes_(codes), basis_(index, width, n_threads) {
+  choose_depths(index.layout.coarse_share());
+}
+
+// Take the coordinates that discriminate most for their cost, a step at a time.
+void Sieve::choose_depths(double coarse_share) {
+  const std::vector<double>& variance = basis_.variance();
+  const int64_t most_fine = std::min(kMostNarrow, basis_.fine_width());
+  const int64_t most_coarse = std::min(kMostNarrow, basis_.coarse_width());
+  const auto gain = [&](int64_t first) {
+    double sum = 0.0;
+    for (int64_t i = first; i < first + kDepthStep; ++i) sum += variance[size(i)];
+    return sum;
+  };
+  Depth depth = {0, 0};
+  double cost = 0.0;
+  for (const double budget : kDepthCosts) {
+    while (depth.fine < most_fine || depth.coarse < most_coarse) {
+      const double fine = depth.fine < most_fine ? gain(depth.fine) : -1.0;
+      const double coarse = depth.coarse < most_coarse
+                                ? gain(basis_.fine_width() + depth.coarse) / coarse_share
+                                : -1.0;
+      const double step = kDepthStep * (fine >= coarse ? 1.0 : coarse_share);
+      if (cost + step > budget && depth.dims() > 0) break;
+      (fine >= coarse ? depth.fine : depth.coarse) += kDepthStep;
+      cost += step;
+    }
+    if (depths_.empty() || depths_.back().dims() != depth.dims()) depths_.push_back(depth);
+  }
 }
 
 void Sieve::encode(const kad_index& index, int32_t n_threads) {
   Bank bank;
   measure(index, bank, n_threads);
   arrange(bank);
-  narrow_codes_.assign(size(n_panels() * (steps_ + n_depths_) * kCodeRows * kStepDims), 128);
-  row_terms_.assign(size(n_panels() * n_depths_ * kCodeRows), 0.0F);
+  const Depth& deepest = depths_.back();
+  narrow_codes_.assign(size(n_panels() * deepest.dims() * kCodeRows), kRaise);
+  norms2_.assign(size(n_panels() * n_depths() * kCodeRows), 0);
   wide_codes_.resize(size(n_panels() * kCodeRows * width()));
   wide_rows_.resize(size(n_panels() * kCodeRows));
-  const CodeKernels& kernels = code_kernels(current_level());
+  std::mutex mutex;
   parallel_for(static_cast<int64_t>(groups_.size()), n_threads, [&](int64_t number, int32_t) {
     const FloatEnvironment environment;
+    float coarse_norms[kMostDepths] = {};
     SieveGroup& group = groups_[size(number)];
     for (int64_t panel = group.first_panel; panel < group.first_panel + group.n_panels; ++panel) {
       for (int64_t r = 0; r < panel_rows(panel); ++r) {
-        encode_row(kernels, bank, panel * kCodeRows + r, group);
+        encode_row(bank, panel * kCodeRows + r, group, coarse_norms);
       }
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (int64_t i = 0; i < n_depths(); ++i) {
+      coarse_norms_[i] = std::max(coarse_norms_[i], static_cast<double>(coarse_norms[i]));
     }
   });
 }
 
-// Coordinates of every row, the lengths of their rests, and the shifts that centre those.
+// Coordinates of every row, the lengths of their rests, and the shift that centres those.
 void Sieve::measure(const kad_index& index, Bank& bank, int32_t n_threads) {
   const SearchKernels& kernels = search_kernels(current_level());
-  const CodeKernels& codes = code_kernels(current_level());
-  const int64_t rows = index.rows, n_blocks = blocks_of(rows);
-  bank.coordinates.resize(size(rows * width()));
+  const int64_t rows = index.rows, n_blocks = (rows + kPackedVectors - 1) / kPackedVectors;
+  bank.coordinates.resize(size(n_blocks * kPackedVectors * width()));
   bank.norms2.resize(size(rows));
   bank.errors.resize(size(rows));
   bank.rests.resize(size(rows));
   bank.magnitudes.resize(size(rows));
   const auto coordinates = [&](int64_t r) { return bank.coordinates.data() + r * width(); };
-  const auto take_rests = [&](int64_t r) {
-    bank.rests[size(r)] = rests(coordinates(r), bank.norms2[size(r)], bank.errors[size(r)]);
+  const auto take_rest = [&](int64_t r) {
+    bank.rests[size(r)] = rest(coordinates(r), bank.norms2[size(r)], bank.errors[size(r)]);
   };
-  parallel_for(n_blocks, n_threads, [&](int64_t block, int32_t) {
+  const int32_t n_workers = worker_count(n_blocks, n_threads);
+  std::vector<std::vector<float>> packed(static_cast<size_t>(n_workers),
+                                         std::vector<float>(size(index.dims * kPackedVectors)));
+  const Depth& deepest = depths_.back();
+  parallel_for(n_blocks, n_threads, [&](int64_t block, int32_t worker) {
     const FloatEnvironment environment;
-    const int64_t first = block * kBlockRows, count = std::min(kBlockRows, rows - first);
+    float* columns = packed[static_cast<size_t>(worker)].data();
+    const int64_t first = block * kPackedVectors, count = std::min(kPackedVectors, rows - first);
+    kernels.pack(index.row(first), index.dims, count, kPackedVectors, index.dims,
+                 index.centre.data(), columns);
+    basis_.apply(kernels, columns, count, coordinates(first));
     for (int64_t r = first; r < first + count; ++r) {
       bank.norms2[size(r)] = kernels.norm2(index.row(r), index.centre.data(), index.dims);
+      bank.errors[size(r)] = basis_.error(std::sqrt(bank.norms2[size(r)]));
+      take_rest(r);
+      bank.magnitudes[size(r)] =
+          std::max(codes_.largest_magnitude(coordinates(r), deepest.fine),
+                   codes_.largest_magnitude(coordinates(r) + basis_.fine_width(), deepest.coarse));
     }
-    projection_.apply(codes, index.row(first), bank.norms2.data() + first, count,
-                      index.centre.data(), coordinates(first), bank.errors.data() + first);
-    for (int64_t r = first; r < first + count; ++r) take_rests(r);
   });
-  double sums[kMostDepths + 1] = {};
-  for (const Rests& rest : bank.rests) {
-    for (int64_t i = 0; i <= kMostDepths; ++i) sums[i] += static_cast<double>(rest.length[i]);
-  }
-  for (int64_t i = 0; i <= kMostDepths; ++i) shift_[i] = sums[i] / static_cast<double>(rows);
-  for (int64_t r = 0; r < rows; ++r) {
-    take_rests(r);
-    bank.magnitudes[size(r)] =
-        std::max(codes.largest_magnitude(coordinates(r), kDepths[n_depths_ - 1] - 1),
-                 codes.largest_magnitude(bank.rests[size(r)].length, n_depths_));
-  }
-  bank.floor =
-      1e-4 * static_cast<double>(*std::max_element(bank.magnitudes.begin(), bank.magnitudes.end()));
-}
-
-Rests Sieve::rests(const float* coordinates, double norm2, float error) const {
-  const double length = std::sqrt(norm2), off = static_cast<double>(error);
-  const double off2 = off * (2.0 * length + off) + norm2 * 1e-12;  // of a sum of squares
-  Rests rests = {};
-  // `sum` is that of the squares up to and including the coordinate that makes way for the rest.
-  const auto fill = [&](int64_t i, double sum, float last) {
-    const double kept = sum - static_cast<double>(last) * static_cast<double>(last);
-    const double rest = std::sqrt(std::max(0.0, norm2 - kept));
-    const double rest_off = std::min(std::sqrt(off2), off2 / std::max(rest, 1e-300));
-    const double rounding = 0x1p-24 * (length + std::fabs(rest - shift_[i]));
-    rests.length[i] = static_cast<float>(rest - shift_[i]);
-    rests.error[i] =
-        static_cast<float>(kUp * (std::sqrt(off * off + rest_off * rest_off) + rounding));
-  };
   double sum = 0.0;
-  int64_t depth = 0;
-  for (int64_t end = 16; end <= width(); end += 16) {
-    double lanes[4] = {};
-    for (int64_t i = end - 16; i < end; ++i) {
-      lanes[i % 4] += static_cast<double>(coordinates[i]) * static_cast<double>(coordinates[i]);
-    }
-    sum += (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
-    if (depth < n_depths_ && end == kDepths[depth]) fill(depth++, sum, coordinates[end - 1]);
-  }
-  fill(kMostDepths, sum, coordinates[width() - 1]);
-  return rests;
+  for (const Rest& rest : bank.rests) sum += static_cast<double>(rest.length);
+  shift_ = sum / static_cast<double>(rows);
+  for (int64_t r = 0; r < rows; ++r) take_rest(r);
 }
 
-// Rows by rising magnitude, cut into groups in which it rises less than twofold.
-void Sieve::arrange(const Bank& bank) {
-  const auto magnitude = [&](int32_t row) {
-    return std::max(static_cast<double>(bank.magnitudes[size(row)]), bank.floor);
-  };
-  std::vector<int32_t> order(bank.magnitudes.size());
-  for (size_t r = 0; r < order.size(); ++r) order[r] = static_cast<int32_t>(r);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    const double left = magnitude(a), right = magnitude(b);
-    return left != right ? left < right : a < b;
-  });
-  for (size_t begin = 0; begin < order.size();) {
-    size_t end = begin;
-    const double limit = 2.0 * magnitude(order[begin]);
-    while (end < order.size() && end - begin < size(kGroupRows) && magnitude(order[end]) <= limit) {
-      ++end;
-    }
-    SieveGroup group = {};
-    group.first_panel = static_cast<int64_t>(panel_rows_.size());
-    group.scale = static_cast<float>(std::max(magnitude(order[end - 1]), kShortest) / 127.0);
-    std::sort(order.begin() + static_cast<std::ptrdiff_t>(begin),
-              order.begin() + static_cast<std::ptrdiff_t>(end));
-    for (size_t r = begin; r < end; r += size(kCodeRows)) {
-      const auto count = static_cast<int64_t>(std::min(end - r, size(kCodeRows)));
-      panel_rows_.push_back(count);
-      rows_.insert(rows_.end(), order.begin() + static_cast<std::ptrdiff_t>(r),
-                   order.begin() + static_cast<std::ptrdiff_t>(r) + count);
-      rows_.resize(panel_rows_.size() * size(kCodeRows), 0);
-    }
-    group.n_panels = static_cast<int64_t>(panel_rows_.size()) - group.first_panel;
-    groups_.push_back(group);
-    begin = end;
+Rest Sieve::rest(const float* coordinates, double norm2, double error) const {
+  const int64_t n = width() - 1;  // the last coordinate makes way for the rest
+  double lanes[4] = {};
+  for (int64_t i = 0; i < n; ++i) {
+    lanes[i % 4] += static_cast<double>(coordinates[i]) * static_cast<double>(coordinates[i]);
   }
-  slots_.resize(order.size());
+  const double kept = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
+  const double length = std::sqrt(norm2);
+  const double off2 = error * (2.0 * length + error) + norm2 * 1e-12;  // of a sum of squares
+  const double rest = std::sqrt(std::max(0.0, norm2 - kept));
+  const double rest_off = std::min(std::sqrt(off2), off2 / std::max(rest, 1e-300));
+  const double rounding = 0x1p-24 * (length + std::fabs(rest - shift_));
+  return {static_cast<float>(rest - shift_),
+          static_cast<float>(kUp * (std::sqrt(error * error + rest_off * rest_off) + rounding))};
+}
+
+// Rows by rising exponent of their scale, those of one exponent cut into groups.
+void Sieve::arrange(const Bank& bank) {
+  const size_t n = bank.magnitudes.size();
+  std::vector<float> magnitudes = bank.magnitudes;
+  const auto fitting =
+      magnitudes.begin() + static_cast<std::ptrdiff_t>(kFitting * static_cast<double>(n - 1));
+  std::nth_element(magnitudes.begin(), fitting, magnitudes.end());
+  const double largest = *std::max_element(fitting, magnitudes.end());
+  const double fits =
+      std::max({static_cast<double>(*fitting), std::ldexp(largest, -kMostExponent), kShortest});
+  unit_ = static_cast<double>(static_cast<float>(1.000001 * fits / kRowCode));
+  std::vector<std::vector<int32_t>> classes(kMostExponent + 1);
+  for (size_t r = 0; r < n; ++r) {
+    int32_t exponent = 0;
+    while (static_cast<double>(bank.magnitudes[r]) > kRowCode * std::ldexp(unit_, exponent) &&
+           exponent < kMostExponent) {
+      ++exponent;
+    }
+    classes[static_cast<size_t>(exponent)].push_back(static_cast<int32_t>(r));
+  }
+  for (int32_t exponent = 0; exponent <= kMostExponent; ++exponent) {
+    const std::vector<int32_t>& members = classes[static_cast<size_t>(exponent)];
+    for (size_t begin = 0; begin < members.size(); begin += size(kGroupRows)) {
+      const size_t end = std::min(members.size(), begin + size(kGroupRows));
+      SieveGroup group = {};
+      group.first_panel = n_panels();
+      group.exponent = exponent;
+      group.scale = std::ldexp(unit_, exponent);
+      for (size_t r = begin; r < end; r += size(kCodeRows)) {
+        const size_t count = std::min(end - r, size(kCodeRows));
+        panel_rows_.push_back(static_cast<int64_t>(count));
+        rows_.insert(rows_.end(), members.begin() + static_cast<std::ptrdiff_t>(r),
+                     members.begin() + static_cast<std::ptrdiff_t>(r + count));
+        rows_.resize(panel_rows_.size() * size(kCodeRows), 0);
+      }
+      group.n_panels = n_panels() - group.first_panel;
+      groups_.push_back(group);
+    }
+  }
+  slots_.resize(n);
   for (int64_t panel = 0; panel < n_panels(); ++panel) {
     for (int64_t slot = panel * kCodeRows; slot < panel * kCodeRows + panel_rows(panel); ++slot) {
       slots_[size(row(slot))] = static_cast<int32_t>(slot);
@@ -198,61 +229,56 @@ void Sieve::arrange(const Bank& bank) {
   }
 }
 
-void Sieve::encode_row(const CodeKernels& kernels, const Bank& bank, int64_t slot,
-                       SieveGroup& group) {
+void Sieve::encode_row(const Bank& bank, int64_t slot, SieveGroup& group, float* coarse_norms) {
   const int64_t panel = slot / kCodeRows, lane = slot % kCodeRows, r = row(slot);
   const float* coordinates = bank.coordinates.data() + r * width();
-  const Rests& rests = bank.rests[size(r)];
-  uint8_t* panel_codes =
-      narrow_codes_.data() + panel * (steps_ + n_depths_) * kCodeRows * kStepDims;
-  const auto store = [&](int64_t step, const int8_t* codes) {
-    for (int64_t i = 0; i < kStepDims; ++i) {
-      panel_codes[(step * kCodeRows + lane) * kStepDims + i] = static_cast<uint8_t>(codes[i] + 128);
-    }
-  };
-  for (int64_t depth = 0; depth < n_depths_; ++depth) {
-    const int64_t n = kDepths[depth], last = n / kStepDims - 1;
-    float values[kDepths[kMostDepths - 1]];
-    int8_t codes[kDepths[kMostDepths - 1]];
-    std::copy_n(coordinates, n - 1, values);
-    values[n - 1] = rests.length[depth];
-    const Coded coded = kernels.encode_narrow(values, n, group.scale, codes);
-    for (int64_t step = 0; step < last; ++step) store(step, codes + step * kStepDims);
-    store(steps_ + depth, codes + last * kStepDims);
-    const double term = static_cast<double>(group.scale) * coded.norm2 / 2.0;
-    row_terms_[size((panel * n_depths_ + depth) * kCodeRows + lane)] =
-        static_cast<float>(kDown * term);
-    group.error[depth] = std::max(
-        group.error[depth],
-        total_error(coded,
-                    std::sqrt(bank.norms2[size(r)]) + std::fabs(static_cast<double>(values[n - 1])),
-                    rests.error[depth]));
+  const double norm2 = bank.norms2[size(r)];
+  const Depth& deepest = depths_.back();
+  const auto scale = static_cast<float>(group.scale);
+  int8_t codes[2 * kMostNarrow];
+  for (int64_t i = 0; i < n_depths(); ++i) {
+    const Depth& depth = depths_[size(i)];
+    const Coded fine = codes_.encode_narrow(coordinates, depth.fine, scale, kRowCode, codes);
+    const Coded coarse = codes_.encode_narrow(coordinates + basis_.fine_width(), depth.coarse,
+                                              scale, kRowCode, codes + depth.fine);
+    const Coded both = {fine.error2 + coarse.error2, 0, fine.norm2 + coarse.norm2};
+    norms2_[size((panel * n_depths() + i) * kCodeRows + lane)] = static_cast<int32_t>(both.norm2);
+    const double known = bank.errors[size(r)] + 0x1p-24 * std::sqrt(norm2);
+    group.error[i] = std::max(group.error[i], total_error(both, std::sqrt(norm2), known));
+    coarse_norms[i] =
+        std::max(coarse_norms[i], std::sqrt(static_cast<float>(coarse.norm2)) * 1.000001F);
   }
-  wide_rows_[size(slot)] = encode_wide(kernels, coordinates, bank.norms2[size(r)], rests,
+  // The last depth's codes are those of all.
+  uint8_t* out = narrow_codes_.data() + panel * deepest.dims() * kCodeRows;
+  const int64_t step = codes_.step_dims;
+  for (int64_t i = 0; i < deepest.dims(); ++i) {
+    out[(i / step * kCodeRows + lane) * step + i % step] = static_cast<uint8_t>(codes[i] + kRaise);
+  }
+  wide_rows_[size(slot)] = encode_wide(codes_, coordinates, norm2, bank.rests[size(r)],
                                        wide_codes_.data() + slot * width());
 }
 
 WideVector Sieve::encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
-                              const Rests& rests, int16_t* out) const {
+                              const Rest& rest, int16_t* out) const {
   const int64_t n = width();
   float values[kMostWidth];
   std::copy_n(coordinates, n - 1, values);
-  values[n - 1] = rests.length[kMostDepths];
-  const double rest = static_cast<double>(values[n - 1]);
-  const double length = std::sqrt(norm2 * (1.0 + 0x1p-10) + rest * rest);
+  values[n - 1] = rest.length;
+  const double last = static_cast<double>(rest.length);
+  const double length = std::sqrt(norm2 * (1.0 + 0x1p-10) + last * last);
   const auto scale = static_cast<float>(std::max(length, kShortest) / kWideLength);
   const Coded coded = kernels.encode_wide(values, n, scale, out);
   const double unit2 = static_cast<double>(scale) * static_cast<double>(scale);
   return {scale, static_cast<float>(kDown * unit2 * coded.norm2),
-          total_error(coded, length, rests.error[kMostDepths])};
+          total_error(coded, length, static_cast<double>(rest.error))};
 }
 
 int64_t Sieve::bytes() const {
   const auto of = [](const auto& values) {
     return static_cast<int64_t>(values.size() * sizeof(values[0]));
   };
-  return projection_.bytes() + of(groups_) + of(panel_rows_) + of(rows_) + of(slots_) +
-         of(narrow_codes_) + of(row_terms_) + of(wide_codes_) + of(wide_rows_);
+  return basis_.bytes() + of(groups_) + of(panel_rows_) + of(rows_) + of(slots_) +
+         of(narrow_codes_) + of(norms2_) + of(wide_codes_) + of(wide_rows_);
 }
 
 const SieveGroup& Sieve::group_of(int64_t panel) const {
@@ -262,12 +288,11 @@ const SieveGroup& Sieve::group_of(int64_t panel) const {
   return *(after - 1);
 }
 
-void Sieve::aim(int64_t panel, int64_t depth, CodeTile& tile) const {
-  constexpr int64_t kStepBytes = kCodeRows * kStepDims;
-  tile.rows = narrow_codes_.data() + panel * (steps_ + n_depths_) * kStepBytes;
-  tile.last = tile.rows + (steps_ + depth) * kStepBytes;
-  tile.steps = kDepths[depth] / kStepDims - 1;
-  tile.row_terms = row_terms_.data() + (panel * n_depths_ + depth) * kCodeRows;
+PanelCodes Sieve::panel_codes(int64_t panel, int64_t depth) const {
+  const Depth &here = depths_[size(depth)], &deepest = depths_.back();
+  const uint8_t* fine = narrow_codes_.data() + panel * deepest.dims() * kCodeRows;
+  return {{fine, fine + deepest.fine * kCodeRows},
+          {here.fine / codes_.step_dims, here.coarse / codes_.step_dims}};
 }
 
 }  // namespace kad

@@ -1,0 +1,54 @@
+// Coordinates of vectors along a bank's principal directions, fine dimensions and coarse ones apart
+// (split.hpp), so that the coordinates of the coarse part can be resampled like the maps
+// themselves.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "search/search_kernels.hpp"
+#include "search/sieve/projection.hpp"
+#include "search/split.hpp"
+
+struct kad_index;
+
+namespace kad {
+
+constexpr int64_t kMostWidth = 256;
+
+/// Vectors that are brought into coordinates together.
+constexpr int64_t kPackedVectors = 32;
+
+class Basis {
+ public:
+  /// Directions of an index's bank: of the fine and the coarse dimensions those that vary most.
+  Basis(const kad_index& index, int64_t width, int32_t n_threads);
+
+  /// Coordinates of a vector: the fine ones, then the coarse ones.
+  int64_t width() const { return fine_.width() + coarse_.width(); }
+  int64_t fine_width() const { return fine_.width(); }
+  int64_t coarse_width() const { return coarse_.width(); }
+  const Projection& fine() const { return fine_; }
+  const Projection& coarse() const { return coarse_; }
+  int64_t fine_first() const { return fine_first_; }
+  int64_t coarse_first() const { return coarse_first_; }
+
+  /// Variance of the bank along each of the coordinates, falling within each part.
+  const std::vector<double>& variance() const { return variance_; }
+
+  int64_t bytes() const { return fine_.bytes() + coarse_.bytes(); }
+
+  /// Coordinates of n <= kPackedVectors vectors (dims, kPackedVectors) less the centre, out
+  /// (kPackedVectors, width).
+  void apply(const SearchKernels& kernels, const float* packed, int64_t n, float* out) const;
+
+  /// How far the coordinates of a vector of this length may be off, all together.
+  double error(double length) const;
+
+ private:
+  Projection fine_, coarse_;
+  int64_t fine_first_, coarse_first_;
+  std::vector<double> variance_;
+};
+
+}  // namespace kad
