@@ -12,6 +12,8 @@
 #   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
 #   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
 #   make drift   how often `kad drift` alarms (KAD_WEIGHTS_DIR), into docs/evaluation.md
+#   make fuzz-search  random hard cases and every bound of the search, SEARCH_SECONDS (300) in all
+#   make sanitize     the search's C++ tests under the address, undefined and thread sanitizers
 #   make lint    ruff, mypy, import-linter, clang-format
 #   make clean   remove what was built (not .venv); make distclean removes .venv too
 
@@ -24,7 +26,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench
+.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench fuzz-search sanitize
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -74,6 +76,10 @@ gpu-check: setup
 drift: setup
 	$(BIN)/python tests/export/drift_trials.py --docs docs/evaluation.md
 
+SEARCH_SECONDS ?= 300
+SANITIZERS := address,undefined thread
+SEARCH_TESTS := test_search search_bound
+
 test: lint test-c test-python
 
 test-python: setup
@@ -81,7 +87,7 @@ test-python: setup
 
 test-c: setup
 	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_WERROR=ON
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_BUILD_STATIC=ON -DKAD_WERROR=ON
 	$(BIN)/cmake --build build/test -j $(JOBS)
 	$(BIN)/ctest --test-dir build/test --output-on-failure
 
@@ -93,6 +99,24 @@ threads: setup
 
 soak: setup
 	$(BIN)/python tests/runtime/soak.py
+
+fuzz-search: setup
+	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_BUILD_STATIC=ON -DKAD_WERROR=ON
+	$(BIN)/cmake --build build/test -j $(JOBS) --target search_bound
+	$(BIN)/python tests/fuzz/fuzz_search.py --seconds $(SEARCH_SECONDS) \
+	  --bound-checker build/test/tests/c/search_bound
+
+sanitize: setup
+	for kind in $(SANITIZERS); do \
+	  folder=build/sanitize-$${kind%%,*}; \
+	  $(BIN)/cmake -S . -B $$folder -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_BUILD_STATIC=ON \
+	    -DKAD_SANITIZE=$$kind && \
+	  $(BIN)/cmake --build $$folder -j $(JOBS) --target $(SEARCH_TESTS) && \
+	  UBSAN_OPTIONS=halt_on_error=1 $(BIN)/ctest --test-dir $$folder --output-on-failure \
+	    -R 'c\.(test_search|search_bound)' || exit 1; \
+	done
 
 lint: setup
 	$(BIN)/ruff check .
