@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kad_sdk.search import SearchIndex
+from kad_sdk.search import MapLayout, SearchIndex
 from kad_sdk.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def probe_bank(features: Path, threads: int) -> dict[str, Any]:
     -------
     dict
         ``open_s``: map the file and build the index; ``first_tile_s``: answer the first tile's base
-        maps, k = 1; ``index_bytes``: memory of the process that the index added, without the
-        mapped bank, None where the system does not say.
+        maps, k = 1; ``index_bytes``: what the index holds beside the bank; ``added_bytes``: memory
+        that the process took meanwhile, without the mapped bank, None where the system does not
+        say.
     """
     command = [sys.executable, "-m", "kad_bench.bank_probe", str(features), str(threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
@@ -44,16 +45,18 @@ def _probe(features: Path, threads: int) -> dict[str, Any]:
     before = _own_memory()
     start = time.perf_counter()
     tensors = read_tensors(features)
-    index = SearchIndex(tensors["bank"], threads=threads)
-    opened = time.perf_counter()
-    after = _own_memory()
     names = sorted(name for name in tensors if name.startswith("good_"))
     maps = [tensors[name][:1] for name in names]
-    index.query_maps(maps, grid=maps[0].shape[2:], resampling="bilinear")
+    layout = MapLayout([x.shape[1:] for x in maps], maps[0].shape[2:], "bilinear")
+    index = SearchIndex(tensors["bank"], layout=layout, threads=threads)
+    opened = time.perf_counter()
+    after = _own_memory()
+    index.query_maps(maps, grid=layout.grid, resampling=layout.resampling)
     return {
         "open_s": opened - start,
         "first_tile_s": time.perf_counter() - opened,
-        "index_bytes": None if before is None or after is None else after - before,
+        "index_bytes": index.info().bytes,
+        "added_bytes": None if before is None or after is None else after - before,
     }
 
 

@@ -19,7 +19,7 @@ from kad_export.coreset import k_center, select_coreset
 from kad_export.data import NORMALISATIONS, training_tiles
 from kad_export.patchcore import build_network
 
-from kad_sdk._native import patch_features, preprocess
+from kad_sdk._native import MapLayout, patch_features, preprocess
 from kad_sdk.dataset import read_mask, scan_dataset
 from kad_sdk.errors import DatasetError
 from kad_sdk.images import read_image
@@ -74,6 +74,12 @@ class StoredFeatures:
         maps = {kind: [tensors[f"{kind}_{i}"] for i in range(n_layers)] for kind in kinds}
         grid = maps[kinds[0]][0].shape[2:]  # the finest layer's own: same-bilinear pooling
         return cls(path, what, tensors["bank"], maps, grid, "bilinear")
+
+    @property
+    def layout(self) -> MapLayout:
+        """What the maps look like."""
+        shapes = [x.shape[1:] for x in self.maps[next(iter(self.maps))]]
+        return MapLayout(shapes, self.grid, self.resampling)
 
     def features(self, kind: str, n_tiles: int, threads: int) -> np.ndarray:
         """Patch features (n_tiles * P, D) of the first tiles of a kind."""

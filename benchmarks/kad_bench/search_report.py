@@ -8,6 +8,7 @@ from kad_bench.peers import FAISS, TORCH_CDIST, TORCH_MATMUL
 
 __all__ = ["table"]
 
+_STAGES = ("prepare", "seed", "narrow", "wide", "decide", "dense")
 _PEERS = (FAISS, TORCH_CDIST, TORCH_MATMUL)
 
 
@@ -18,13 +19,17 @@ def table(results: dict[str, Any]) -> str:
         f"Float32 matrix product on this machine: {peak:.0f} GFLOP/s. *GFLOP/s*: what a product of "
         "all pairs would take, 2 n M D, over the time; *of peak* above 1 is beyond any search that "
         "makes that product.",
+        "*us of arithmetic*: the products of the codes, of coordinates and of distances that were "
+        "done, at the peak of the float32 matrix product, narrower ones by their instructions: no "
+        "search that does them is faster on this machine. Times of stages are summed over threads; "
+        "a dense query takes products of all rows.",
         "Ratios: median of the rounds (smallest to largest), time of the peer for a query over "
         "that of kad. The peers are given patch features; joining the base maps is not charged "
         "to them.",
     ]
     cases = dict.fromkeys(f"{x['case']}: {x['what']}" for x in results["cases"])
     skipped = {f"{k} not run: {v}" for x in results["cases"] for k, v in x["skipped"].items()}
-    parts = [_speed(results["cases"], peak)]
+    parts = [_speed(results["cases"], peak), _work(results["cases"])]
     if results["banks"]:
         parts.append(_banks(results["banks"]))
     listed = "\n".join(f"- {text}" for text in [*cases, *sorted(skipped)])
@@ -52,16 +57,37 @@ def _speed(cases: list[dict[str, Any]], peak: float) -> str:
     return _markdown(header, rows)
 
 
+def _work(cases: list[dict[str, Any]]) -> str:
+    header = ["bank", "queries", "k", "kad", "8-bit products a pair", "screened out by 8 bits"]
+    header += ["then by 16 bits", "candidates a query", "decided a query", "dense queries"]
+    header += ["us a query and thread: " + ", ".join(_STAGES), "us a query", "us of arithmetic"]
+    rows = []
+    for case in cases:
+        for way, work in case["work"].items():
+            left, decided = work["left_by_narrow"], work["left_by_wide"]
+            stages = " ".join(f"{1e6 * work['stages_s'][stage]:.1f}" for stage in _STAGES)
+            then = 1 - decided / left if left > 0 else 0.0
+            rows.append(
+                [
+                    *(case["case"], case["queries"], str(case["k"]), way.removeprefix("kad ")),
+                    *(f"{work['narrow_dims']:.1f}", f"{1 - left:.3%}", f"{max(then, 0):.1%}"),
+                    *(f"{work['candidates']:.0f}", f"{work['decided']:.1f}"),
+                    *(f"{work['dense_queries']:.0%}", stages),
+                    f"{1e6 / case['engines'][way]['queries_per_s']:.1f}",
+                    f"{1e6 * work['shortest_s']:.1f}",
+                ]
+            )
+    return _markdown(header, rows)
+
+
 def _banks(banks: list[dict[str, Any]]) -> str:
     header = ["bank", "bank MB", "index MB", "index bytes a row", "bank and index / bank"]
     header += ["open s", "then first tile s"]
     rows = []
     for bank in banks:
         size, index = bank["bank_bytes"], bank["index_bytes"]
-        memory = ["–"] * 3
-        if index is not None:
-            memory = [f"{index / 1e6:.0f}", f"{index / bank['rows']:,.0f}"]
-            memory.append(f"{(size + index) / size:.2f}")
+        memory = [f"{index / 1e6:.0f}", f"{index / bank['rows']:,.0f}"]
+        memory.append(f"{(size + index) / size:.2f}")
         rows.append(
             [
                 bank["case"],

@@ -14,6 +14,7 @@ from kad_bench.cases import PROFILES
 from kad_bench.measure import interleave, ratios, sgemm_gflop_per_s, summarise
 from kad_bench.peers import make_peers
 from kad_bench.search_report import table
+from kad_bench.search_work import measure_work, shortest_time
 from kad_sdk.search import SearchIndex
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run(settings: Settings) -> dict[str, Any]:
                 banks[case.name] = _measure_bank(case, case.stored, settings)
             results += measure_case(case, profile, settings)
     peaks.append(sgemm_gflop_per_s(settings.threads))
+    _add_limits(results, max(peaks))
     return {"sgemm_gflop_per_s": max(peaks), "banks": list(banks.values()), "cases": results}
 
 
@@ -64,23 +66,33 @@ def measure_case(case: Case, profile: Profile, settings: Settings) -> list[dict[
     peers, skipped = make_peers(case.bank, settings.threads)
     few = case.queries[: case.peer_queries]
     results = []
-    with SearchIndex(case.bank, threads=settings.threads) as index:
-        engines = _kad_engines(index, case)
-        engines |= {name: partial(search, few) for name, search in peers.items()}
-        counts = {name: len(few) if name in peers else len(case.queries) for name in engines}
-        for k in NEIGHBOURS:
-            settings.say(f"{case.name}, {case.kind}, k = {k}")
-            errors = _check(engines, k, truth, counts)
-            seconds = interleave({n: partial(e, k) for n, e in engines.items()}, profile.rounds)
-            results.append(
-                _describe(case, k, truth)
-                | {
-                    "engines": _engine_figures(seconds, counts, errors, case.bank.size),
-                    "ratios": _ratio_figures(seconds, counts),
-                    "skipped": skipped,
-                }
-            )
+    indexes = _make_indexes(case, settings.threads)
+    engines = {name: _kad_engine(name, index, case) for name, index in indexes.items()}
+    engines |= {name: partial(search, few) for name, search in peers.items()}
+    counts = {name: len(few) if name in peers else len(case.queries) for name in engines}
+    for k in NEIGHBOURS:
+        settings.say(f"{case.name}, {case.kind}, k = {k}")
+        errors = _check(engines, k, truth, counts)
+        work = {n: measure_work(index, partial(engines[n], k)) for n, index in indexes.items()}
+        seconds = interleave({n: partial(e, k) for n, e in engines.items()}, profile.rounds)
+        results.append(
+            _describe(case, k, truth)
+            | {
+                "engines": _engine_figures(seconds, counts, errors, case.bank.size),
+                "work": work,
+                "ratios": _ratio_figures(seconds, counts),
+                "skipped": skipped,
+            }
+        )
+    for index in indexes.values():
+        index.close()
     return results
+
+
+def _add_limits(results: list[dict[str, Any]], gflop_per_s: float) -> None:
+    for case in results:
+        for work in case["work"].values():
+            work["shortest_s"] = shortest_time(work, gflop_per_s)
 
 
 def _check(
@@ -106,19 +118,26 @@ def _describe(case: Case, k: int, truth: Truth) -> dict[str, Any]:
     }
 
 
-def _kad_engines(index: SearchIndex, case: Case) -> dict[str, Callable[[int], Answer]]:
-    engines: dict[str, Callable[[int], Answer]] = {KAD_VECTORS: partial(index.query, case.queries)}
-    if case.stored and case.maps:
-        stored, maps = case.stored, case.maps
+def _make_indexes(case: Case, threads: int) -> dict[str, SearchIndex]:
+    """One that takes vectors, and one that knows the maps."""
+    indexes = {KAD_VECTORS: SearchIndex(case.bank, threads=threads)}
+    if case.stored:
+        indexes[KAD_MAPS] = SearchIndex(case.bank, layout=case.stored.layout, threads=threads)
+    return indexes
 
-        def query_maps(k: int) -> Answer:
-            dist, rows = index.query_maps(
-                maps, k, grid=stored.grid, resampling=stored.resampling
-            )  # (B, P, k)
-            return dist.reshape(-1, k), rows.reshape(-1, k)
 
-        engines[KAD_MAPS] = query_maps
-    return engines
+def _kad_engine(name: str, index: SearchIndex, case: Case) -> Callable[[int], Answer]:
+    if name == KAD_VECTORS or not (case.stored and case.maps):
+        return partial(index.query, case.queries)
+    stored, maps = case.stored, case.maps
+
+    def query_maps(k: int) -> Answer:
+        dist, rows = index.query_maps(
+            maps, k, grid=stored.grid, resampling=stored.resampling
+        )  # (B, P, k)
+        return dist.reshape(-1, k), rows.reshape(-1, k)
+
+    return query_maps
 
 
 def _sample(case: Case, n: int) -> np.ndarray:
