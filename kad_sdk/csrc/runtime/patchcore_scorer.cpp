@@ -23,23 +23,15 @@ class PatchCoreScorer : public Scorer {
     }
     const Tensor& bank = artifact.bank.at("bank");
     kad_index* index = nullptr;
-    check_stage(kad_index_create(bank.floats(), bank.shape[0], bank.shape[1], n_threads, &index));
+    const kad_base_maps layout = base_maps(nullptr, 0);
+    check_stage(
+        kad_index_create_for_maps(bank.floats(), bank.shape[0], &layout, n_threads, &index));
     index_.reset(index);
   }
 
   void score(float* const* outputs, int64_t n, int32_t n_threads,
              const Findings& found) const override {
-    kad_base_maps maps = {};
-    maps.struct_size = sizeof(maps);
-    maps.resampling = settings_.resampling;
-    maps.grid_height = settings_.grid.height;
-    maps.grid_width = settings_.grid.width;
-    maps.n_tiles = n;
-    maps.n_layers = static_cast<int64_t>(channels_.size());
-    maps.data = outputs;
-    maps.channels = channels_.data();
-    maps.heights = heights_.data();
-    maps.widths = widths_.data();
+    const kad_base_maps maps = base_maps(outputs, n);
     kad_score_options options = {};
     options.struct_size = sizeof(options);
     options.reweighting = settings_.reweighting;
@@ -54,6 +46,21 @@ class PatchCoreScorer : public Scorer {
   int64_t embedding_dims() const override { return 0; }
 
  private:
+  kad_base_maps base_maps(const float* const* data, int64_t n) const {
+    kad_base_maps maps = {};
+    maps.struct_size = sizeof(maps);
+    maps.resampling = settings_.resampling;
+    maps.grid_height = settings_.grid.height;
+    maps.grid_width = settings_.grid.width;
+    maps.n_tiles = n;
+    maps.n_layers = static_cast<int64_t>(channels_.size());
+    maps.data = data;
+    maps.channels = channels_.data();
+    maps.heights = heights_.data();
+    maps.widths = widths_.data();
+    return maps;
+  }
+
   const PatchCoreSettings& settings_;
   const Tensor& neighbors_;
   std::vector<int32_t> channels_;
