@@ -120,11 +120,18 @@ def run(
 
 @main.command()
 @click.argument("results", type=_RESULTS)
-def table(results: Path) -> None:
+@click.option(
+    "--into", type=_FILE, help="Put them between the marks of this Markdown file instead."
+)
+def table(results: Path, into: Path | None) -> None:
     """Print the tables of a file that ``run --json`` wrote."""
-    from kad_bench.suites import document_table, read_document
+    from kad_bench.suites import document_table, read_document, replace_table
 
-    click.echo(document_table(read_document(results)), nl=False)
+    text = document_table(read_document(results))
+    if into:
+        replace_table(into, text)
+    else:
+        click.echo(text, nl=False)
 
 
 @main.command()

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any
 from kad_bench.environment import collect
 from kad_bench.noise import ProcessorUse
 from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,12 +63,14 @@ __all__ = [
     "default_cache",
     "document_table",
     "read_document",
+    "replace_table",
     "run_suites",
     "suite_markdown",
 ]
 
 FORMAT = 1  # of the document; raised when a reader of older ones would go wrong
 LEVELS = ("smoke", "regular", "full")
+TABLE_BEGIN, TABLE_END = "<!-- kad-bench table -->", "<!-- end of table -->"
 SUITES = {
     name: f"kad_bench.{name}_suite"
     for name in (
@@ -184,6 +187,21 @@ def check_format(document: dict[str, Any]) -> None:
         raise InvalidArgumentError(
             f"expected results of format {FORMAT}, got {found}: run kad-bench run again"
         )
+
+
+def replace_table(page: Path, text: str) -> None:
+    """Put a table between the marks of a Markdown file.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The file lacks the marks.
+    """
+    before, begin, rest = page.read_text().partition(TABLE_BEGIN)
+    _, end, after = rest.partition(TABLE_END)
+    if not (begin and end):
+        raise InvalidArgumentError(f"{page}: expected the marks {TABLE_BEGIN} and {TABLE_END}")
+    write_atomic(page, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
 
 
 def default_cache() -> Path:

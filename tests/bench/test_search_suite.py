@@ -146,6 +146,30 @@ def test_tables_come_from_the_document_alone(
     assert "| 15.2 (14.0 to 16.4) |" in document_table(document)
 
 
+def test_tables_go_between_the_marks_of_a_page(finished: tuple[Result, Path]) -> None:
+    result, path = finished
+    page = path.parent / "page.md"
+    marks = "<!-- kad-bench table -->", "<!-- end of table -->"
+    page.write_text(f"before {marks[0]} old {marks[1]} after\n")
+    for _ in range(2):
+        done = CliRunner().invoke(main, ["table", str(path), "--into", str(page)])
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert page.read_text() == f"before {marks[0]}\n\n{result.stdout}\n{marks[1]} after\n"
+    page.write_text(f"before {marks[1]}\n")
+    done = CliRunner().invoke(main, ["table", str(path), "--into", str(page)])
+    assert done.exit_code == 1
+    assert "expected the marks" in done.stderr
+
+
+def test_committed_tables_are_those_of_the_committed_results() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "search.md").read_text()
+    between = page.partition("<!-- kad-bench table -->")[2].partition("<!-- end of table -->")[0]
+    results = root / "benchmarks" / "results" / "search.json"
+    expected = document_table(json.loads(results.read_text())) if results.is_file() else ""
+    assert between.strip() == expected.strip()
+
+
 def test_tables_name_a_peer_that_did_not_run(document: dict[str, Any]) -> None:
     changed = json.loads(json.dumps(document))
     for case in changed["suites"]["search"]["cases"]:
