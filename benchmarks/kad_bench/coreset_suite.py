@@ -65,23 +65,25 @@ class Profile:
         How often each engine is timed.
     peer_picks : int
         So many first picks of a peer are timed.
-    in_numpy, in_full : int
-        So many first picks are compared with the NumPy reference, and with plain greedy by the
-        core's direct distances.
+    in_numpy : int
+        So many first picks are compared with the NumPy reference.
+    in_full : float
+        As many picks as make so many pairs are compared with plain greedy by the core's direct
+        distances.
     """
 
     sources: tuple[RealPatches | GeneratedPatches, ...]
     rounds: int
     peer_picks: int
     in_numpy: int
-    in_full: int
+    in_full: float
 
 
 _REAL = RealPatches("hazelnut", 39_200, whole=True), RealPatches("kolektor_sdd", 120_000, False)
 PROFILES = {
-    "smoke": Profile((GeneratedPatches(3_000),), 2, 20, in_numpy=40, in_full=300),
-    "regular": Profile(_REAL, 3, 40, in_numpy=40, in_full=4_000),
-    "full": Profile(_REAL, 5, 200, in_numpy=400, in_full=12_000),
+    "smoke": Profile((GeneratedPatches(3_000),), 2, 20, in_numpy=40, in_full=1e6),
+    "regular": Profile(_REAL, 2, 20, in_numpy=40, in_full=1.6e8),
+    "full": Profile(_REAL, 5, 200, in_numpy=400, in_full=1.5e9),
 }
 
 
@@ -106,13 +108,13 @@ def run(settings: Settings) -> dict[str, Any]:
             cases.append(
                 _measure(source.what, points, n, truth, profile=profile, settings=settings)
             )
-    growth = [_growth_with_picks(points, settings), _growth_with_points(points, settings)]
+    growth = [_growth_with_picks(cases[-1]), _growth_with_points(points, settings)]
     return {"cases": cases, "growth": growth}
 
 
 def _truth(points: np.ndarray, profile: Profile, settings: Settings) -> np.ndarray:
     """First picks of plain greedy, checked itself against NumPy; picks do not depend on n."""
-    n = min(profile.in_full, round(max(FRACTIONS) * len(points)))
+    n = round(min(profile.in_full / len(points), max(FRACTIONS) * len(points)))
     settings.say(f"{len(points):,} points: {n:,} picks of plain greedy, to check the others")
     found = direct_greedy(points, n, settings.threads)
     first = min(profile.in_numpy, n)
@@ -139,12 +141,13 @@ def _measure(
     profile: Profile,
     settings: Settings,
 ) -> dict[str, Any]:
-    ours: dict[str, Callable[[], Coreset]] = {
+    ours: dict[str, Callable[..., Coreset]] = {
         KAD_CPU: partial(k_center, points, n, backend="cpu", threads=settings.threads)
     }
     if gpu_is_available():
         ours[KAD_GPU] = partial(k_center, points, n, backend="cuda")
-    last = {name: engine() for name, engine in ours.items()}
+    reached: dict[str, list[list[float]]] = {name: [] for name in ours}
+    last = {name: engine(report=_Clock(reached[name]).report) for name, engine in ours.items()}
     for name, coreset in last.items():
         _check(name, coreset.index, truth)
     peers, skipped = make_peers(points)
@@ -169,6 +172,7 @@ def _measure(
         "unit": "selection",
         "checked": {"numpy": min(n, profile.in_numpy), "plain greedy": min(n, len(truth))},
         "engines": engines,
+        "picks_and_seconds": reached,
         "ratios": _ratios(ours, peers, seconds),
         "cpu_ratios": _ratios(ours, peers, cpu),
         "skipped": skipped,
@@ -205,20 +209,23 @@ def _figures(coreset: Coreset) -> dict[str, Any]:
     }
 
 
-def _growth_with_picks(points: np.ndarray, settings: Settings) -> dict[str, Any]:
-    """Time of one selection as it comes to each of eight numbers of picks."""
-    n = round(max(FRACTIONS) * len(points))
-    reached: list[tuple[int, float]] = []
-    start = time.perf_counter()
+class _Clock:
+    """Enters the picks of a running selection, and the seconds since it was made, into a list."""
 
-    def report(selected: Selected) -> None:
-        reached.append((len(selected.rows), time.perf_counter() - start))
+    def __init__(self, reached: list[list[float]]) -> None:
+        self._reached, self._start = reached, time.perf_counter()
 
-    k_center(points, n, backend="cpu", threads=settings.threads, report=report)
-    wanted = np.geomspace(min(256, n), n, 8)
-    chosen = {min(reached, key=lambda one: abs(one[0] - k)) for k in wanted}
-    found = [[k, seconds] for k, seconds in sorted(chosen)]
-    return _growth("picks", f"{len(points):,} points", found)
+    def report(self, selected: Selected) -> None:
+        """See :func:`kad_export.coreset.driver.run_selection`."""
+        self._reached.append([len(selected.rows), time.perf_counter() - self._start])
+
+
+def _growth_with_picks(case: dict[str, Any]) -> dict[str, Any]:
+    """Time of a case's first selection as it came to each of eight numbers of picks."""
+    reached = case["picks_and_seconds"][KAD_CPU]
+    wanted = np.geomspace(reached[0][0], reached[-1][0], 8)
+    chosen = {min(range(len(reached)), key=lambda i: abs(reached[i][0] - k)) for k in wanted}
+    return _growth("picks", f"{case['case']} points", [reached[i] for i in sorted(chosen)])
 
 
 def _growth_with_points(points: np.ndarray, settings: Settings) -> dict[str, Any]:

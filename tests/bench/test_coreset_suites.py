@@ -35,7 +35,7 @@ def test_missing_peers_are_named():
 @pytest.fixture
 def small(monkeypatch):
     source = coreset_suite.GeneratedPatches(600)
-    profile = coreset_suite.Profile((source,), 2, 5, in_numpy=10, in_full=60)
+    profile = coreset_suite.Profile((source,), 2, 5, in_numpy=10, in_full=60 * 600)
     monkeypatch.setitem(coreset_suite.PROFILES, "smoke", profile)
 
 
