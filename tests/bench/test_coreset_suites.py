@@ -67,7 +67,7 @@ def test_wrong_selection_is_not_timed(tmp_path, monkeypatch):
 
 
 def test_bank_suite_builds_every_row_and_keeps_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(bank_suite, "TILES_AT_MOST", {"smoke": 3})
+    monkeypatch.setattr(bank_suite, "CUT_TILES", {"smoke": 3})
     monkeypatch.setattr(bank_suite, "DIMS", 24)
     results = json.loads(json.dumps(bank_suite.run(_settings(tmp_path))))
     text = bank_suite.table(results)
