@@ -210,18 +210,18 @@ def _figures(coreset: Coreset) -> dict[str, Any]:
 
 
 class _Clock:
-    """Enters the picks of a running selection, and the seconds since it was made, into a list."""
+    """Enters the picks of a running selection, and the processor's seconds so far, into a list."""
 
     def __init__(self, reached: list[list[float]]) -> None:
-        self._reached, self._start = reached, time.perf_counter()
+        self._reached, self._start = reached, time.process_time()
 
     def report(self, selected: Selected) -> None:
         """See :func:`kad_export.coreset.driver.run_selection`."""
-        self._reached.append([len(selected.rows), time.perf_counter() - self._start])
+        self._reached.append([len(selected.rows), time.process_time() - self._start])
 
 
 def _growth_with_picks(case: dict[str, Any]) -> dict[str, Any]:
-    """Time of a case's first selection as it came to each of eight numbers of picks."""
+    """Processor's time of a case's first selection when it came to each of eight numbers."""
     reached = case["picks_and_seconds"][KAD_CPU]
     wanted = np.geomspace(reached[0][0], reached[-1][0], 8)
     chosen = {min(range(len(reached)), key=lambda i: abs(reached[i][0] - k)) for k in wanted}
@@ -229,21 +229,21 @@ def _growth_with_picks(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _growth_with_points(points: np.ndarray, settings: Settings) -> dict[str, Any]:
-    """Time of as many picks from more and more points, drawn at random."""
+    """Processor's time of as many picks from more and more points, drawn at random."""
     n = max(30, len(points) // 100)
     order = np.random.default_rng(0).permutation(len(points))
     found = []
     for share in (0.125, 0.25, 0.5, 1):
         some = np.ascontiguousarray(points[np.sort(order[: round(share * len(points))])])
-        start = time.perf_counter()
+        start = time.process_time()
         k_center(some, n, backend="cpu", threads=settings.threads)
-        found.append([len(some), time.perf_counter() - start])
+        found.append([len(some), time.process_time() - start])
     return _growth("points", f"{n:,} picks", found)
 
 
 def _growth(x: str, of: str, found: list[list[float]]) -> dict[str, Any]:
     law = {KAD_CPU: fit_law(found)} if len(found) > 2 else {}
-    return {"x": x, "y": f"seconds, {of}", "points": {KAD_CPU: found}, "law": law}
+    return {"x": x, "y": f"processor seconds, {of}", "points": {KAD_CPU: found}, "law": law}
 
 
 def table(results: dict[str, Any]) -> str:
