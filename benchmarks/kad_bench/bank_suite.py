@@ -2,9 +2,10 @@
 
 The boards of the thesis are not public, so features are generated (:mod:`kad_bench.generated`); all
 that follows, projection, disk, selection, second pass, is what ``kad-export`` runs. A row that is
-too long for a profile is built at a fraction of its tiles, and said to be so: its memory and time
-at full size are then extrapolated by a law that is fitted to the rows that were built, linear in
-the number of patches because the bank has 10,000 rows in all of them.
+too long for a profile is built at a fraction of its tiles, and said to be so. For all its tiles it
+then has the memory and disk that the plan asks for, an upper bound that kad-export checks before it
+starts, and a time extrapolated by a law that is fitted to what was built: linear in the number of
+patches, because the bank has 10,000 rows in all of them.
 
 A row that was built is kept in the cache folder: a run that is cut off goes on with the next one.
 Times are the processor's, which other work on the machine hardly changes, and the clock's.
@@ -16,12 +17,14 @@ import datetime as dt
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kad_export.report import format_bytes, format_seconds
+from kad_export.budget import BankSettings, Probe, make_plan
+from kad_export.report import format_bytes, format_seconds, parse_bytes, peak_memory_bytes
 
 from kad_bench.bank_build import BankRun, build_in_process
-from kad_bench.generated import PATCHES
+from kad_bench.generated import PATCHES, generated_boards
 from kad_bench.laws import fit_law, law_text
 from kad_bench.measure import summarise
 from kad_bench.tables import markdown
@@ -83,7 +86,7 @@ def run(settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cases``, one for each row, smallest first; ``growth``, memory and time by patches.
+        ``cases``, one for each row, smallest first; ``growth``, time by patches.
     """
     cases = []
     for row in sorted(TABLE, key=lambda row: row.tiles):
@@ -128,35 +131,52 @@ def _case(row: Row, wanted: BankRun, found: dict[str, Any]) -> dict[str, Any]:
         "row": asdict(row),
         "run": asdict(wanted),
         "found": found,
+        "planned": _planned(row, wanted),
     }
+
+
+def _planned(row: Row, wanted: BankRun) -> dict[str, int]:
+    """Memory and disk that the plan asks for, for all tiles of a row."""
+    measured = Probe(
+        dims=DIMS,
+        resident_bytes=peak_memory_bytes(),  # this process has loaded as much as an export, or more
+        seconds_per_board=0.0,
+        seconds_per_tile=0.0,
+        seconds_per_pair=0.0,
+    )
+    settings = BankSettings(
+        Path(), points=wanted.points, memory_bytes=parse_bytes(wanted.memory), threads=1
+    )
+    plan = make_plan(generated_boards(row.tiles), PATCHES, measured, settings)
+    return {"memory_bytes": plan.memory_bytes, "disk_bytes": plan.disk_bytes}
 
 
 def _growth(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Fit lines to what was built; a build that several rows share counts once."""
+    """Fit a line to what was built; a build that several rows share counts once."""
     built = {case["found"]["candidates"]: case for case in cases}
     if len(built) < 3:
         return []
-    quantities = {
-        "processor seconds": lambda case: sum(case["engines"]["kad-export"]["cpu_s"].values()),
-        "peak bytes of memory": lambda case: case["found"]["peak_bytes"],
-    }
-    growth = []
-    for name, quantity in quantities.items():
-        points = [[n, quantity(case)] for n, case in sorted(built.items())]
-        law = {"kad-export": fit_law(points)}
-        growth.append({"x": "patches", "y": name, "points": {"kad-export": points}, "law": law})
-    return growth
+    points = [
+        [n, sum(case["engines"]["kad-export"]["cpu_s"].values())]
+        for n, case in sorted(built.items())
+    ]
+    law = {"kad-export": fit_law(points)}
+    return [
+        {"x": "patches", "y": "processor seconds", "points": {"kad-export": points}, "law": law}
+    ]
 
 
 def table(results: dict[str, Any]) -> str:
     """Lay out what :func:`run` returned."""
     header = ["category", "stride", "tiles", "patches", "thesis", "built", "bank rows"]
-    header += ["peak memory", "on disk", "processor time", "clock", "passes", "R"]
+    header += ["peak memory", "planned for all", "disk planned", "processor time", "clock"]
+    header += ["passes", "R"]
     growth = {one["y"]: one["law"]["kad-export"] for one in results["growth"]}
     rows = [_line(case, growth) for case in reversed(results["cases"])]
     notes = [
         f"Budget: `--memory {results['memory']}`. *≈*: not measured but extrapolated to all tiles "
-        "of the row, by the line that is fitted to the rows built.",
+        "of the row, by the line that is fitted to what was built. *Planned*: what the plan asks "
+        "for before the start, an upper bound; –: features stay in memory.",
         *(f"- {one['y']}: {law_text(one['law']['kad-export'], '')}" for one in results["growth"]),
     ]
     return "\n\n".join([markdown(header, rows), "\n".join(notes)])
@@ -167,14 +187,11 @@ def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str
     patches = row["tiles"] * PATCHES
     whole = n_built == row["tiles"]
 
-    def at_full_size(name: str, value: float, show: Any) -> str:
-        if whole:
-            return str(show(value))
-        law = growth.get(name)
-        told = f"; ≈ {show(law['a'] + law['b'] * patches)}" if law else ""
-        return f"{show(value)}{told}"
-
+    planned, law = case["planned"], growth.get("processor seconds")
     cpu = sum(case["engines"]["kad-export"]["cpu_s"].values())
+    time = format_seconds(cpu)
+    if law and not whole:
+        time += f"; ≈ {format_seconds(law['a'] + law['b'] * patches)}"
     return [
         row["category"],
         str(row["stride"]),
@@ -183,9 +200,10 @@ def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str
         row["thesis"],
         "all" if whole else f"{n_built:,} tiles ({100 * n_built / row['tiles']:.1f} %)",
         f"{found['rows']:,}",
-        at_full_size("peak bytes of memory", found["peak_bytes"], format_bytes),
-        format_bytes(found["disk_bytes"]) if found["disk_bytes"] else "–",
-        at_full_size("processor seconds", cpu, format_seconds),
+        format_bytes(found["peak_bytes"]),
+        format_bytes(planned["memory_bytes"]),
+        format_bytes(planned["disk_bytes"]) if planned["disk_bytes"] else "–",
+        time,
         format_seconds(case["engines"]["kad-export"]["seconds"]["median"]),
         str(found["counts"]["passes"]),
         f"{found['radius']:.3f}",

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from kad_bench import bank_suite, coreset_peers, coreset_suite
+from kad_bench import bank_suite, coreset_peers, coreset_plot, coreset_suite
 from kad_bench.answers import WrongAnswerError
 from kad_bench.generated import GeneratedExtractor, generated_boards, generated_features
 from kad_bench.suites import Settings
@@ -88,6 +88,7 @@ def test_a_cut_row_is_extrapolated(tmp_path):
         engine = {"cpu_s": {"features": float(tiles)}, "seconds": {"median": 1.0}}
         run = {"tiles": tiles}
         return {
+            "planned": {"memory_bytes": 3 << 30, "disk_bytes": 0},
             "row": dataclasses.asdict(row),
             "run": run,
             "found": whole,
@@ -99,7 +100,7 @@ def test_a_cut_row_is_extrapolated(tmp_path):
     results = {"memory": "8GB", "cases": cases, "growth": bank_suite._growth(cases)}
     line = bank_suite.table(results).splitlines()[2]
     assert "| 80 tiles (8.0 %) |" in line
-    assert "180.0 MB; ≈ 1.1 GB" in line  # 100 MB and 1 MB a tile
+    assert "| 180.0 MB | 3.0 GB | – |" in line
     assert "1 min 20 s; ≈ 16 min 40 s" in line
 
 
@@ -110,3 +111,10 @@ def test_generated_features_are_the_same_again():
     again = np.concatenate(list(extract(None, boards[1].xy)))
     np.testing.assert_array_equal(again[1], generated_features(4, 16))
     assert (generated_features(0, 16) != generated_features(1, 16)).any()
+
+
+def test_growth_is_drawn(tmp_path):
+    points = [[10, 1.0], [20, 1.5], [40, 2.0]]
+    growth = [coreset_suite._growth(x, "so many", points) for x in ("picks", "points")]
+    coreset_plot.draw({"growth": growth}, tmp_path / "growth.svg")
+    assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
