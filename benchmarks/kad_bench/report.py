@@ -90,7 +90,11 @@ def write_plots(plots: Sequence[Plot], folder: Path) -> list[Path]:
 
 
 def _section(name: str, results: dict[str, Any], plots: list[Plot]) -> str:
-    body = MarkdownIt("commonmark").enable("table").render(suite_markdown(name, results))
+    body = (
+        MarkdownIt("commonmark", {"html": False})
+        .enable("table")
+        .render(suite_markdown(name, results))
+    )
     body = re.sub(r"<table>(.*?)</table>", r'<div class="wide"><table>\1</table></div>', body,
                   flags=re.DOTALL)  # fmt: skip
     figures = "".join(_figure(plot) for plot in plots)
