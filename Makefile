@@ -11,7 +11,7 @@
 #   make coreset   the selection against plain greedy in NumPy, 39,200 real features (minutes)
 #   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
 #   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
-#   make drift   how often `kad drift` alarms (KAD_WEIGHTS_DIR), into docs/evaluation.md
+#   make drift   how often `kad drift` alarms on fresh and on changed boards (KAD_WEIGHTS_DIR)
 #   make fuzz-search  random hard cases and every bound of the search, SEARCH_SECONDS (300) in all
 #   make sanitize     the search's C++ tests under the address, undefined and thread sanitizers
 #   make lint    ruff, mypy, import-linter, clang-format
@@ -74,7 +74,7 @@ gpu-check: setup
 	$(BIN)/kad-bench run coreset --profile smoke
 
 drift: setup
-	$(BIN)/python tests/export/drift_trials.py --docs docs/evaluation.md
+	$(BIN)/python tests/export/drift_trials.py
 
 SEARCH_SECONDS ?= 300
 SANITIZERS := address,undefined thread

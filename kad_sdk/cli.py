@@ -97,14 +97,13 @@ def score(
     """
     from kad_sdk.annotations import read_annotations
     from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
-    from kad_sdk.score_log import append_entry, entry_of
 
     if not maps and (npy or hot or heat):
         raise click.UsageError("--npy, --hot and --heat show the map: leave --no-maps out")
     jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations), out)
     if annotations is None:
         _warn_of_annotations(images)
-    outputs = Outputs(out, maps, npy, hot, overlay, heat, max_overlay_side or None)
+    outputs = Outputs(out, maps, npy, hot, overlay, heat, max_overlay_side or None, log_scores)
     summary = Summary()
     with open_detector(artifact, maps=maps, **how) as detector:
         click.echo(f"{artifact.name}: {_describe(detector)}")
@@ -118,8 +117,6 @@ def score(
                 click.echo(f"kad: {name}{text}", err=True)
                 continue
             summary.add(result, timings)
-            if log_scores is not None:
-                append_entry(log_scores, entry_of(detector, result, job.image.name))
             click.echo(
                 f"{result.verdict:<9}  {result.normalised_score:.4f}  score {result.score:.5g}  "
                 f"{len(result.regions)} regions  {timings['total']:.0f} ms  {job.image}"

@@ -46,7 +46,7 @@ def drift(
     false_alarms: float,
     as_json: bool,
 ) -> None:
-    """Compare the tile scores of the boards in LOG with those of a reference.
+    """Compare tile scores and brightness of the boards in LOG with those of a reference.
 
     Both logs come from `kad score --log-scores`. The exit code is 3 when they differ: camera, light
     or material have changed, and thresholds that were set before may no longer hold. Defects do not
@@ -54,14 +54,14 @@ def drift(
     """
     from kad_sdk.artifact import Artifact
     from kad_sdk.drift import compare_boards
-    from kad_sdk.score_log import log_quantiles, read_log, scoring_id
+    from kad_sdk.score_log import log_measures, read_log, scoring_id
 
     scoring = scoring_id(Artifact.open(artifact).manifest)
     before, now = read_log(reference), read_log(log, last=last)
     how = {"scoring": scoring, "precision": before[0].precision}
     found = compare_boards(
-        log_quantiles(now, log, **how),
-        log_quantiles(before, reference, **how),
+        log_measures(now, log, **how),
+        log_measures(before, reference, **how),
         false_alarm_rate=false_alarms,
     )
     if as_json:
@@ -74,12 +74,11 @@ def drift(
 
 def _lines(found: Drift) -> list[str]:
     head = f"{found.n_day} boards against {found.n_reference} of the reference"
-    lines = [head, f"  {'tile scores':<14}{'reference':>12}{'now':>12}{'shift':>10}{'p':>10}"]
+    lines = [head, f"  {'':<14}{'reference':>12}{'now':>12}{'shift':>10}{'p':>10}"]
     for s in found.shifts:
         shift = f"{(s.day - s.reference) / s.spread:+.1f} IQR" if s.spread else "-"
         lines.append(
-            f"  {f'{100 * s.quantile:g} % quantile':<14}{s.reference:>12.5g}{s.day:>12.5g}"
-            f"{shift:>10}{s.p_value:>10.4f}"
+            f"  {s.measure:<14}{s.reference:>12.5g}{s.day:>12.5g}{shift:>10}{s.p_value:>10.4f}"
         )
     rate = f"p = {found.p_value:.4f}, false-alarm rate {found.false_alarm_rate:g}"
     if not found.alarm:
@@ -88,6 +87,6 @@ def _lines(found: Drift) -> list[str]:
     way = "higher" if most.day > most.reference else "lower"
     return [
         *lines,
-        f"DRIFT: tile scores lie {way} than in the reference ({rate})",
+        f"DRIFT: {most.measure} is {way} than in the reference ({rate})",
         "look at camera, light and material; when the change is to stay, calibrate or fit again",
     ]

@@ -20,6 +20,7 @@ from kad_sdk.errors import (
 )
 from kad_sdk.images import list_images, read_image
 from kad_sdk.render import map_npy, map_png, picture_png, render_map, render_overlay
+from kad_sdk.score_log import append_entry, entry_of
 from kad_sdk.scoring import Stopwatch
 from kad_sdk.storage import made_folder, write_together
 
@@ -58,6 +59,7 @@ class Outputs:
     overlay: bool
     heat: bool
     max_side: int | None
+    log_scores: Path | None = None
 
 
 @dataclass
@@ -170,6 +172,8 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     with watch.stage("write"), made_folder(base.parent):
         write_together({**files, _beside(base, ".json"): [text.encode()]})
+        if outputs.log_scores is not None:
+            append_entry(outputs.log_scores, entry_of(detector, result, image, job.image.name))
     return result, {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
 
 

@@ -1,14 +1,16 @@
 """Drift: a test of whether camera, light or material have changed since a reference.
 
-Two samples of boards are compared by what their tile scores look like. A board is one observation,
-its tiles are not: they share a camera, a moment and a material, and a test that took them for
-independent would alarm on any two days. Of each board the quantiles of `QUANTILES` are taken; they
-end at 0.9 and boards are only ranked by them, so that a few boards with defects weigh little.
+Two samples of boards are compared by what their tile scores look like, and by how bright they are:
+scores alone may not see less light, since networks learn to overlook it. A board is one
+observation, its tiles are not: they share a camera, a moment and a material, and a test that took
+them for independent would alarm on any two days. Of each board the `MEASURES` are taken; the
+quantiles end at 0.9 and boards are only ranked by them, so that a few boards with defects weigh
+little.
 
-For each quantile the Mann-Whitney statistic says how far the day's boards rank from the
+For each measure the Mann-Whitney statistic says how far the day's boards rank from the
 reference's; the largest of them in absolute value is the test's statistic, and its null
 distribution comes from permuting the boards (Westfall & Young 1993, max-T: no correction for
-several quantiles is needed, and none is lost on their correlation). Under exchangeable boards the
+several measures is needed, and none is lost on their correlation). Under exchangeable boards the
 probability of an alarm is at most the rate that was asked for, whatever the scores' distribution.
 """
 
@@ -25,28 +27,34 @@ from kad_sdk.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["QUANTILES", "Drift", "QuantileShift", "compare_boards", "tile_quantiles"]
+__all__ = ["MEASURES", "QUANTILES", "Drift", "Shift", "board_measures", "compare_boards"]
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+"""Of a board's tile scores."""
+
+MEASURES = (*(f"score {100 * q:g} %" for q in QUANTILES), "brightness")
+"""What a board is compared by: quantiles of its tile scores, and how bright it is."""
+
 _CHUNK = 1 << 21  # numbers of a block of permutations
 
 
 @dataclass(frozen=True)
-class QuantileShift:
-    """How a quantile of the boards' tile scores has moved.
+class Shift:
+    """How a measure of the boards has moved.
 
     Attributes
     ----------
-    quantile : float
+    measure : str
+        One of `MEASURES`.
     reference, day : float
         Medians over the boards.
     spread : float
         Interquartile range over the reference's boards.
     p_value : float
-        Adjusted for looking at all quantiles.
+        Adjusted for looking at all measures.
     """
 
-    quantile: float
+    measure: str
     reference: float
     day: float
     spread: float
@@ -65,14 +73,14 @@ class Drift:
         The rate that was asked for.
     n_reference, n_day : int
         Boards.
-    shifts : tuple of QuantileShift
+    shifts : tuple of Shift
     """
 
     p_value: float
     false_alarm_rate: float
     n_reference: int
     n_day: int
-    shifts: tuple[QuantileShift, ...]
+    shifts: tuple[Shift, ...]
 
     @property
     def alarm(self) -> bool:
@@ -80,14 +88,14 @@ class Drift:
         return self.p_value <= self.false_alarm_rate
 
     @property
-    def largest(self) -> QuantileShift:
-        """The quantile that moved most, against chance."""
+    def largest(self) -> Shift:
+        """The measure that moved most, against chance."""
         return min(self.shifts, key=lambda shift: shift.p_value)
 
 
-def tile_quantiles(scores: ArrayLike) -> NDArray[np.float64]:
-    """Give the quantiles `QUANTILES` of a board's tile scores (n,)."""
-    return np.quantile(np.asarray(scores, np.float64), QUANTILES)
+def board_measures(scores: ArrayLike, brightness: float) -> NDArray[np.float64]:
+    """Give a board's `MEASURES` from its tile scores (n,) and its brightness."""
+    return np.append(np.quantile(np.asarray(scores, np.float64), QUANTILES), brightness)
 
 
 def compare_boards(
@@ -103,7 +111,7 @@ def compare_boards(
     Parameters
     ----------
     day, reference
-        (n, Q) and (m, Q), a row of `tile_quantiles` for each board.
+        (n, F) and (m, F), a row of `board_measures` for each board.
     false_alarm_rate
         Above 0 and below 1.
     permutations
@@ -119,14 +127,14 @@ def compare_boards(
     """
     own, other = np.asarray(day, np.float64), np.asarray(reference, np.float64)
     _check(own, other, false_alarm_rate, permutations)
-    values = np.concatenate([own, other])  # (N, Q)
+    values = np.concatenate([own, other])  # (N, F)
     ranks = _midranks(values)
-    z = _standardised(ranks, _memberships(len(own), len(values), permutations, seed))  # (P + 1, Q)
+    z = _standardised(ranks, _memberships(len(own), len(values), permutations, seed))  # (P + 1, F)
     largest = z.max(axis=1)
-    adjusted = (largest[:, None] >= z[0]).mean(axis=0)  # (Q,); the observed one counts, too
+    adjusted = (largest[:, None] >= z[0]).mean(axis=0)  # (F,); the observed one counts, too
     shifts = tuple(
-        QuantileShift(q, *_medians(own[:, i], other[:, i]), float(adjusted[i]))
-        for i, q in enumerate(QUANTILES)
+        Shift(name, *_medians(own[:, i], other[:, i]), float(adjusted[i]))
+        for i, name in enumerate(MEASURES)
     )
     p = float(adjusted.min())
     return Drift(p, false_alarm_rate, len(other), len(own), shifts)
@@ -136,12 +144,12 @@ def _check(
     day: NDArray[np.float64], reference: NDArray[np.float64], rate: float, permutations: int
 ) -> None:
     for name, values in (("day", day), ("reference", reference)):
-        if values.ndim != 2 or values.shape[1] != len(QUANTILES) or not len(values):
+        if values.ndim != 2 or values.shape[1] != len(MEASURES) or not len(values):
             raise InvalidArgumentError(
-                f"{name}: expected (boards, {len(QUANTILES)}) quantiles, got shape {values.shape}"
+                f"{name}: expected (boards, {len(MEASURES)}) measures, got shape {values.shape}"
             )
         if not np.isfinite(values).all():
-            raise InvalidArgumentError(f"{name}: expected finite scores, got NaN or infinity")
+            raise InvalidArgumentError(f"{name}: expected finite numbers, got NaN or infinity")
     if not 0 < rate < 1 or permutations < 1:
         raise InvalidArgumentError(
             "false_alarm_rate and permutations: expected a rate above 0 and below 1, and at least "
@@ -158,7 +166,7 @@ def _check(
 
 
 def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rank each column (N, Q) from 1; ties share the mean of their ranks."""
+    """Rank each column (N, F) from 1; ties share the mean of their ranks."""
     ranks = np.empty_like(values)
     for column, out in zip(values.T, ranks.T, strict=True):
         _, place, counts = np.unique(column, return_inverse=True, return_counts=True)
@@ -181,7 +189,7 @@ def _memberships(n_day: int, n: int, permutations: int, seed: int) -> list[NDArr
 def _standardised(
     ranks: NDArray[np.float64], memberships: list[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """Give |mean rank of the day - expected| / standard deviation, (P + 1, Q); 0 where all tie.
+    """Give |mean rank of the day - expected| / standard deviation, (P + 1, F); 0 where all tie.
 
     Rounded, so that arrangements that are equal but for the order of summation stay equal.
     """

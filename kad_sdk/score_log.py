@@ -1,6 +1,6 @@
 """The log of scores: one JSON line for each board that was scored, for :mod:`kad_sdk.drift`.
 
-A line says when which board was scored and what its tile scores look like, not the scores::
+A line says when which board was scored, what its tile scores look like, and how bright it is::
 
     {"version": 1, "time": "2026-11-27T08:00:00Z", "image": "a.jpg", "scoring": "9f...", ...}
 
@@ -16,12 +16,13 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from kad_sdk.drift import QUANTILES, tile_quantiles
+from kad_sdk.drift import MEASURES, QUANTILES, board_measures
 from kad_sdk.errors import ScoreLogError
+from kad_sdk.images import full_scale
 from kad_sdk.manifest import CutPasteManifest, PatchCoreManifest
 from kad_sdk.schema import Pattern, Range, SchemaError, decode
 from kad_sdk.storage import strict_json, writing
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from kad_sdk.manifest import Manifest
     from kad_sdk.result import Result
 
-__all__ = ["LogEntry", "append_entry", "entry_of", "log_quantiles", "read_log", "scoring_id"]
+__all__ = ["LogEntry", "append_entry", "entry_of", "log_measures", "read_log", "scoring_id"]
 
 _LINE_BYTES = 1 << 16
 
@@ -49,7 +50,10 @@ Count = Annotated[int, Range(1)]
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One line: a board's score, and its tile scores' number, moments and quantiles."""
+    """One line: a board's score, its tile scores' number, moments and quantiles, its brightness.
+
+    The brightness is the mean of the scored tiles' pixels, in units of full scale.
+    """
 
     version: Literal[1]
     time: Time
@@ -62,6 +66,7 @@ class LogEntry:
     tile_mean: float
     tile_std: float
     tile_quantiles: tuple[float, ...]
+    brightness: float
 
 
 def scoring_id(manifest: Manifest) -> str:
@@ -82,13 +87,15 @@ def scoring_id(manifest: Manifest) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def entry_of(detector: Detector, result: Result, image: str) -> LogEntry:
-    """Sum up a result for the log, now; `image` is the board's name."""
+def entry_of(detector: Detector, result: Result, image: NDArray[Any], name: str) -> LogEntry:
+    """Sum up a result for the log, now; `image` is the board and `name` what it is called."""
     scores = np.array([tile.score for tile in result.tiles])
+    brightness = _brightness(image, result, detector.artifact.manifest.preprocessing.tile)
+    *quantiles, brightness = board_measures(scores, brightness).tolist()
     return LogEntry(
         version=1,
         time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        image=image,
+        image=name,
         scoring=scoring_id(detector.artifact.manifest),
         precision=detector.precision,
         anomalous=result.anomalous,
@@ -96,8 +103,21 @@ def entry_of(detector: Detector, result: Result, image: str) -> LogEntry:
         tiles=scores.size,
         tile_mean=float(scores.mean()),
         tile_std=float(scores.std()),
-        tile_quantiles=tuple(tile_quantiles(scores).tolist()),
+        tile_quantiles=tuple(quantiles),
+        brightness=brightness,
     )
+
+
+def _brightness(image: NDArray[Any], result: Result, tile: int) -> float:
+    """Mean of every fourth pixel, each way, of the scored tiles, over full scale."""
+    pixels = image if image.ndim == 2 else image[..., :3]  # without transparency
+    sy, sx = (a / b for a, b in zip(result.image_size, result.frame_size, strict=True))
+    means = []
+    for t in result.tiles:
+        rows = slice(int(t.y * sy), int((t.y + tile) * sy), 4)
+        columns = slice(int(t.x * sx), int((t.x + tile) * sx), 4)
+        means.append(float(pixels[rows, columns].mean()))
+    return sum(means) / len(means) / full_scale(image)
 
 
 def append_entry(path: Path, entry: LogEntry) -> None:
@@ -155,10 +175,10 @@ def _entry(path: Path, number: int, line: bytes) -> LogEntry:
     return entry
 
 
-def log_quantiles(
+def log_measures(
     entries: Sequence[LogEntry], path: Path, *, scoring: str, precision: str
 ) -> NDArray[np.float64]:
-    """Give the tile quantiles (boards, Q) of a log, all of one scoring and precision.
+    """Give the `MEASURES` (boards, F) of a log, all of one scoring and precision.
 
     Raises
     ------
@@ -172,4 +192,5 @@ def log_quantiles(
                 f"(scoring {entry.scoring[:12]}, {entry.precision}), expected {scoring[:12]}, "
                 f"{precision}; scores of different scoring cannot be compared: make a new reference"
             )
-    return np.array([entry.tile_quantiles for entry in entries])
+    rows = [(*entry.tile_quantiles, entry.brightness) for entry in entries]
+    return np.array(rows).reshape(-1, len(MEASURES))

@@ -4,12 +4,11 @@ Makes synthetic boards of one camera, fits PatchCore to the first, scores the ot
 changed, and compares days with references in 200 seeded trials for each change. Every trial draws
 its reference and its day from boards that were scored, never the same board for both::
 
-    KAD_WEIGHTS_DIR=weights python tests/export/drift_trials.py --docs docs/evaluation.md
+    KAD_WEIGHTS_DIR=weights python tests/export/drift_trials.py
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -21,14 +20,14 @@ from kad_export.pipeline import export_patchcore
 from kad_export.synth import generate_dataset
 
 from kad_sdk import Detector, read_annotations, read_image
-from kad_sdk.drift import compare_boards, tile_quantiles
+from kad_sdk.drift import compare_boards
+from kad_sdk.score_log import entry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Change = Callable[[np.ndarray], np.ndarray]
 
-BEGIN, END = "<!-- drift: made by `make drift` -->", "<!-- end of drift -->"
 TRIALS, N_FITTED, N_FRESH, N_CHANGED = 200, 8, 48, 14
 N_REFERENCE, N_DAY = 30, 10
 SIZE, SEED = (700, 700), 6
@@ -55,7 +54,7 @@ CHANGES: dict[str, Change] = {
 
 
 def score_boards(folder: Path, weights: Path) -> dict[str, np.ndarray]:
-    """Tile quantiles (boards, Q) for each change: of all fresh boards, or of the last ones."""
+    """Measures (boards, F) for each change: of all fresh boards, or of the last ones."""
     boards, few = folder / "boards", folder / "few"
     generate_dataset(boards, boards=N_FITTED + N_FRESH, test_boards=1, size=SIZE, seed=SEED)
     generate_dataset(few, boards=N_FITTED, test_boards=1, size=SIZE, seed=SEED)  # its first ones
@@ -68,8 +67,9 @@ def score_boards(folder: Path, weights: Path) -> dict[str, np.ndarray]:
             image = read_image(boards / "train" / name)
             last = i >= N_FITTED + N_FRESH - N_CHANGED
             for change in CHANGES if last else list(CHANGES)[:1]:
-                tiles = detector.score(CHANGES[change](image), annotations[name]).tiles
-                found[change].append(tile_quantiles([tile.score for tile in tiles]))
+                pixels = CHANGES[change](image)
+                entry = entry_of(detector, detector.score(pixels, annotations[name]), pixels, name)
+                found[change].append(np.array([*entry.tile_quantiles, entry.brightness]))
     return {change: np.array(rows) for change, rows in found.items()}
 
 
@@ -88,32 +88,35 @@ def alarms(fresh: np.ndarray, changed: np.ndarray | None, rate: float) -> int:
     return count
 
 
+def only(rows: np.ndarray, kept: slice) -> np.ndarray:
+    """Some measures alone: the others are the same for all boards, and say nothing."""
+    alone = np.zeros_like(rows)
+    alone[:, kept] = rows[:, kept]
+    return alone
+
+
 def table(found: dict[str, np.ndarray]) -> str:
-    """Lay out the alarms of each change as Markdown."""
-    fresh = next(iter(found.values()))
+    """Lay out the alarms of each change as Markdown: of scores, of brightness, of both."""
     lines = [
-        f"| change of the boards | alarms in {TRIALS} trials, rate 0.01 | rate 0.05 |",
-        "|---|---|---|",
+        f"| alarms in {TRIALS} trials | rate | tile scores alone | brightness alone | both |",
+        "|---|---|---|---|---|",
     ]
+    fresh = next(iter(found.values()))
     for change, rows in found.items():
-        changed = None if rows is fresh else rows
-        counts = " | ".join(str(alarms(fresh, changed, rate)) for rate in (0.01, 0.05))
-        lines.append(f"| {change} | {counts} |")
+        for rate in (0.01, 0.05):
+            counts = [
+                alarms(only(fresh, kept), None if rows is fresh else only(rows, kept), rate)
+                for kept in (np.s_[:-1], np.s_[-1:], np.s_[:])
+            ]
+            lines.append(f"| {change} | {rate} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Run as a script."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--docs", type=Path, help="Markdown file whose table is replaced")
-    given = parser.parse_args()
     weights = Path(os.environ["KAD_WEIGHTS_DIR"]) / "resnet18_trunk.safetensors"
     with tempfile.TemporaryDirectory() as folder:
-        text = table(score_boards(Path(folder), weights))
-    print(text)  # noqa: T201
-    if given.docs:
-        before, rest = given.docs.read_text().split(BEGIN)
-        given.docs.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        print(table(score_boards(Path(folder), weights)))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ import drift_trials
 import numpy as np
 import pytest
 
-from kad_sdk.drift import QUANTILES
+from kad_sdk.drift import MEASURES
 
 
 def boards(n: int, first: float) -> np.ndarray:
-    """Boards that can be told apart by their first quantile."""
-    return first + np.arange(float(n))[:, None] + np.zeros(len(QUANTILES))
+    """Boards that can be told apart by their first measure."""
+    return first + np.arange(float(n))[:, None] + np.zeros(len(MEASURES))
 
 
 @pytest.mark.parametrize("changed", [False, True])
@@ -39,9 +39,14 @@ def test_reference_and_day_are_drawn_from_different_boards(monkeypatch, changed)
 def test_the_table_counts_alarms_of_each_change(monkeypatch) -> None:
     monkeypatch.setattr(drift_trials, "TRIALS", 20)
     rng = np.random.default_rng(0)
-    fresh = rng.normal(size=(drift_trials.N_FRESH, len(QUANTILES)))
+    fresh = rng.normal(size=(drift_trials.N_FRESH, len(MEASURES)))
     found = {"none": fresh, "far": 9 + fresh[-drift_trials.N_CHANGED :]}
-    none, far = drift_trials.table(found).splitlines()[2:]
-    assert far == "| far | 20 | 20 |"
-    assert none.startswith("| none | ")
-    assert int(none.split(" | ")[1]) <= 2
+    none, _, far, _ = drift_trials.table(found).splitlines()[2:]
+    assert far == "| far | 0.01 | 20 | 20 | 20 |"
+    assert none.startswith("| none | 0.01 | ")
+    assert all(int(count) <= 3 for count in none.strip(" |").split(" | ")[2:])
+
+
+def test_measures_alone_leave_the_others_without_a_say() -> None:
+    rows = np.arange(12.0).reshape(2, 6)
+    assert drift_trials.only(rows, np.s_[-1:]).tolist() == [[0] * 5 + [5], [0] * 5 + [11]]

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -18,9 +19,17 @@ from kad_export.synth import generate_dataset
 from kad_sdk import Artifact, Detector, read_annotations, read_image
 from kad_sdk.cli import main
 from kad_sdk.cli_drift import EXIT_DRIFT
-from kad_sdk.drift import QUANTILES, compare_boards, tile_quantiles
+from kad_sdk.drift import MEASURES, QUANTILES, board_measures, compare_boards
 from kad_sdk.errors import InvalidArgumentError, OutputError, ScoreLogError
-from kad_sdk.score_log import LogEntry, append_entry, log_quantiles, read_log, scoring_id
+from kad_sdk.score_log import (
+    LogEntry,
+    _brightness,
+    append_entry,
+    entry_of,
+    log_measures,
+    read_log,
+    scoring_id,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
 TRIALS = 200
 N_DAY, N_REFERENCE = 10, 30
 N_FITTED, N_BOARDS = 6, 40
+
+Board = tuple[np.ndarray, float]  # tile scores, brightness
 
 
 # ---- the test's arithmetic ----------------------------------------------------------------------
@@ -52,8 +63,8 @@ def exact_p(day: np.ndarray, reference: np.ndarray) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_p_value_is_that_of_all_permutations(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    day = np.round(rng.normal(0.4 * seed, 1, (5, len(QUANTILES))), 1)  # with ties
-    reference = np.round(rng.normal(0, 1, (7, len(QUANTILES))), 1)
+    day = np.round(rng.normal(0.4 * seed, 1, (5, len(MEASURES))), 1)  # with ties
+    reference = np.round(rng.normal(0, 1, (7, len(MEASURES))), 1)
     expected = exact_p(day, reference)
     found = compare_boards(day, reference, permutations=20_000).p_value
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 20_000))
@@ -61,21 +72,21 @@ def test_p_value_is_that_of_all_permutations(seed: int) -> None:
 
 def test_one_quantile_alone_gives_the_mann_whitney_test() -> None:
     rng = np.random.default_rng(5)
-    day, reference = np.zeros((8, len(QUANTILES))), np.zeros((9, len(QUANTILES)))
+    day, reference = np.zeros((8, len(MEASURES))), np.zeros((9, len(MEASURES)))
     day[:, 2], reference[:, 2] = rng.normal(0.8, 1, 8), rng.normal(0, 1, 9)
     expected = scipy.stats.mannwhitneyu(day[:, 2], reference[:, 2], method="exact").pvalue
     found = compare_boards(day, reference, permutations=20_000)
     assert found.p_value == pytest.approx(expected, abs=0.01)
-    assert found.largest.quantile == 0.5
-    assert [s.p_value for s in found.shifts if s.quantile != 0.5] == [1.0] * 4  # all tie
+    assert found.largest.measure == "score 50 %"
+    assert [s.p_value for s in found.shifts if s.measure != "score 50 %"] == [1.0] * 5  # all tie
 
 
 def test_shifts_say_what_moved_and_how_far() -> None:
-    reference = np.arange(20.0)[:, None] + np.array([0, 10, 20, 30, 40])
-    day = reference[:10] + np.array([0, 0, 0, 0, 40])
+    reference = np.arange(20.0)[:, None] + np.array([0, 10, 20, 30, 40, 50])
+    day = reference[:10] + np.array([0, 0, 0, 0, 40, 0])
     found = compare_boards(day, reference)
     assert found.alarm
-    assert (found.largest.quantile, found.largest.p_value) == (QUANTILES[4], found.p_value)
+    assert (found.largest.measure, found.largest.p_value) == ("score 90 %", found.p_value)
     assert (found.largest.reference, found.largest.day) == (49.5, 84.5)
     assert found.largest.spread == 9.5
     assert (found.n_day, found.n_reference) == (10, 20)
@@ -83,12 +94,12 @@ def test_shifts_say_what_moved_and_how_far() -> None:
 
 
 def test_equal_boards_are_no_drift() -> None:
-    same = np.ones((12, len(QUANTILES)))
+    same = np.ones((12, len(MEASURES)))
     assert compare_boards(same, same).p_value == 1.0
 
 
 def test_a_comparison_that_could_never_alarm_is_refused() -> None:
-    boards = np.random.default_rng(0).normal(size=(20, len(QUANTILES)))
+    boards = np.random.default_rng(0).normal(size=(20, len(MEASURES)))
     with pytest.raises(InvalidArgumentError, match=r"1 boards against 20 .* below 0\.095; score"):
         compare_boards(boards[:1], boards)
     with pytest.raises(InvalidArgumentError, match="with 50 permutations are too few"):
@@ -98,10 +109,10 @@ def test_a_comparison_that_could_never_alarm_is_refused() -> None:
 
 @pytest.mark.parametrize("change", [{"false_alarm_rate": 0}, {"false_alarm_rate": 1}])
 def test_rates_out_of_range_are_refused(change: dict[str, float]) -> None:
-    boards = np.zeros((20, len(QUANTILES)))
+    boards = np.zeros((20, len(MEASURES)))
     with pytest.raises(InvalidArgumentError, match="above 0 and below 1"):
         compare_boards(boards, boards, **change)
-    with pytest.raises(InvalidArgumentError, match=r"day: expected \(boards, 5\)"):
+    with pytest.raises(InvalidArgumentError, match=r"day: expected \(boards, 6\)"):
         compare_boards(boards[:, :3], boards)
     with pytest.raises(InvalidArgumentError, match="reference: expected finite"):
         compare_boards(boards, np.full_like(boards, np.nan))
@@ -143,10 +154,10 @@ def artifact(tiny, boards, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scored(artifact, boards) -> dict[str, list[np.ndarray]]:
-    """Tile scores: 34 fresh boards as they are, and the last twelve changed in two ways."""
+def scored(artifact, boards) -> dict[str, list[Board]]:
+    """Scores and brightness of 34 fresh boards, and of the last twelve changed in two ways."""
     annotations = read_annotations(boards / "annotations.json")
-    found: dict[str, list[np.ndarray]] = {"fresh": [], "dimmer": [], "lined": []}
+    found: dict[str, list[Board]] = {"fresh": [], "dimmer": [], "lined": []}
     with Detector.open(artifact, threads=1) as detector:
         for i in range(N_FITTED, N_BOARDS):
             name = f"train_{i:04d}.jpg"
@@ -155,15 +166,20 @@ def scored(artifact, boards) -> dict[str, list[np.ndarray]]:
             if i >= N_BOARDS - 12:
                 changes |= {"dimmer": dimmer(image), "lined": lined(image)}
             for change, pixels in changes.items():
-                tiles = detector.score(pixels, annotations[name]).tiles
-                found[change].append(np.array([tile.score for tile in tiles]))
+                result = detector.score(pixels, annotations[name])
+                entry = entry_of(detector, result, pixels, name)
+                scores = np.array([tile.score for tile in result.tiles])
+                found[change].append((scores, entry.brightness))
     return found
 
 
-def drawn(rng: np.random.Generator, pool: list[np.ndarray], n: int) -> np.ndarray:
-    """Quantiles of n boards: each a board of the pool with its tiles drawn anew."""
-    chosen = [pool[i] for i in rng.integers(len(pool), size=n)]
-    return np.array([tile_quantiles(rng.choice(scores, scores.size)) for scores in chosen])
+def drawn(rng: np.random.Generator, pool: list[Board], n: int) -> np.ndarray:
+    """Measures of n boards: each a board of the pool with its tiles drawn anew."""
+    return redrawn(rng, [pool[i] for i in rng.integers(len(pool), size=n)])
+
+
+def redrawn(rng: np.random.Generator, boards: list[Board]) -> np.ndarray:
+    return np.array([board_measures(rng.choice(s, s.size), light) for s, light in boards])
 
 
 def alarms(scored, change: str, rate: float, *, seed: int) -> int:
@@ -189,17 +205,30 @@ def test_tiles_taken_for_independent_would_alarm_all_the_time(scored) -> None:
     rng, count = np.random.default_rng(8), 0
     for _ in range(40):
         order = rng.permutation(len(scored["fresh"]))
-        two = [np.concatenate([scored["fresh"][i] for i in part]) for part in np.split(order, [10])]
+        two = [
+            np.concatenate([scored["fresh"][i][0] for i in part]) for part in np.split(order, [10])
+        ]
         count += scipy.stats.mannwhitneyu(*two).pvalue < 0.01
     assert count > 20
 
 
+def test_brightness_is_the_mean_over_full_scale_whatever_the_image() -> None:
+    tiles = (SimpleNamespace(x=0, y=0), SimpleNamespace(x=8, y=0))
+    result = SimpleNamespace(tiles=tiles, image_size=(16, 48), frame_size=(8, 24))
+    grey = np.zeros((16, 48), np.uint8)
+    grey[:, 16:32] = 255  # the second tile, at twice the frame's size
+    assert _brightness(grey, result, 8) == 0.5
+    assert _brightness(grey.astype(np.uint16) * 257, result, 8) == 0.5
+    rgba = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    assert _brightness(rgba, result, 8) == 0.5
+
+
 @pytest.mark.parametrize("change", ["dimmer", "lined"])
 def test_less_light_and_colour_lines_raise_the_alarm(scored, change: str) -> None:
-    quantiles = {key: np.array([tile_quantiles(s) for s in scored[key]]) for key in scored}
-    found = compare_boards(quantiles[change], quantiles["fresh"][:-12])  # other boards
+    measures = {key: np.array([board_measures(*b) for b in scored[key]]) for key in scored}
+    found = compare_boards(measures[change], measures["fresh"][:-12])  # other boards
     assert found.alarm
-    assert not compare_boards(quantiles["fresh"][-12:], quantiles["fresh"][:-12]).alarm
+    assert not compare_boards(measures["fresh"][-12:], measures["fresh"][:-12]).alarm
     count = alarms(scored, change, 0.01, seed=9)
     assert count >= 0.95 * TRIALS, count
 
@@ -207,9 +236,10 @@ def test_less_light_and_colour_lines_raise_the_alarm(scored, change: str) -> Non
 def test_a_defective_board_among_ten_is_not_drift(scored) -> None:
     rng, count = np.random.default_rng(10), 0
     for _ in range(TRIALS):
-        day = [scored["fresh"][i].copy() for i in rng.integers(len(scored["fresh"]), size=N_DAY)]
-        day[0][: day[0].size // 10] += 9  # a tenth of its tiles, far above all others
-        own = np.array([tile_quantiles(rng.choice(scores, scores.size)) for scores in day])
+        day = [scored["fresh"][i] for i in rng.integers(len(scored["fresh"]), size=N_DAY)]
+        scores, light = day[0]
+        defective = np.where(np.arange(scores.size) < scores.size // 10, scores + 9, scores)
+        own = redrawn(rng, [(defective, light), *day[1:]])  # a tenth of its tiles, far above all
         reference = drawn(rng, scored["fresh"], N_REFERENCE)
         count += compare_boards(own, reference, permutations=999).alarm
     assert count <= scipy.stats.binom.ppf(0.999, TRIALS, 0.01), count
@@ -240,7 +270,7 @@ def logs(artifact, boards, tmp_path_factory) -> Path:
     return folder
 
 
-def test_kad_score_appends_a_line_for_each_board(logs, artifact) -> None:
+def test_kad_score_appends_a_line_for_each_board(logs, artifact, boards) -> None:
     entries = read_log(logs / "reference.jsonl")
     assert [entry.image for entry in entries] == [f"train_{i:04d}.jpg" for i in range(6, 20)]
     entry = entries[0]
@@ -250,6 +280,9 @@ def test_kad_score_appends_a_line_for_each_board(logs, artifact) -> None:
     assert entry.tile_quantiles == pytest.approx(np.quantile(scores, QUANTILES))
     assert (entry.tile_mean, entry.tile_std) == pytest.approx((np.mean(scores), np.std(scores)))
     assert (entry.score, entry.anomalous) == (content["score"], content["verdict"] == "anomalous")
+    image = read_image(boards / "train" / "train_0006.jpg")
+    crops = [image[t["y"] : t["y"] + 32, t["x"] : t["x"] + 32] for t in content["tiles"]]
+    assert entry.brightness == pytest.approx(np.mean(crops) / 255, rel=5e-3)
     assert entry.scoring == scoring_id(Artifact.open(artifact).manifest)
 
 
@@ -262,7 +295,7 @@ def test_kad_drift_is_silent_on_fresh_boards_and_alarms_on_dimmer_ones(logs, art
     command = ("drift", artifact, logs / "dim.jsonl", *command[3:])
     loud = kad(*command)
     assert loud.exit_code == EXIT_DRIFT
-    assert "DRIFT: tile scores lie" in loud.stdout
+    assert "DRIFT: brightness is lower than in the reference" in loud.stdout
     found = json.loads(kad(*command, "--json").stdout)
     assert found["alarm"] is True
     assert found["p_value"] == min(shift["p_value"] for shift in found["shifts"]) <= 0.01
@@ -282,7 +315,7 @@ def test_logs_of_another_artifact_are_refused(logs, artifact, tiny_artifact) -> 
     entries = read_log(logs / "fresh.jsonl")
     other = dataclasses.replace(entries[3], precision="fp16")
     with pytest.raises(ScoreLogError, match="fp16"):
-        log_quantiles([*entries, other], logs, scoring=other.scoring, precision="fp32")
+        log_measures([*entries, other], logs, scoring=other.scoring, precision="fp32")
 
 
 def test_scoring_hangs_on_all_but_thresholds_and_golden_tiles(
@@ -337,7 +370,7 @@ def _entry(number: int) -> LogEntry:
     quantiles = (0.1, 0.2, 0.3, 0.4, 0.5)
     image = f"{number:04d}{'x' * 200}"
     return LogEntry(
-        1, "2026-11-27T08:00:00Z", image, "0" * 64, "fp32", False, 1.0, 9, 0.3, 0.1, quantiles
+        1, "2026-11-27T08:00:00Z", image, "0" * 64, "fp32", False, 1.0, 9, 0.3, 0.1, quantiles, 0.6
     )
 
 
