@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kad_bench.pages import replace_between
 from kad_bench.tables import case_name, format_seconds, markdown, ratio_text
 from kad_sdk.errors import InvalidArgumentError
-from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,9 +55,4 @@ def write_readme(document: dict[str, Any], readme: Path) -> None:
     InvalidArgumentError
         The file lacks the marks.
     """
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise InvalidArgumentError(f"{readme}: expected the marks {BEGIN} and {END}")
-    text = f"{before}{BEGIN}\n{performance_table(document)}\n{END}{after}"
-    write_atomic(readme, text.encode())
+    replace_between(readme, BEGIN, END, performance_table(document))

@@ -48,8 +48,8 @@ from typing import TYPE_CHECKING, Any
 
 from kad_bench.environment import collect
 from kad_bench.noise import ProcessorUse
+from kad_bench.pages import replace_between
 from kad_sdk.errors import InvalidArgumentError
-from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,11 +197,7 @@ def replace_table(page: Path, text: str) -> None:
     InvalidArgumentError
         The file lacks the marks.
     """
-    before, begin, rest = page.read_text().partition(TABLE_BEGIN)
-    _, end, after = rest.partition(TABLE_END)
-    if not (begin and end):
-        raise InvalidArgumentError(f"{page}: expected the marks {TABLE_BEGIN} and {TABLE_END}")
-    write_atomic(page, f"{before}{begin}\n\n{text}\n{end}{after}".encode())
+    replace_between(page, TABLE_BEGIN, TABLE_END, f"\n{text}")
 
 
 def default_cache() -> Path:

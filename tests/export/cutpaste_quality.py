@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from kad_bench.pages import replace_between
 from kad_export.cutpaste.checkpoint import (
     load_checkpoint,
     read_document,
@@ -184,13 +185,6 @@ def table(result: dict) -> str:
     return "\n".join([*lines, "", told, "", "```", *commands, "```"])
 
 
-def write_docs(path: Path, result: dict) -> None:
-    """Replace the table between its marks."""
-    head, rest = path.read_text().split(BEGIN)
-    tail = rest.split(END)[1]
-    path.write_text(f"{head}{BEGIN}\n{table(result)}\n{END}{tail}")
-
-
 def main() -> None:
     """Measure, once or twice, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -211,7 +205,7 @@ def main() -> None:
     result["repeated"] = given.repeat
     result["command"] = shlex.join(["kad-export", "cutpaste", *TRAINING.split()])
     given.results.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    write_docs(given.docs, result)
+    replace_between(given.docs, BEGIN, END, table(result))
 
 
 if __name__ == "__main__":

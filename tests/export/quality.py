@@ -18,6 +18,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from kad_bench.pages import replace_between
+
 BEGIN, END = "<!-- quality: made by `make quality` -->", "<!-- end of quality -->"
 FIGURES = ("image_roc_auc", "pixel_roc_auc", "aupro", "tile_roc_auc")
 
@@ -105,14 +107,6 @@ def table(results: list[dict]) -> str:
     return "\n".join([*lines, "", "```", commands, "```"])
 
 
-def write_readme(path: Path, results: list[dict]) -> None:
-    """Replace what stands between the marks."""
-    text = path.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}")
-
-
 def main() -> None:
     """Run as a script."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
@@ -132,7 +126,7 @@ def main() -> None:
         given.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))  # noqa: T201
     if given.readme:
-        write_readme(given.readme, results)
+        replace_between(given.readme, BEGIN, END, table(results))
 
 
 if __name__ == "__main__":
