@@ -44,6 +44,7 @@ __all__ = ["Boards", "LabelledTiles", "Model", "ModelSpec", "prepare_boards"]
 
 TILE, STRIDE = 224, 112
 LAYERS = ("layer2", "layer3")
+MEMORY_BYTES = 12 * 2**30  # selects 72,500 rows of 1,536 channels from 161,504
 _MAKER = 1  # raised when the same settings come to mean other files
 
 
@@ -181,6 +182,7 @@ class ModelSpec:
             coreset=1.0,
             max_bank=self.rows,
             holdout=1 / self.boards.train,
+            memory_bytes=MEMORY_BYTES,
             threads=settings.threads,
         )
         with_own_blur = path.with_name(f"{path.stem}-whole-blur.kad")
