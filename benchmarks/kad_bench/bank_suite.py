@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kad_export.budget import BankSettings, Probe, make_plan
-from kad_export.report import format_bytes, format_seconds, parse_bytes, peak_memory_bytes
+from kad_export.report import format_bytes, format_seconds, parse_bytes, resident_memory_bytes
 
 from kad_bench.bank_build import BankRun, build_in_process
 from kad_bench.generated import PATCHES, generated_boards
@@ -139,7 +139,7 @@ def _planned(row: Row, wanted: BankRun) -> dict[str, int]:
     """Memory and disk that the plan asks for, for all tiles of a row."""
     measured = Probe(
         dims=DIMS,
-        resident_bytes=peak_memory_bytes(),  # this process has loaded as much as an export, or more
+        resident_bytes=resident_memory_bytes(),  # it has loaded what an export loads, or more
         seconds_per_board=0.0,
         seconds_per_tile=0.0,
         seconds_per_pair=0.0,

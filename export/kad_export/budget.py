@@ -16,7 +16,7 @@ import numpy as np
 from kad_export.coreset import CHUNK_ROWS, default_pool_rows, projected_dims
 from kad_export.coreset.workers import PointsWorker
 from kad_export.errors import ExportError, MemoryBudgetError
-from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
+from kad_export.report import format_bytes, format_seconds, resident_memory_bytes
 from kad_export.shards import POINT_TYPES
 from kad_sdk.errors import InvalidArgumentError
 
@@ -132,7 +132,7 @@ def probe(boards: Sequence[BoardTiles], extract: PatchExtractor) -> Probe:
     pairs = PROBE_ROWS * PROBE_CENTRES * dims
     return Probe(
         dims=dims,
-        resident_bytes=peak_memory_bytes(),
+        resident_bytes=resident_memory_bytes(),
         seconds_per_board=seconds_per_board,
         seconds_per_tile=seconds_per_tile,
         seconds_per_pair=(time.perf_counter() - start) / pairs,
