@@ -83,7 +83,7 @@ SEARCH_TESTS := test_search search_bound
 test: lint test-c test-python
 
 test-python: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-c: setup
 	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \

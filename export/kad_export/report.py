@@ -20,7 +20,16 @@ from kad_sdk.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Console", "Progress", "Silent", "format_bytes", "format_seconds", "parse_bytes"]
+__all__ = [
+    "Console",
+    "Progress",
+    "Silent",
+    "format_bytes",
+    "format_seconds",
+    "parse_bytes",
+    "peak_memory_bytes",
+    "resident_memory_bytes",
+]
 
 BAR_WIDTH = 24
 SECONDS_TO_SHOW = 0.5  # shorter work shows no bar

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import pytest
 from kad_export import report
 from kad_export.report import Console, Progress, Silent, format_bytes, format_seconds, parse_bytes
@@ -30,6 +31,15 @@ def clock(monkeypatch):
 )
 def test_parse_bytes(text, size):
     assert parse_bytes(text) == size
+
+
+def test_resident_memory_is_what_the_process_holds_now():
+    before = report.resident_memory_bytes()
+    held = np.ones(64 << 20, np.uint8)  # on pages of its own, which go back to the system
+    with_it = report.resident_memory_bytes()
+    del held
+    assert with_it - before > 60 << 20
+    assert with_it - report.resident_memory_bytes() > 60 << 20
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "0", "nan", "inf", "4XB", "1e400GB"])
