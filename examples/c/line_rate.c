@@ -55,8 +55,10 @@ static void expose(const ring* r, int64_t number, uint8_t* grey) {
     state = state * 1664525u + 1013904223u;
     grey[i] = (uint8_t)(190 + (state >> 28));
   }
-  for (int y = r->height / 3; number % 7 == 0 && y < r->height / 3 + 12; ++y) {
-    memset(grey + (int64_t)y * r->width + r->width / 2, 20, 12);
+  const int bottom = r->height / 3 + 12 < r->height ? r->height / 3 + 12 : r->height;
+  const int side = r->width / 2 < 12 ? r->width / 2 : 12;
+  for (int y = r->height / 3; number % 7 == 0 && y < bottom; ++y) {
+    memset(grey + (int64_t)y * r->width + r->width / 2, 20, (size_t)side);
   }
 }
 
@@ -179,15 +181,22 @@ static int run(const char* path, ring* r) {
   }
   if (status == KAD_OK) status = kad_session_create(detector, &session);
   pthread_t thread;
-  if (status == KAD_OK && pthread_create(&thread, NULL, camera, r) == 0) {
+  int started = 0;
+  if (status == KAD_OK) {
+    started = pthread_create(&thread, NULL, camera, r) == 0;
+    if (!started) fputs("line_rate: no thread can be started\n", stderr);
+  }
+  if (started) {
     status = score_frames(session, r);
     stop(r);
     pthread_join(thread, NULL);
   }
-  if (status != KAD_OK) fprintf(stderr, "line_rate: %s\n", kad_last_error());
+  if (status != KAD_OK) {
+    fprintf(stderr, "line_rate: %s: %s\n", kad_status_name(status), kad_last_error());
+  }
   kad_session_close(session);
   kad_detector_close(detector);
-  return status == KAD_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+  return started && status == KAD_OK ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 int main(int argc, char** argv) {

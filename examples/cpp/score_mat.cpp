@@ -3,6 +3,7 @@
 //   score_mat BOARD.kad IMAGE OVERLAY.png
 //
 // Artifacts that denoise boards work too: libkad has no OpenCV, so it asks the caller to do that.
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <kad/kad.hpp>

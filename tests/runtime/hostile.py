@@ -465,6 +465,9 @@ def network_cases(name: str, data: bytes) -> Named:
         yield f"{name}-{key}", _rewritten(name, lambda _, c=content: c), NETWORK
     for length in range(1, len(data), len(data) // 16):
         yield f"{name}-of-{length}-bytes", _rewritten(name, lambda d, n=length: d[:n]), NETWORK
+    # Protobuf drops what lies above 32 bits of a tag: this one is field 13 there.
+    long_tag = b"\xea\x80\x80\x80\x10\x00"
+    yield f"{name}-tag-of-33-bits", _rewritten(name, lambda d: d + long_tag), NETWORK
     yield f"{name}-input-name", _graph(name, _rename_input), NETWORK
     fixed = _dimension(lambda proto: proto.graph.input[0], 0, 4)
     yield f"{name}-fixed-batch", _graph(name, fixed), NETWORK

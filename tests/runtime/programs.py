@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,11 +43,21 @@ def tool(name: str) -> str:
     return found or pytest.skip(f"needs {name}")
 
 
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Keep other processes of the tests out of a folder of the build."""
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def header() -> Path:
     """Give the folder with ONNX Runtime's header; skip the test where it cannot be had."""
     folder = ROOT / "build" / "onnxruntime"
-    result = run(ROOT / "cmake" / "onnxruntime_header.sh", folder, check=False)
+    with alone("onnxruntime"):
+        result = run(ROOT / "cmake" / "onnxruntime_header.sh", folder, check=False)
     if result.returncode:
         pytest.skip(f"the header of ONNX Runtime cannot be had here: {result.stderr.strip()}")
     return folder
@@ -56,8 +72,9 @@ def build(preset: str, *settings: str) -> Path:
     ninja = Path(sys.executable).parent / "ninja"
     if ninja.is_file() and not (folder / "CMakeCache.txt").is_file():
         settings = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *settings)
-    run(cmake, "-S", ROOT, "--preset", preset, *settings)
-    run(cmake, "--build", folder, "--parallel", "2")
+    with alone(preset):
+        run(cmake, "-S", ROOT, "--preset", preset, *settings)
+        run(cmake, "--build", folder, "--parallel", "2")
     return folder
 
 

@@ -67,6 +67,7 @@ class WireFields {
   bool next() {
     if (data_.empty()) return false;
     const uint64_t key = varint();
+    if (key > UINT32_MAX) malformed();  // protobuf would drop the bits above: another field
     field = key >> 3;
     if (field == 0) malformed();
     switch (static_cast<WireType>(key & 7)) {

@@ -147,6 +147,7 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
     score_all(frame, request, result.get());
     if (detector_->makes_maps()) {
       make_map(result.get());
+      check_cancelled();
     } else {
       result->decide(0.0F);
     }

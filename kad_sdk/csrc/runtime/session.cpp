@@ -48,11 +48,13 @@ Findings Session::scratch() {
 }
 
 void Session::cancel() noexcept {
+  const std::lock_guard<std::mutex> lock(cancel_mutex_);
   cancelled_ = true;
   network_->stop();
 }
 
 void Session::forget_cancel() noexcept {
+  const std::lock_guard<std::mutex> lock(cancel_mutex_);
   cancelled_ = false;
   network_->resume();
 }
@@ -86,6 +88,7 @@ void Session::score_batch(const kad_image& image, const int32_t* xy, int64_t n,
   }
   const Stopwatch watch(&timings->search_ms);
   detector_->scorer->score(output_data_.data(), n, n_threads, found);
+  check_cancelled();
 }
 
 void Session::score_tiles(const kad_image& image, const int32_t* xy, int64_t n,

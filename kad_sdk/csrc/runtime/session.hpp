@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "runtime/detector.hpp"
@@ -60,6 +61,7 @@ class Session {
 
   std::shared_ptr<const Detector> detector_;
   std::unique_ptr<NetworkRun> network_;
+  std::mutex cancel_mutex_;  // cancelled_ and the network's own flag change together
   std::atomic<bool> cancelled_{false};
 
   std::vector<float> tiles_;                 // (batch, 3, t, t)

@@ -13,8 +13,9 @@
  *     both, so they may be closed in any order. Strings and arrays that a function hands out live
  *     as long as the object that it was asked for.
  *   - Callbacks are called on the thread that called the library, and on several threads at once
- *     when several sessions score. They must not throw, and may call any function of the library
- *     but those of the session that called them.
+ *     when several sessions score; ONNX Runtime may log on threads of its own. They must not throw,
+ *     and may call any function of the library but those of the session that called them. Their
+ *     contexts must live until the detector and all its sessions and results are closed.
  *   - The files of an artifact are mapped: they must not be changed in place while a detector is
  *     open. To replace an artifact, put a new folder in its place, as kad-export does.
  */
@@ -193,7 +194,8 @@ KAD_API void kad_result_close(kad_result* result);
 typedef struct kad_result_facts {
   uint32_t struct_size;
   int32_t anomalous; /* 1: score >= threshold */
-  float score;       /* the map's largest value, or the largest tile score */
+  float score;       /* the largest tile score, or the largest value of the map in px of the frame,
+                      * before it is brought to the image's size */
   int32_t reserved;  /* 0 */
   double
       normalised_score; /* 1 / (1 + exp(-(score - threshold) / scale)): the threshold is at 0.5 */
@@ -240,7 +242,7 @@ typedef struct kad_region_result {
   int32_t height;
   int32_t peak_x; /* where the map is largest, px of the image */
   int32_t peak_y;
-  float peak;     /* the map's value there */
+  float peak;     /* the value there of the map in px of the frame */
   float distance; /* largest value, before smoothing and averaging, of the patches that cover it */
   int32_t nearest_x; /* centre of the training patch that this patch is most like, px */
   int32_t nearest_y;

@@ -78,7 +78,7 @@ KAD_API const char* kad_version_string(void);
 /* Static string, for example "KAD_ERROR_NOT_FINITE"; "unknown status" for other values. */
 KAD_API const char* kad_status_name(kad_status status);
 /* Text of this thread's last failure, "" when its last call succeeded. Valid until this thread's
- * next call into the library. */
+ * next call that gives a kad_status. */
 KAD_API const char* kad_last_error(void);
 
 enum {

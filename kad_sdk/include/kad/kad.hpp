@@ -6,6 +6,7 @@
 #ifndef KAD_KAD_HPP
 #define KAD_KAD_HPP
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
