@@ -9,18 +9,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bank_build import Spec, make_boards
 from kad_export import budget, shards
 from kad_export.bank import build_bank, nearest_rows
 from kad_export.budget import BankSettings, Probe, check_disk, make_plan, scratch_folder
 from kad_export.coreset import select_coreset
 from kad_export.errors import ExportError, MemoryBudgetError
-from kad_export.features import BoardTiles, PatchExtractor
+from kad_export.features import BoardTiles
 from kad_export.report import Silent
 from kad_kernels.reference import nearest
 
 from kad_sdk.errors import OutputError
 
-TILE, GRID, CHANNELS = 16, (4, 4), 8
 PROBE = Probe(
     dims=384,
     resident_bytes=500 << 20,
@@ -28,45 +28,6 @@ PROBE = Probe(
     seconds_per_tile=0.02,
     seconds_per_pair=1e-11,
 )
-
-
-class _BlockMeans:
-    """A stand-in for the network: means of 4 x 4 px, mixed into 8 channels."""
-
-    def __init__(self) -> None:
-        self._mix = np.random.default_rng(0).normal(size=(CHANNELS, 3)).astype(np.float32)
-        self.tiles = 0
-
-    def run(self, tiles: np.ndarray) -> list[np.ndarray]:
-        self.tiles += len(tiles)
-        blocks = tiles.reshape(len(tiles), 3, 4, 4, 4, 4).mean(axis=(3, 5))  # (B, 3, 4, 4)
-        return [np.ascontiguousarray(np.einsum("cd,bdhw->bchw", self._mix, blocks))]
-
-
-def _boards(n: int) -> tuple[list[BoardTiles], dict[str, np.ndarray]]:
-    images = {
-        f"{i}.png": np.random.default_rng(i).integers(0, 256, (40, 56, 3), np.uint8)
-        for i in range(n)
-    }
-    xy = np.array([[0, 0], [16, 0], [40, 24], [3, 5], [20, 11]], np.int32)
-    boards = [
-        BoardTiles(SimpleNamespace(name=name), xy[: 5 - i % 2], 40, 56)
-        for i, name in enumerate(images)
-    ]
-    return boards, images
-
-
-def _extractor(images: dict[str, np.ndarray], *, batch: int = 3) -> PatchExtractor:
-    return PatchExtractor(
-        _BlockMeans(),
-        lambda sample: images[sample.name],
-        tile=TILE,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        grid=GRID,
-        resampling="bilinear",
-        batch=batch,
-    )
 
 
 @pytest.fixture
@@ -84,7 +45,7 @@ def on_disk(monkeypatch):
 
 def _all_features(boards, images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every patch feature, its board and its centre, one tile at a time."""
-    extract = _extractor(images, batch=1)
+    extract = Spec(images, batch=1).build()
     features, image, centre = [], [], []
     for i, board in enumerate(boards):
         for tile, corner in zip(
@@ -101,12 +62,12 @@ def _all_features(boards, images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_rows_are_the_coreset_with_their_sources(request, tmp_path, batch, disk):
     if disk:
         request.getfixturevalue("on_disk")
-    boards, images = _boards(7)
+    boards, images = make_boards(7)
     features, image, centre = _all_features(boards, images)
     expected = select_coreset(features, 40, seed=3)
     bank = build_bank(
         boards,
-        _extractor(images, batch=batch),
+        Spec(images, batch=batch).build(),
         BankSettings(tmp_path, fraction=40 / len(features), seed=3),
         Silent(),
     )
@@ -126,8 +87,8 @@ def test_rows_are_the_coreset_with_their_sources(request, tmp_path, batch, disk)
 
 
 def test_second_pass_computes_only_tiles_with_a_selected_row(tmp_path):
-    boards, images = _boards(7)
-    extract = _extractor(images)
+    boards, images = make_boards(7)
+    extract = Spec(images).build()
     build_bank(boards, extract, BankSettings(tmp_path, max_rows=1), Silent())
     probed = 3 + 6  # one batch to set up, two that are timed
     assert extract.session.tiles == probed + sum(len(b.xy) for b in boards) + 1
@@ -135,7 +96,7 @@ def test_second_pass_computes_only_tiles_with_a_selected_row(tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_scratch_is_removed_on_failure(monkeypatch, tmp_path, on_disk, error):
-    boards, images = _boards(3)
+    boards, images = make_boards(3)
 
     def fail(*_args, **_kwargs):
         assert {path.name for path in tmp_path.iterdir()} == {
@@ -146,18 +107,18 @@ def test_scratch_is_removed_on_failure(monkeypatch, tmp_path, on_disk, error):
 
     monkeypatch.setattr("kad_export.bank.run_selection", fail)
     with pytest.raises(error):
-        build_bank(boards, _extractor(images), BankSettings(tmp_path), Silent())
+        build_bank(boards, Spec(images).build(), BankSettings(tmp_path), Silent())
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("n_bytes", [100, 3_000], ids=["at-once", "half-way"])
 def test_scratch_that_cannot_be_written(monkeypatch, tmp_path, on_disk, n_bytes):
-    boards, images = _boards(3)
+    boards, images = make_boards(3)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limit[1]))
     try:
         with pytest.raises(OutputError, match="name another folder with --scratch"):
-            build_bank(boards, _extractor(images), BankSettings(tmp_path), Silent())
+            build_bank(boards, Spec(images).build(), BankSettings(tmp_path), Silent())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert not list(tmp_path.iterdir())
