@@ -8,6 +8,7 @@
 #include "base/float_environment.hpp"
 #include "base/parallel.hpp"
 #include "search/search_kernels.hpp"
+#include "search/sieve/dot.hpp"
 #include "search/sieve/projection.hpp"
 
 namespace kad {
@@ -58,18 +59,6 @@ Matrix transposed(const Matrix& matrix, int64_t rows, int64_t columns) {
   search_kernels(current_level())
       .pack(matrix.row(0), matrix.stride, rows, out.stride, columns, nullptr, out.row(0));
   return out;
-}
-
-double dot(const float* a, const float* b, int64_t n) {
-  double sums[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int64_t j = 0; j < 8; ++j) {
-      sums[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
-    }
-  }
-  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
 void subtract_multiple(float* a, const float* b, double factor, int64_t n) {

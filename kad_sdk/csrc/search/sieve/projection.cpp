@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstddef>
 
+#include "search/sieve/dot.hpp"
+
 namespace kad {
 namespace {
 
@@ -13,19 +15,6 @@ constexpr double kUnit = 0x1p-24;
 using Matrix = std::vector<float>;
 
 size_t size(int64_t value) { return static_cast<size_t>(value); }
-
-// Sums of float32 products in float64, in 8 chains.
-double dot(const float* a, const float* b, int64_t n) {
-  double sums[8] = {};
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int64_t j = 0; j < 8; ++j) {
-      sums[j] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
-    }
-  }
-  for (; i < n; ++i) sums[0] += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
 
 // Rows in units of `unit`, rounded: values stay integers, as floats.
 Matrix rounded(const float* rows, int64_t n, double unit) {
