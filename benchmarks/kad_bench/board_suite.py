@@ -1,8 +1,9 @@
 """Whole boards, from the image file to the written results: kad against the thesis' path.
 
 kad does what ``kad score`` does. The thesis' path scores a stated part of the tiles, evenly spread,
-and its time is scaled to all of them: tiles are independent. Its tile scores are compared with
-kad's before a time is given; its map too, where it scored every tile.
+and its time is scaled to all of them: tiles are independent. The scores of these tiles are compared
+with those of the thesis' path with distances in float64 before a time is given; the map too, where
+every tile was scored.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from kad_bench.measure import ratios, summarise
 from kad_bench.model_cases import MODELS, SWEEP
 from kad_bench.tables import suite_table as table
 from kad_bench.thesis_path import THESIS, BoardMap
-from kad_bench.tile_paths import KAD, Found, ThesisTiles, check_found, thesis_tiles
+from kad_bench.tile_paths import (
+    KAD,
+    PRODUCT_TOLERANCE,
+    TOLERANCE,
+    Found,
+    ThesisTiles,
+    check_found,
+    thesis_tiles,
+)
 from kad_sdk.cli_score import Job, Outputs, score_job
 from kad_sdk.detector import Detector
 from kad_sdk.render import map_png
@@ -38,7 +47,7 @@ if TYPE_CHECKING:
     from kad_bench.models import Model
     from kad_bench.suites import Settings
     from kad_sdk.annotations import Annotation
-    from kad_sdk.result import Result
+    from kad_sdk.result import Result, TileScore
 
 __all__ = ["run", "score_side_by_side", "table"]
 
@@ -98,22 +107,26 @@ def _compare(model: Model, rounds: int, n_tiles: int | None, settings: Settings)
     """Measure one model on its board."""
     board = model.read_board()
     with _open(model, settings) as detector:
-        kad = _run_kad(detector, model, board, rounds)
-    thesis = thesis_tiles(model, device="cpu" if settings.provider == "cpu" else "cuda")
-    peer = _run_thesis(thesis, model, kad.result, n_tiles, rounds)
+        kad, result = _run_kad(detector, model, board, rounds)
+    of = len(result.tiles)
+    chosen = np.linspace(0, of - 1, min(n_tiles or of, of)).astype(np.int64)
+    part = _Part(model, [result.tiles[i] for i in chosen], of)
+    device = "cpu" if settings.provider == "cpu" else "cuda"
+    right, _ = part.score(thesis_tiles(model, device=device, exact=True))
+    accuracy = _compare_found(KAD, right, part.of_result(result), TOLERANCE)
+    peer = _run_thesis(thesis_tiles(model, device=device), part, right, rounds)
     engines = {
-        KAD: _figures(kad, board, settings) | {"accuracy": peer.accuracy},
-        THESIS: _figures(peer, board, settings),
+        KAD: _figures(kad, of, board, settings) | {"accuracy": accuracy},
+        THESIS: _figures(peer, of, board, settings),
     }
     found = {KAD: {THESIS: ratios(peer.seconds, kad.seconds)}}
     _add_gpus(model, kad, engines, settings)
-    n, of = len(peer.tiles), len(kad.result.tiles)
     return {
         "case": model.name,
         "what": f"{model.what}; {of:,} tiles",
         "unit": "board",
         "tiles": of,
-        "thesis_tiles": n,
+        "thesis_tiles": len(chosen),
         "engines": engines,
         "ratios": found,
         "skipped": {},
@@ -126,14 +139,57 @@ class _Run:
 
     seconds: list[float]
     stages_s: dict[str, float]
-    result: Result
-    tiles: NDArray[np.int64]  # which it scored
     accuracy: dict[str, float]
     energy_j: dict[str, float]
     notes: str
 
 
-def _run_kad(detector: Detector, model: Model, board: NDArray[np.uint8], rounds: int) -> _Run:
+@dataclass(frozen=True)
+class _Part:
+    """The tiles of a board that the thesis' path scores: `tiles` of `of`."""
+
+    model: Model
+    tiles: Sequence[TileScore]
+    of: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all of the board's tiles."""
+        return len(self.tiles) == self.of
+
+    def score(self, thesis: ThesisTiles, first: int | None = None) -> tuple[Found, Stopwatch]:
+        """Read the board, score its tiles (or the `first`), average their maps, write a PNG.
+
+        What is found has a map (1, height, width) where these are all tiles.
+        """
+        watch = Stopwatch()
+        with watch.stage("read"):
+            board = self.model.read_board()
+        side = self.model.artifact.manifest.preprocessing.tile
+        board_map = BoardMap(*board.shape[:2])
+        scores = []
+        for tile in self.tiles[:first]:
+            found = thesis.path.score(board[tile.y : tile.y + side, tile.x : tile.x + side], watch)
+            with watch.stage("map"):
+                board_map.add(tile.x, tile.y, found.map)
+            scores.append(found.score)
+        whole = board_map.map()
+        with watch.stage("encode"):
+            map_png(whole, high=float(np.nanmax(whole)))
+        return Found(np.array(scores, np.float32), self._map(whole)), watch
+
+    def of_result(self, result: Result) -> Found:
+        """Give what kad found for the same tiles."""
+        scores = np.array([tile.score for tile in self.tiles], np.float32)
+        return Found(scores, self._map(result.need_map()) if self.whole else None)
+
+    def _map(self, board_map: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        return np.nan_to_num(board_map)[None] if self.whole else None
+
+
+def _run_kad(
+    detector: Detector, model: Model, board: NDArray[np.uint8], rounds: int
+) -> tuple[_Run, Result]:
     detector.score(np.ascontiguousarray(board[:600, :600]))  # warms up
     seconds: list[float] = []
     watch = Stopwatch()
@@ -150,80 +206,46 @@ def _run_kad(detector: Detector, model: Model, board: NDArray[np.uint8], rounds:
             timings.pop("total")
             for stage, ms in timings.items():
                 watch.ms[stage] += ms / rounds
-    return _Run(
+    run = _Run(
         seconds,
         {stage: ms / 1e3 for stage, ms in watch.ms.items()},
-        result,
-        np.arange(len(result.tiles)),
         {},
         {name: joules / rounds for name, joules in meter.read_j().items()},
         f"batches of {detector.batch}; overlay, 16-bit map and JSON written",
     )
+    return run, result
 
 
-def _run_thesis(
-    thesis: ThesisTiles, model: Model, expected: Result, n_tiles: int | None, rounds: int
-) -> _Run:
-    """Score `n_tiles` of the board's tiles (None: all), and compare with kad's result."""
-    of = len(expected.tiles)
-    chosen = np.linspace(0, of - 1, min(n_tiles or of, of)).astype(np.int64)
-    tiles = [expected.tiles[i] for i in chosen]
-    corners = [(tile.x, tile.y) for tile in tiles]
-    _score_part(thesis, model, corners[:1], Stopwatch())  # warms up
+def _run_thesis(thesis: ThesisTiles, part: _Part, right: Found, rounds: int) -> _Run:
+    """Score a part of a board, and compare with what is right."""
+    part.score(thesis, 1)  # warms up
     seconds: list[float] = []
     stages: dict[str, float] = {}
+    scale = part.of / len(part.tiles)
     for _ in range(rounds):
-        watch = Stopwatch()
-        scores, board_map = _score_part(thesis, model, corners, watch)
-        found = {stage: ms / 1e3 for stage, ms in watch.ms.items()}
-        scaled = {s: x if s in _ONCE else x * of / len(chosen) for s, x in found.items()}
-        seconds.append(sum(scaled.values()))
-        stages = {stage: stages.get(stage, 0) + x / rounds for stage, x in scaled.items()}
-    right = np.array([tile.score for tile in tiles], np.float32)
-    theirs, ours = Found(scores, None), Found(right, None)
-    whole = len(chosen) == of
-    if whole:
-        theirs = Found(scores, np.nan_to_num(board_map)[None])
-        ours = Found(right, np.nan_to_num(expected.need_map())[None])
-    accuracy = _compare_found(theirs, ours)
-    notes = "16-bit map written" if whole else f"{len(chosen)} of {of:,} tiles, scaled to all"
-    return _Run(seconds, stages, expected, chosen, accuracy, {}, notes)
+        found, watch = part.score(thesis)
+        spent = {s: ms / 1e3 * (1 if s in _ONCE else scale) for s, ms in watch.ms.items()}
+        seconds.append(sum(spent.values()))
+        stages = {stage: stages.get(stage, 0) + s / rounds for stage, s in spent.items()}
+    accuracy = _compare_found(THESIS, right, found, PRODUCT_TOLERANCE)
+    notes = f"{len(part.tiles)} of {part.of:,} tiles, scaled to all"
+    return _Run(seconds, stages, accuracy, {}, "16-bit map written" if part.whole else notes)
 
 
-def _compare_found(theirs: Found, ours: Found) -> dict[str, float]:
+def _compare_found(engine: str, right: Found, found: Found, tolerance: float) -> dict[str, float]:
     """Compare tile scores (n,) and, where every tile was scored, the one map (1, H, W)."""
-    worst = check_found(KAD, theirs._replace(maps=None), ours._replace(maps=None))
-    if theirs.maps is not None:
-        peaks = [np.array([found.maps.max()]) for found in (theirs, ours)]
-        worst |= {
-            "map difference": check_found(
-                KAD, Found(peaks[0], theirs.maps), Found(peaks[1], ours.maps)
-            )["map difference"]
-        }
+    tiles = (right._replace(maps=None), found._replace(maps=None))
+    worst = check_found(engine, *tiles, tolerance=tolerance)
+    if right.maps is not None and found.maps is not None:
+        peaks = [Found(np.array([x.maps.max()]), x.maps) for x in (right, found)]  # type: ignore[union-attr]
+        both = check_found(engine, *peaks, tolerance=tolerance)
+        worst["map difference"] = both["map difference"]
     return worst
 
 
-def _score_part(
-    thesis: ThesisTiles, model: Model, corners: Sequence[tuple[int, int]], watch: Stopwatch
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read the board, score some tiles, average their maps, write the map as PNG."""
-    with watch.stage("read"):
-        board = model.read_board()
-    side = model.artifact.manifest.preprocessing.tile
-    board_map = BoardMap(*board.shape[:2])
-    scores = []
-    for x, y in corners:
-        found = thesis.path.score(board[y : y + side, x : x + side], watch)
-        with watch.stage("map"):
-            board_map.add(x, y, found.map)
-        scores.append(found.score)
-    whole = board_map.map()
-    with watch.stage("encode"):
-        map_png(whole, high=float(np.nanmax(whole)))
-    return np.array(scores, np.float32), whole
-
-
-def _figures(run: _Run, board: NDArray[np.uint8], settings: Settings) -> dict[str, Any]:
+def _figures(
+    run: _Run, n_tiles: int, board: NDArray[np.uint8], settings: Settings
+) -> dict[str, Any]:
     """Say what a run took, and what that means for a line."""
     seconds = summarise(run.seconds)
     median = seconds["median"]
@@ -234,7 +256,7 @@ def _figures(run: _Run, board: NDArray[np.uint8], settings: Settings) -> dict[st
         "energy_j": run.energy_j,
         "rates": {
             "boards a minute": 60 / median,
-            "tiles/s": len(run.result.tiles) / median,
+            "tiles/s": n_tiles / median,
             "MP/s": board.shape[0] * board.shape[1] / 1e6 / median,
             f"of a takt of {settings.takt_s:g} s": median / settings.takt_s,
         },

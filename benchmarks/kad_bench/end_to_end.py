@@ -37,12 +37,15 @@ class Engine:
         fewer, tiles being independent.
     notes : str
         Shown below the table.
+    tolerance : float
+        Largest difference of its scores and maps from the right ones.
     """
 
     path: TilePath
     batch: int
     tiles: int
     notes: str = ""
+    tolerance: float = TOLERANCE
     watch: Stopwatch = field(default_factory=Stopwatch)
     calls_s: list[float] = field(default_factory=list)
 
@@ -52,10 +55,10 @@ def check_engines(
     tiles: NDArray[np.uint8],
     labels: NDArray[np.uint8],
     *,
-    baseline: str,
-    map_tolerance: float = TOLERANCE,
+    right: Engine,
+    map_tolerance: float | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Let every engine score all tiles, which also warms it up, and compare it with the baseline.
+    """Let every engine score all tiles, which also warms it up, and compare it with the right one.
 
     Returns
     -------
@@ -67,13 +70,15 @@ def check_engines(
     WrongAnswerError
         An engine differs.
     """
-    expected = _score_all(engines[baseline], tiles)
+    expected = _score_all(right, tiles)
     accuracy = {}
     for name, engine in engines.items():
-        found = expected if name == baseline else _score_all(engine, tiles)
+        found = expected if engine is right else _score_all(engine, tiles)
         accuracy[name] = {"tile AUROC": roc_auc(labels, found.scores)}
-        if name != baseline:
-            accuracy[name] |= check_found(name, expected, found, map_tolerance=map_tolerance)
+        if engine is not right:
+            accuracy[name] |= check_found(
+                *(name, expected, found), tolerance=engine.tolerance, map_tolerance=map_tolerance
+            )
     return accuracy
 
 

@@ -15,7 +15,15 @@ from kad_bench.model_cases import MODELS
 from kad_bench.process_probe import Job, forget_files, probe_process
 from kad_bench.tables import suite_table as table
 from kad_bench.thesis_path import THESIS
-from kad_bench.tile_paths import KAD, Found, check_found
+from kad_bench.tile_paths import (
+    KAD,
+    PRODUCT_TOLERANCE,
+    TOLERANCE,
+    Found,
+    check_found,
+    thesis_tiles,
+)
+from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:
     from kad_bench.models import Model
@@ -57,18 +65,23 @@ def _measure(model: Model, weights: str, settings: Settings) -> dict[str, Any]:
             forget_files(artifact)
             found[KAD_FROM_DISK].append(probe_process(job))
             found[THESIS].append(probe_process(dataclasses.replace(job, engine="thesis")))
-    expected = Found(np.array(found[THESIS][0]["scores"]), None)
+    device = "cpu" if settings.provider == "cpu" else "cuda"
+    right = thesis_tiles(model, device=device, exact=True)(model.labelled.tiles[:1], Stopwatch())
     accuracy = {
-        name: check_found(name, expected, Found(np.array(answers[0]["scores"]), None))
+        name: check_found(
+            name,
+            right._replace(maps=None),
+            Found(np.array(answers[0]["scores"]), None),
+            tolerance=PRODUCT_TOLERANCE if name == THESIS else TOLERANCE,
+        )
         for name, answers in found.items()
-        if name != THESIS
     }
     seconds = {name: [answer["total_s"] for answer in answers] for name, answers in found.items()}
     engines = {
         name: {
             "seconds": summarise(seconds[name]),
             "stages_s": _mean_stages(answers),
-            "accuracy": accuracy.get(name, {}),
+            "accuracy": accuracy[name],
         }
         for name, answers in found.items()
     }

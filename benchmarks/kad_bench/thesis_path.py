@@ -7,6 +7,10 @@ largest of the smallest distances re-weighted by the 3 nearest neighbours of its
 another pass over the bank; the distances enlarged bilinearly and smoothed by a Gaussian of 21 x 21
 with sigma 4. Nothing is made faster than there, and nothing slower: weights and bank stay where
 they are needed, gradients are off.
+
+``torch.cdist`` subtracts products in float32, which leaves few digits where patches lie much closer
+to one another than to the origin. What the path would give without that rounding, and what answers
+are therefore compared with, is the same path with its distances in float64.
 """
 
 from __future__ import annotations
@@ -64,6 +68,8 @@ class ThesisPatchCore:
         Of the normalisation, RGB, in units of full scale.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    exact : bool
+        Computes distances in float64: slow, for answers, not for times.
     """
 
     def __init__(
@@ -74,7 +80,9 @@ class ThesisPatchCore:
         mean: Sequence[float],
         std: Sequence[float],
         device: str = "cpu",
+        exact: bool = False,
     ) -> None:
+        self._dtype = torch.float64 if exact else torch.float32
         self.device = torch.device(device)
         self._trunk = trunk.eval().requires_grad_(False).to(self.device)
         self._bank = torch.from_numpy(np.array(bank)).to(self.device)  # (M, D)
@@ -93,7 +101,7 @@ class ThesisPatchCore:
             patches, grid = self._patches(x)  # (P, D)
             self._wait()
         with watch.stage("search"):
-            distances = torch.cdist(patches, self._bank)  # (P, M)
+            distances = self._distances(patches)  # (P, M)
             nearest, rows = distances.min(dim=1)  # (P,), (P,)
             score = self._reweighted(patches, nearest, rows)
             self._wait()
@@ -115,13 +123,17 @@ class ThesisPatchCore:
         """Score of the tile: equation 7 of the paper with the thesis' neighbours and scale."""
         place = nearest.argmax()
         largest = nearest[place]  # s*
-        between = torch.cdist(self._bank[rows[place]][None], self._bank)  # (1, M), from m*
+        between = self._distances(self._bank[rows[place]][None])  # (1, M), from m*
         found = between.topk(NEIGHBOURS + 1, largest=False).indices[0]
         others = found[1:]  # without m* itself
         away = torch.linalg.norm(patches[place] - self._bank[others], dim=1)  # (NEIGHBOURS,)
         root = math.sqrt(patches.shape[1])
         weight = 1 - torch.exp(largest / root) / torch.exp(away / root).sum()
         return weight * largest
+
+    def _distances(self, patches: torch.Tensor) -> torch.Tensor:
+        """Distances (P, M) float32 of patches (P, D) to all rows of the bank."""
+        return torch.cdist(patches.to(self._dtype), self._bank.to(self._dtype)).float()
 
     def _wait(self) -> None:
         """Let the device finish, so that a stage is charged with its own work."""

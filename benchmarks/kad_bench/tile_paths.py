@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KAD",
     "ORT_FAISS",
+    "PRODUCT_TOLERANCE",
     "TOLERANCE",
     "TORCH_BATCHED",
     "TORCH_FAISS",
@@ -55,6 +56,8 @@ ORT_FAISS, TORCH_FAISS = "ONNX Runtime + FAISS", "PyTorch + FAISS"
 TORCH_BATCHED = "PyTorch, batched"
 TOLERANCE = 1e-4
 """Largest difference of scores or maps over their largest value."""
+PRODUCT_TOLERANCE = 1e-2
+"""The same for engines that subtract products in float32 (``torch.cdist``, FAISS)."""
 
 
 class Found(NamedTuple):
@@ -72,9 +75,14 @@ class TilePath(Protocol):
 
 
 def check_found(
-    engine: str, expected: Found, found: Found, *, map_tolerance: float = TOLERANCE
+    engine: str,
+    expected: Found,
+    found: Found,
+    *,
+    tolerance: float = TOLERANCE,
+    map_tolerance: float | None = None,
 ) -> dict[str, float]:
-    """Compare an engine's scores, and its maps where it makes any, with the thesis' path.
+    """Compare an engine's scores, and its maps where it makes any, with the right ones.
 
     Returns
     -------
@@ -84,10 +92,11 @@ def check_found(
     Raises
     ------
     WrongAnswerError
-        That of the scores is above `TOLERANCE`, or that of the maps above `map_tolerance`.
+        That of the scores is above `tolerance`, or that of the maps above `map_tolerance` (None:
+        `tolerance` too).
     """
     worst = {}
-    limits = (("score", TOLERANCE), ("map", map_tolerance))
+    limits = (("score", tolerance), ("map", tolerance if map_tolerance is None else map_tolerance))
     for (name, limit), right, got in zip(limits, expected, found, strict=True):
         if right is None or got is None:
             continue
@@ -166,14 +175,20 @@ class ThesisTiles:
         return Found(np.array(scores, np.float32), np.stack(maps))
 
 
-def thesis_tiles(model: Model, *, device: str = "cpu", rows: int | None = None) -> ThesisTiles:
-    """Open the thesis' path on a model's network and bank, or the first `rows` of it."""
+def thesis_tiles(
+    model: Model, *, device: str = "cpu", rows: int | None = None, exact: bool = False
+) -> ThesisTiles:
+    """Open the thesis' path on a model's network and bank, or the first `rows` of it.
+
+    With `exact` its distances are in float64: for answers, not for times.
+    """
     settings = model.artifact.manifest.preprocessing
     bank = model.artifact.bank[:rows]
     network = model.network.trunk
-    return ThesisTiles(
-        ThesisPatchCore(network, bank, mean=settings.mean, std=settings.std, device=device)
+    path = ThesisPatchCore(
+        network, bank, mean=settings.mean, std=settings.std, device=device, exact=exact
     )
+    return ThesisTiles(path)
 
 
 class BatchedTiles:

@@ -1,6 +1,7 @@
 """Tiles: kad against the thesis' path and what others build, with the same network and bank.
 
-Scores (and maps, where an engine makes them) are compared with the thesis' path before any time.
+Scores (and maps, where an engine makes them) are compared with the thesis' path, its distances in
+float64, before any time.
 Beside the comparison: kad with other batches, numbers of threads and banks.
 """
 
@@ -21,12 +22,20 @@ from kad_bench.measure import interleave, summarise
 from kad_bench.model_cases import LIKE_ANOMALIB, MODELS, SWEEP
 from kad_bench.tables import suite_table as table
 from kad_bench.thesis_path import THESIS
-from kad_bench.tile_paths import KAD, KadTiles, kad_tiles, peer_tiles, thesis_tiles
+from kad_bench.tile_paths import (
+    KAD,
+    PRODUCT_TOLERANCE,
+    KadTiles,
+    kad_tiles,
+    peer_tiles,
+    thesis_tiles,
+)
 from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:
     from kad_bench.models import Model
     from kad_bench.suites import Settings
+    from kad_bench.tile_paths import TilePath
 
 __all__ = ["KAD_ONE", "run", "search_counts", "table"]
 
@@ -110,12 +119,13 @@ def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict
     engines = {
         KAD: Engine(kad, batch, fast, f"batches of {batch}"),
         KAD_ONE: Engine(_open(model, settings, 1), 1, fast),
-        THESIS: Engine(thesis_tiles(model, device=_device(settings)), 1, slow),
+        THESIS: _by_products(thesis_tiles(model, device=_device(settings)), 1, slow),
     }
+    right = Engine(thesis_tiles(model, device=_device(settings), exact=True), 1, slow)
     peers, skipped = peer_tiles(model, settings.threads)
-    engines |= {name: Engine(path, min(4, slow), slow) for name, path in peers.items()}
+    engines |= {name: _by_products(path, min(4, slow), slow) for name, path in peers.items()}
     settings.say(f"tile: {model.name}")
-    case = _measured(model, engines, checked, profile.rounds)
+    case = _measured(model, engines, right, checked, profile.rounds)
     kad_again = _open(model, settings, batch)
     kad_again(model.labelled.tiles[:checked], Stopwatch())
     counts = search_counts(kad_again, checked, model.artifact.network)
@@ -124,10 +134,10 @@ def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict
 
 
 def _measured(
-    model: Model, engines: dict[str, Engine], checked: int, rounds: int
+    model: Model, engines: dict[str, Engine], right: Engine, checked: int, rounds: int
 ) -> dict[str, Any]:
     labelled = model.labelled.first(checked)
-    accuracy = check_engines(engines, labelled.tiles, labelled.labels, baseline=THESIS)
+    accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=right)
     figures, totals = time_engines(engines, model.labelled.tiles, rounds)
     for name, found in accuracy.items():
         figures[name]["accuracy"] = found
@@ -138,6 +148,11 @@ def _measured(
         "engines": figures,
         "ratios": ratio_figures(totals, ours),
     }
+
+
+def _by_products(path: TilePath, batch: int, tiles: int, notes: str = "") -> Engine:
+    """Make an engine of a path that subtracts products for its distances."""
+    return Engine(path, batch, tiles, notes, tolerance=PRODUCT_TOLERANCE)
 
 
 def _open(model: Model, settings: Settings, batch: int, **options: Any) -> KadTiles:
@@ -168,7 +183,7 @@ def _anomalib_case(profile: Profile, settings: Settings) -> list[dict[str, Any]]
         ANOMALIB: Engine(AnomalibTiles(model), batch, tiles, f"batches of {batch}"),
     }
     labelled = model.labelled.first(profile.checked[0])
-    accuracy = check_engines(engines, labelled.tiles, labelled.labels, baseline=ANOMALIB)
+    accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=kad)
     figures, totals = time_engines(engines, model.labelled.tiles, profile.rounds)
     for engine, found in accuracy.items():
         figures[engine]["accuracy"] = found
@@ -187,7 +202,9 @@ def _cutpaste_case(model: Model, profile: Profile, settings: Settings) -> dict[s
         KAD: Engine(kad, 16, 16, "batches of 16"),
         THESIS: Engine(cutpaste.thesis(_device(settings)), 1, slow),
     }
-    accuracy = check_engines(engines, tiles, labels, baseline=THESIS, map_tolerance=MAP_TOLERANCE)
+    accuracy = check_engines(
+        engines, tiles, labels, right=engines[THESIS], map_tolerance=MAP_TOLERANCE
+    )
     figures, totals = time_engines(engines, tiles, profile.rounds)
     for name, found in accuracy.items():
         found.pop("tile AUROC")  # of an untrained head: it would say nothing

@@ -90,6 +90,19 @@ def test_thesis_patchcore_follows_the_equations() -> None:
     assert nearest.min() < found.map.min() <= found.map.max() < nearest.max()
 
 
+def test_float64_distances_are_the_answer_that_float32_products_round() -> None:
+    generator = np.random.default_rng(5)
+    trunk = build_trunk("resnet18", ("layer2", "layer3"), seed=1)
+    bank = 1e3 + np.abs(generator.standard_normal((40, 384))).astype(np.float32)
+    patches = torch.from_numpy(bank[:30] + np.float32(0.5))
+    right = np.linalg.norm(patches.numpy()[:, None].astype(float) - bank.astype(float), axis=2)
+    error = {}
+    for exact in (False, True):
+        path = ThesisPatchCore(trunk, bank, mean=MEAN, std=STD, exact=exact)
+        error[exact] = np.abs(path._distances(patches).numpy() - right).max() / right.max()
+    assert error[True] < 1e-6 < 1e-3 < error[False]
+
+
 def test_board_map_is_the_mean_where_tiles_overlap() -> None:
     board = BoardMap(4, 6)
     board.add(0, 0, np.full((4, 4), 1, np.float32))

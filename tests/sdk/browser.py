@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,6 +110,14 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
+
+    def wait_until(self, expression: str, seconds: float = 30) -> None:
+        """Evaluate JavaScript until it is true; TimeoutError after so many seconds."""
+        end = time.monotonic() + seconds
+        while not self.run(expression):
+            if time.monotonic() > end:
+                raise TimeoutError(f"still not true after {seconds} s: {expression}")
+            time.sleep(0.01)
 
     def press(self, key: str, code: int = 0) -> None:
         """Press a key; `code` for those that are not a character."""

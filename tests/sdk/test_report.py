@@ -450,6 +450,7 @@ def test_in_chromium_the_viewer_zooms_and_closes_by_keyboard(browser, page) -> N
     assert browser.run("document.getElementById('viewer-name').textContent") == name
     browser.press("Escape", 27)
     assert not browser.run("document.getElementById('viewer').open")
-    assert browser.run("document.querySelectorAll('.open .stack').length") == 4
+    # The picture goes back on the dialog's close event, which is a task of its own.
+    browser.wait_until("document.querySelectorAll('.open .stack').length === 4")
     assert browser.run("document.activeElement === document.querySelectorAll('.open')[1]")
     assert browser.run("document.querySelector('#maps').offsetHeight") == before
