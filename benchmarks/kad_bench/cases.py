@@ -72,9 +72,15 @@ class Case:
     maps: list[np.ndarray] | None = None
 
 
+_TEXTURES = 4  # from which the channels of smooth features are mixed
+
+
 @dataclass(frozen=True)
 class SmoothFeatures:
-    """Base maps without images: smooth noise, so that neighbouring patches are alike."""
+    """Base maps without images: few smooth textures mixed, and grain.
+
+    So neighbouring patches are alike, and patches of different tiles too, as in real maps.
+    """
 
     name: str
     rows: int
@@ -85,7 +91,7 @@ class SmoothFeatures:
     def prepare(self, cache: Path, threads: int, say: Callable[[str], None]) -> StoredFeatures:
         """Make the features; `threads` and `say` are not needed for so little."""
         del threads, say
-        what = f"smooth noise; bank of {self.rows} of its patches, drawn at random"
+        what = f"mixed smooth textures; bank of {self.rows} of their patches, drawn at random"
         path = cache / f"{self.name}.safetensors"
         generator = np.random.default_rng(0)
         maps = {kind: self._maps(generator, shift) for shift, kind in enumerate(KINDS)}
@@ -98,12 +104,17 @@ class SmoothFeatures:
     def _maps(self, generator: np.random.Generator, shift: float) -> list[np.ndarray]:
         def smooth(side: int) -> np.ndarray:
             coarse = generator.standard_normal((4, 4), dtype=np.float32)
-            return np.abs(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)) + shift
+            return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
 
-        return [
-            np.array([[smooth(side) for _ in range(n)] for _ in range(self.tiles)], np.float32)
-            for n, side in zip(self.channels, self.sides, strict=True)
-        ]
+        def tile(mixing: np.ndarray, side: int) -> np.ndarray:
+            texture = np.array([smooth(side) for _ in range(_TEXTURES)])  # (_TEXTURES, side, side)
+            grain = generator.standard_normal((len(mixing), side, side), dtype=np.float32)
+            return np.abs(np.tensordot(mixing, texture, 1)) + 0.05 * grain + shift
+
+        drawn = np.random.default_rng(1)  # the same network for every tile
+        sizes = zip(self.channels, self.sides, strict=True)
+        mixings = [(drawn.standard_normal((n, _TEXTURES), dtype=np.float32), s) for n, s in sizes]
+        return [np.array([tile(m, s) for _ in range(self.tiles)], np.float32) for m, s in mixings]
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile(
         (
-            Entry(SmoothFeatures("smooth", 700, (24, 40), (28, 14), 3), tiles=3, peer_tiles=1),
+            Entry(SmoothFeatures("smooth", 2_000, (24, 40), (28, 14), 3), tiles=3, peer_tiles=1),
             Entry(UniformVectors(500, 33), tiles=1, peer_tiles=1),
         ),
         rounds=2,

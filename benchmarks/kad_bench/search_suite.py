@@ -75,10 +75,13 @@ def measure_case(case: Case, profile: Profile, settings: Settings) -> list[dict[
         errors = _check(engines, k, truth, counts)
         work = {n: measure_work(index, partial(engines[n], k)) for n, index in indexes.items()}
         seconds = interleave({n: partial(e, k) for n, e in engines.items()}, profile.rounds)
+        figures = _engine_figures(seconds, counts, errors, case.bank.size)
+        for name, done in work.items():
+            figures[name]["counts"] = done.pop("counts")
         results.append(
             _describe(case, k, truth)
             | {
-                "engines": _engine_figures(seconds, counts, errors, case.bank.size),
+                "engines": figures,
                 "work": work,
                 "ratios": _ratio_figures(seconds, counts),
                 "skipped": skipped,

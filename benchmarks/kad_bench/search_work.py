@@ -38,7 +38,7 @@ def measure_work(index: SearchIndex, search: Callable[[], object]) -> dict[str, 
         ``left_by_narrow``, ``left_by_wide``, shares of all pairs; ``candidates``, rows for a query
         whose 16-bit codes are compared; ``decided``, rows for a query whose distance is taken;
         ``stages_s``, stage to seconds of a thread for a query; ``products``, kind to number for a
-        query.
+        query; ``counts``, the whole numbers that the guard holds.
     """
     before = asdict(index.stats())
     search()
@@ -60,6 +60,13 @@ def measure_work(index: SearchIndex, search: Callable[[], object]) -> dict[str, 
             "16-bit": done["wide_pairs"] * wide_dims / n,
             "float32": (done["dense_pairs"] * index.dims) / n + wide_dims * index.dims,
             "differences": decided * index.dims / n,
+        },
+        "counts": {
+            "code_products": done["narrow_products"] + done["seed_products"],
+            "wide_pairs": done["wide_pairs"],
+            "decided_pairs": decided,
+            "dense_pairs": done["dense_pairs"],
+            "index_bytes": index.info().bytes,
         },
     }
 

@@ -59,8 +59,8 @@ def test_document_says_first_what_it_was_measured_on(document: dict[str, Any]) -
 def test_every_case_is_measured_with_every_engine(document: dict[str, Any]) -> None:
     found = [(c["case"], c["queries"], c["k"]) for c in document["suites"]["search"]["cases"]]
     cases = [
-        ("smooth 700 x 64", "good tiles"),
-        ("smooth 700 x 64", "defective tiles"),
+        ("smooth 2,000 x 64", "good tiles"),
+        ("smooth 2,000 x 64", "defective tiles"),
         ("uniform 500 x 33", "uniform vectors"),
     ]
     assert found == [(*case, k) for case in cases for k in NEIGHBOURS]
@@ -97,7 +97,7 @@ def test_shortest_time_counts_products_by_their_instructions(
 def test_counts_of_the_work_are_exact(document: dict[str, Any]) -> None:
     for case in document["suites"]["search"]["cases"]:
         smooth = case["case"].startswith("smooth")
-        assert (case["rows"], case["dims"]) == ((700, 64) if smooth else (500, 33))
+        assert (case["rows"], case["dims"]) == ((2_000, 64) if smooth else (500, 33))
         for name, figures in case["engines"].items():
             n = 784 * (3 if smooth and name not in PEERS else 1)
             assert figures["queries"] == n
@@ -113,10 +113,10 @@ def test_counts_of_the_work_are_exact(document: dict[str, Any]) -> None:
 
 def test_banks_are_opened_in_a_process_of_their_own(document: dict[str, Any]) -> None:
     (bank,) = document["suites"]["search"]["banks"]
-    assert (bank["case"], bank["bank_bytes"]) == ("smooth 700 x 64", 700 * 64 * 4)
+    assert (bank["case"], bank["bank_bytes"]) == ("smooth 2,000 x 64", 2_000 * 64 * 4)
     assert bank["open_s"] > 0
     assert bank["first_tile_s"] > 0
-    assert bank["index_bytes"] > 700 * 4
+    assert bank["index_bytes"] > 2_000 * 4
     assert bank["added_bytes"] is None or bank["added_bytes"] >= 0
 
 

@@ -86,8 +86,12 @@ def test_times_have_three_digits(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
 
 
+def _counted(suite: str = "made", level: str = "avx2") -> dict[str, Any]:
+    return {"environment": {"cpu": {"kad_level": level}}, "suites": {suite: example()}}
+
+
 def test_guard_stops_more_work_and_tells_of_less(tmp_path: Path) -> None:
-    document = {"suites": {"made": example()}}
+    document = _counted()
     path = tmp_path / "counts.json"
     write_counts(document, path)
     assert collect_counts(document) == {"made: small: kad": {"pairs": 1000, "bytes": 50}}
@@ -104,6 +108,18 @@ def test_guard_stops_more_work_and_tells_of_less(tmp_path: Path) -> None:
     del counts["bytes"]
     with pytest.raises(CountRegressionError, match="bytes: expected at most 50, got nothing"):
         check_counts(document, path)
+
+
+def test_guard_holds_the_search_on_its_own_instructions(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    write_counts(_counted("search"), path)
+    assert list(json.loads(path.read_text())) == ["search (avx2): small: kad"]
+    more, elsewhere = _counted("search"), _counted("search", "scalar")
+    for document in (more, elsewhere):
+        document["suites"]["search"]["cases"][0]["engines"]["kad"]["counts"]["pairs"] = 2000
+    assert check_counts(elsewhere, path) == []
+    with pytest.raises(CountRegressionError, match=r"search \(avx2\): small: kad: pairs"):
+        check_counts(more, path)
 
 
 def test_laws_find_line_and_power() -> None:
@@ -143,5 +159,5 @@ def test_processor_use_reads_the_kernels_account(tmp_path: Path) -> None:
 
 def test_counts_are_written_as_json(tmp_path: Path) -> None:
     path = tmp_path / "counts.json"
-    write_counts({"suites": {"made": example()}}, path)
+    write_counts(_counted(), path)
     assert json.loads(path.read_text()) == {"made: small: kad": {"pairs": 1000, "bytes": 50}}
