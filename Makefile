@@ -60,7 +60,7 @@ BENCH_RESULTS := benchmarks/results/regular.json
 
 bench: setup
 	$(BIN)/kad-bench run board tile network startup memory --profile regular --json $(BENCH_RESULTS)
-	$(BIN)/kad-bench readme $(BENCH_RESULTS) README.md
+	$(BIN)/kad-bench readme $(BENCH_RESULTS) $(wildcard benchmarks/results/search.json) README.md
 
 coreset: setup
 	$(BIN)/python tests/export/coreset_exact.py build/coreset 0 1 2

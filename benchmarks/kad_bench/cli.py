@@ -182,14 +182,14 @@ def compare(before: Path, after: Path, *, limit: float) -> None:
 
 
 @main.command()
-@click.argument("results", type=_RESULTS)
+@click.argument("results", type=_RESULTS, nargs=-1, required=True)
 @click.argument("readme", type=_RESULTS)
-def readme(results: Path, readme: Path) -> None:
-    """Replace README's performance table by that of a file that ``run --json`` wrote."""
+def readme(results: tuple[Path, ...], readme: Path) -> None:
+    """Replace README's performance table by that of files that ``run --json`` wrote."""
     from kad_bench.readme import write_readme
     from kad_bench.suites import read_document
 
-    write_readme(read_document(results), readme)
+    write_readme([read_document(path) for path in results], readme)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from kad_bench.tables import case_name, format_seconds, markdown, ratio_text
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = ["BEGIN", "END", "performance_table", "write_readme"]
@@ -17,11 +18,11 @@ BEGIN, END = "<!-- performance: made by `kad-bench readme` -->", "<!-- end of pe
 _SUITES = {"board": "a whole board", "tile": "a tile", "search": "search of the bank"}
 
 
-def performance_table(document: dict[str, Any]) -> str:
+def performance_table(documents: Sequence[dict[str, Any]]) -> str:
     """Lay out kad against every peer as Markdown, boards first."""
     rows = []
     for suite, what in _SUITES.items():
-        for case in document["suites"].get(suite, {}).get("cases", []):
+        for case in (c for d in documents for c in d["suites"].get(suite, {}).get("cases", [])):
             for ours, peers in list(case["ratios"].items())[:1]:
                 for peer, ratio in peers.items():
                     row = [what, case_name(case), _time(case, ours), peer, _time(case, peer)]
@@ -30,14 +31,20 @@ def performance_table(document: dict[str, Any]) -> str:
         raise InvalidArgumentError(
             f"the results hold none of the suites {', '.join(_SUITES)}: run kad-bench run again"
         )
+    header = ["what", "network, bank", "kad", "against", "its time", "kad is faster by"]
+    notes = dict.fromkeys(map(_note, documents))  # each once, in order
+    return "\n\n".join([*notes, markdown(header, rows)])
+
+
+def _note(document: dict[str, Any]) -> str:
+    """Say where and when the suites of the table were run."""
     cpu, run = document["environment"]["cpu"], document["run"]
     commit = document["environment"]["git"] or {"commit": "unknown"}
-    note = (
-        f"{cpu['model']}, {run['threads']} threads, {cpu['kad_level']}, float32, commit "
+    suites = " and ".join(suite for suite in _SUITES if suite in document["suites"])
+    return (
+        f"{suites}: {cpu['model']}, {run['threads']} threads, {cpu['kad_level']}, float32, commit "
         f"{commit['commit'][:12]}, {run['started'][:10]}; medians, and the bounds of their ratio."
     )
-    header = ["what", "network, bank", "kad", "against", "its time", "kad is faster by"]
-    return f"{note}\n\n{markdown(header, rows)}"
 
 
 def _time(case: dict[str, Any], engine: str) -> str:
@@ -47,7 +54,7 @@ def _time(case: dict[str, Any], engine: str) -> str:
     return format_seconds(each)
 
 
-def write_readme(document: dict[str, Any], readme: Path) -> None:
+def write_readme(documents: Sequence[dict[str, Any]], readme: Path) -> None:
     """Replace the table between the two marks of a Markdown file.
 
     Raises
@@ -55,4 +62,4 @@ def write_readme(document: dict[str, Any], readme: Path) -> None:
     InvalidArgumentError
         The file lacks the marks.
     """
-    replace_between(readme, BEGIN, END, performance_table(document))
+    replace_between(readme, BEGIN, END, performance_table(documents))
