@@ -127,11 +127,11 @@ def table(results: Path, into: Path | None) -> None:
     """Print the tables of a file that ``run --json`` wrote."""
     from kad_bench.suites import document_table, read_document, replace_table
 
-    text = document_table(read_document(results))
+    document = read_document(results)
     if into:
-        replace_table(into, text)
+        replace_table(into, document)
     else:
-        click.echo(text, nl=False)
+        click.echo(document_table(document), nl=False)
 
 
 @main.command()

@@ -70,7 +70,7 @@ __all__ = [
 
 FORMAT = 1  # of the document; raised when a reader of older ones would go wrong
 LEVELS = ("smoke", "regular", "full")
-TABLE_BEGIN, TABLE_END = "<!-- kad-bench table -->", "<!-- end of table -->"
+TABLE_BEGIN, TABLE_END = "<!-- kad-bench table: {} -->", "<!-- end of table -->"
 SUITES = {
     name: f"kad_bench.{name}_suite"
     for name in (
@@ -189,15 +189,16 @@ def check_format(document: dict[str, Any]) -> None:
         )
 
 
-def replace_table(page: Path, text: str) -> None:
-    """Put a table between the marks of a Markdown file.
+def replace_table(page: Path, document: dict[str, Any]) -> None:
+    """Put a run's tables between the marks of a Markdown file that name its suites.
 
     Raises
     ------
     InvalidArgumentError
         The file lacks the marks.
     """
-    replace_between(page, TABLE_BEGIN, TABLE_END, f"\n{text}")
+    begin = TABLE_BEGIN.format(", ".join(document["suites"]))
+    replace_between(page, begin, TABLE_END, f"\n{document_table(document)}")
 
 
 def default_cache() -> Path:

@@ -76,12 +76,18 @@ def test_every_case_is_measured_with_every_engine(document: dict[str, Any]) -> N
 def test_work_is_counted_for_a_query(document: dict[str, Any]) -> None:
     for case in document["suites"]["search"]["cases"]:
         for work in case["work"].values():
-            # Banks so small have no codes.
-            assert (work["dense_queries"], work["candidates"], work["narrow_dims"]) == (1, 0, 0)
-            assert work["products"]["float32"] == case["rows"] * case["dims"]
+            if case["case"].startswith("smooth"):
+                assert work["dense_queries"] == 0
+                assert work["left_by_wide"] < work["left_by_narrow"] < 0.1
+                assert work["products"]["16-bit"] > 0
+                assert work["products"]["8-bit"] >= work["narrow_dims"] * case["rows"] > 0
+                assert min(work["stages_s"][name] for name in ("narrow", "wide", "decide")) > 0
+            else:  # so small a bank has no codes
+                assert (work["dense_queries"], work["candidates"], work["narrow_dims"]) == (1, 0, 0)
+                assert work["products"]["float32"] == case["rows"] * case["dims"]
+                assert work["stages_s"]["dense"] > 0
             assert work["products"]["differences"] == work["decided"] * case["dims"]
             assert work["decided"] >= case["k"]
-            assert work["stages_s"]["dense"] > 0
             assert work["shortest_s"] > 0
 
 
@@ -149,7 +155,7 @@ def test_tables_come_from_the_document_alone(
 def test_tables_go_between_the_marks_of_a_page(finished: tuple[Result, Path]) -> None:
     result, path = finished
     page = path.parent / "page.md"
-    marks = "<!-- kad-bench table -->", "<!-- end of table -->"
+    marks = "<!-- kad-bench table: search -->", "<!-- end of table -->"
     page.write_text(f"before {marks[0]} old {marks[1]} after\n")
     for _ in range(2):
         done = CliRunner().invoke(main, ["table", str(path), "--into", str(page)])
@@ -161,11 +167,14 @@ def test_tables_go_between_the_marks_of_a_page(finished: tuple[Result, Path]) ->
     assert "expected the marks" in done.stderr
 
 
-def test_committed_tables_are_those_of_the_committed_results() -> None:
+@pytest.mark.parametrize(
+    ("page", "suite"), [("search", "search"), ("coreset", "coreset"), ("coreset", "bank")]
+)
+def test_committed_tables_are_those_of_the_committed_results(page: str, suite: str) -> None:
     root = Path(__file__).parents[2]
-    page = (root / "docs" / "search.md").read_text()
-    between = page.partition("<!-- kad-bench table -->")[2].partition("<!-- end of table -->")[0]
-    results = root / "benchmarks" / "results" / "search.json"
+    text = (root / "docs" / f"{page}.md").read_text()
+    between = text.partition(f"<!-- kad-bench table: {suite} -->")[2].partition("<!-- end of")[0]
+    results = root / "benchmarks" / "results" / f"{suite}.json"
     expected = document_table(json.loads(results.read_text())) if results.is_file() else ""
     assert between.strip() == expected.strip()
 
