@@ -24,6 +24,7 @@ JOBS   ?= $(shell nproc)
 CORE   := CMakeLists.txt $(wildcard cmake/*) $(shell find kad_sdk/csrc kad_sdk/include -type f)
 CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz examples -name '*.[ch]' -o -name '*.[ch]pp')
 
+CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 FUZZ_SECONDS ?= 120
 
 .PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench fuzz-search sanitize
@@ -85,9 +86,10 @@ test: lint test-c test-python
 test-python: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# With the detector where ONNX Runtime's header can be had: tests/runtime uses the same build.
 test-c: setup
-	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_BUILD_STATIC=ON -DKAD_WERROR=ON
+	cmake/onnxruntime_header.sh build/onnxruntime && runtime=ON || runtime=OFF; \
+	  $(CONFIGURE) --preset test -DKAD_WITH_RUNTIME=$$runtime
 	$(BIN)/cmake --build build/test -j $(JOBS)
 	$(BIN)/ctest --test-dir build/test --output-on-failure
 
@@ -101,8 +103,7 @@ soak: setup
 	$(BIN)/python tests/runtime/soak.py
 
 fuzz-search: setup
-	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_BUILD_STATIC=ON -DKAD_WERROR=ON
+	$(CONFIGURE) -B build/test -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON
 	$(BIN)/cmake --build build/test -j $(JOBS) --target search_bound
 	$(BIN)/python tests/fuzz/fuzz_search.py --seconds $(SEARCH_SECONDS) \
 	  --bound-checker build/test/tests/c/search_bound
@@ -110,8 +111,7 @@ fuzz-search: setup
 sanitize: setup
 	for kind in $(SANITIZERS); do \
 	  folder=build/sanitize-$${kind%%,*}; \
-	  $(BIN)/cmake -S . -B $$folder -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	    -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON -DKAD_BUILD_STATIC=ON \
+	  $(CONFIGURE) -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo -DKAD_BUILD_TESTS=ON \
 	    -DKAD_SANITIZE=$$kind && \
 	  $(BIN)/cmake --build $$folder -j $(JOBS) --target $(SEARCH_TESTS) && \
 	  UBSAN_OPTIONS=halt_on_error=1 $(BIN)/ctest --test-dir $$folder --output-on-failure \

@@ -1,5 +1,5 @@
-# What reads artifacts. It needs nothing but the C++ library, so tests and fuzz targets can have it
-# alone: kad_add_reader(NAME).
+# What reads artifacts. It needs nothing but the C++ library, so fuzz targets can have it alone:
+# kad_add_reader(NAME).
 
 set(kad_reader_sources
     artifact.cpp artifact_layout.cpp fields.cpp folder.cpp json.cpp json_parser.cpp manifest.cpp

@@ -64,18 +64,30 @@ def header() -> Path:
 
 
 @functools.cache
-def build(preset: str, *settings: str) -> Path:
-    """Build a preset; give its folder."""
+def _configure(preset: str) -> Path:
     header()
     tool("c++")
-    cmake, folder = tool("cmake"), ROOT / "build" / preset
+    folder, settings = ROOT / "build" / preset, []
     ninja = Path(sys.executable).parent / "ninja"
     if ninja.is_file() and not (folder / "CMakeCache.txt").is_file():
-        settings = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *settings)
+        settings = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     with alone(preset):
-        run(cmake, "-S", ROOT, "--preset", preset, *settings)
-        run(cmake, "--build", folder, "--parallel", "2")
+        run(tool("cmake"), "-S", ROOT, "--preset", preset, *settings)
     return folder
+
+
+@functools.cache
+def build(preset: str, target: str = "all") -> Path:
+    """Build a target of a preset; give the preset's folder."""
+    folder = _configure(preset)
+    with alone(preset):
+        run(tool("cmake"), "--build", folder, "--target", target, "--parallel", "2")
+    return folder
+
+
+def program(preset: str, name: str) -> Path:
+    """Build one program of tests/c/runtime; give its path."""
+    return build(preset, name) / "tests" / "c" / "runtime" / name
 
 
 def onnxruntime_library() -> str:

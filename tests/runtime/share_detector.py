@@ -25,7 +25,7 @@ def artifacts(folder: Path) -> list[Path]:
 
 def share(seconds: float, paths: list[Path]) -> str:
     """Score in eight threads, so many seconds with each artifact; give a line for each."""
-    program = programs.build("tsan") / "tests" / "c" / "runtime" / "test_threads"
+    program = programs.program("tsan", "test_threads")
     limit = len(paths) * seconds + 300
     options = {"TSAN_OPTIONS": "halt_on_error=1"}
     result = programs.run(program, seconds, THREADS, *paths, timeout=limit, **options)

@@ -87,6 +87,5 @@ def test_so_name():
 def test_structs_of_other_releases(tmp_path):
     """An application built with an older, smaller struct works, and one with a newer."""
     artifact = tiny.write(tmp_path / "board.kad", tiny.patchcore())
-    folder = programs.build("asan") / "tests" / "c" / "runtime"
-    programs.run(folder / "test_struct_versions")
-    programs.run(folder / "test_struct_sizes", artifact)
+    programs.run(programs.program("asan", "test_struct_versions"))
+    programs.run(programs.program("asan", "test_struct_sizes"), artifact)

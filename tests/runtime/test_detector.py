@@ -27,15 +27,14 @@ def artifacts(tmp_path_factory):
     return {name: tiny.write(folder / f"{name}.kad", artifact) for name, artifact in made.items()}
 
 
-def program(preset: str, name: str):
-    return programs.build(preset) / "tests" / "c" / "runtime" / name
-
-
 @pytest.mark.parametrize("preset", ["test", "asan"])
 def test_api(artifacts, preset):
     library = programs.onnxruntime_library()
     programs.run(
-        program(preset, "test_detector"), *artifacts.values(), KAD_ONNXRUNTIME=library, **ASAN
+        programs.program(preset, "test_detector"),
+        *artifacts.values(),
+        KAD_ONNXRUNTIME=library,
+        **ASAN,
     )
 
 
@@ -47,15 +46,16 @@ def test_threads_share_a_detector(tmp_path):
 
 def test_memory_runs_out(artifacts):
     paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
-    result = programs.run(program("asan", "test_memory"), *paths, **ASAN)
+    result = programs.run(programs.program("asan", "test_memory"), *paths, **ASAN)
     assert result.stdout.count("memory ran out in") == 4
 
 
 def test_onnxruntime_fails(artifacts):
-    library = program("asan", "libfailing_onnxruntime.so")
+    failing = programs.program("asan", "failing_onnxruntime")
+    library = failing.with_name(f"lib{failing.name}.so")
     paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
     result = programs.run(
-        program("asan", "test_onnxruntime_failures"),
+        programs.program("asan", "test_onnxruntime_failures"),
         *(library, *paths),
         KAD_REAL_ONNXRUNTIME=programs.onnxruntime_library(),
         **ASAN,

@@ -40,7 +40,7 @@ def method(request, tmp_path_factory):
 def statuses(paths: list[Path]) -> list[tuple[str, str]]:
     """Give what the C door says to artifacts: status without its prefix, and text."""
     result = programs.run(
-        programs.build("asan") / "tests" / "c" / "runtime" / "open_artifacts",
+        programs.program("asan", "open_artifacts"),
         *paths,
         KAD_ONNXRUNTIME=programs.onnxruntime_library(),
         **SANITIZED,

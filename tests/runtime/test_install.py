@@ -78,6 +78,7 @@ def test_package(prefix, tmp_path, artifact):
         version = programs.run(tmp_path / f"consumer_{library}").stdout.strip()
         assert version == kad_sdk.__version__
         programs.run(tmp_path / f"wrapper_{library}", artifact)
+    programs.run(tmp_path / "board_kad_static")
 
 
 def test_pkg_config(prefix, tmp_path, artifact):

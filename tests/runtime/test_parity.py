@@ -98,7 +98,7 @@ def with_c(case: Case, artifact, folder) -> dict[str, Any]:
         for word in (kind, *rect)
     ]
     result = programs.run(
-        programs.build("test") / "tests" / "c" / "runtime" / "score_board",
+        programs.program("test", "score_board"),
         *(artifact, folder / "pixels.bin", FORMATS[case.pixel_format], *case.size),
         *(padded.shape[1], case.threads, case.batch, int(not case.maps), folder / "map.bin"),
         *rectangles,

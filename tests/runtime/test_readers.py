@@ -21,7 +21,7 @@ PIECES = (
 
 
 def read_back(what: str, data: bytes) -> list[str]:
-    program = programs.build("asan") / "tests" / "c" / "runtime" / "read_back"
+    program = programs.program("asan", "read_back")
     found = subprocess.run([program, what], input=data, capture_output=True, check=True)
     assert not found.stderr
     return found.stdout.decode().splitlines()
