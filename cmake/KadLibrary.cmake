@@ -64,6 +64,25 @@ function(kad_set_instructions name)
     COMPILE_OPTIONS "${kad_sha_options}")
 endfunction()
 
+# Sources that CMAKE_UNITY_BUILD compiles as one, in groups. Other folders use a name for several
+# things, each in its file alone.
+function(kad_set_unity_groups name)
+  set_target_properties(${name} PROPERTIES UNITY_BUILD_MODE GROUP)
+  get_target_property(sources ${name} SOURCES)
+  foreach(source ${sources})
+    if(source MATCHES "/(base|density|graph|image)/")
+      set(group stages)
+    elseif(source IN_LIST kad_reader_sources)
+      set(group reader)
+    elseif(source MATCHES "/runtime/")
+      set(group runtime)
+    else()
+      continue()
+    endif()
+    set_property(SOURCE "${source}" TARGET_DIRECTORY ${name} PROPERTY UNITY_GROUP ${group})
+  endforeach()
+endfunction()
+
 function(kad_sanitize name)
   if(KAD_SANITIZE)
     target_compile_options(${name} PUBLIC -fsanitize=${KAD_SANITIZE} -fno-omit-frame-pointer -g1)
@@ -75,6 +94,7 @@ function(kad_add_library name kind)
   add_library(${name} ${kind} ${kad_sources})
   add_library(kad::${name} ALIAS ${name})
   kad_set_instructions(${name})
+  kad_set_unity_groups(${name})
   target_compile_features(${name} PRIVATE cxx_std_17)
   set_target_properties(${name} PROPERTIES
     CXX_EXTENSIONS OFF

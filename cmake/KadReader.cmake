@@ -12,6 +12,7 @@ function(kad_add_reader name)
   add_library(${name} STATIC ${kad_reader_sources} "${kad_source_dir}/base/abi.cpp"
               "${kad_source_dir}/graph/graph_check.cpp")
   kad_set_instructions(${name})
+  kad_set_unity_groups(${name})
   target_compile_features(${name} PUBLIC cxx_std_17)
   target_compile_definitions(${name} PUBLIC
     KAD_VERSION_STRING="${PROJECT_VERSION}" KAD_X86_LEVELS=${kad_x86_levels})

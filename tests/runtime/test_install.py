@@ -46,10 +46,12 @@ def artifact(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subproject(tmp_path_factory) -> Path:
+    """Build libkad as a part of a project that sets CMAKE_UNITY_BUILD for all its parts."""
     folder = tmp_path_factory.mktemp("subproject")
     settings = (f"-DKAD_SOURCE_DIR={ROOT}", "-DKAD_BUILD_STATIC=ON", "-DKAD_INSTALL=ON")
     header = f"-DKAD_ONNXRUNTIME_INCLUDE={programs.header()}"
-    build(ROOT / "examples" / "subproject", folder, *settings, header, "-DCMAKE_CXX_FLAGS=-O0")
+    quick = ("-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_UNITY_BUILD=ON")
+    build(ROOT / "examples" / "subproject", folder, *settings, header, *quick)
     return folder
 
 
