@@ -83,8 +83,9 @@ SEARCH_TESTS := test_search search_bound
 
 test: lint test-c test-python
 
+# Two workers share the cores: threads of OpenMP must not spin while they wait.
 test-python: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # With the detector where ONNX Runtime's header can be had: tests/runtime uses the same build.
 test-c: setup
