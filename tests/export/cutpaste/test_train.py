@@ -1,22 +1,21 @@
-"""Training: the same losses for the same seed, through kills too; bad input loses nothing."""
+"""Training: the same losses for the same seed, through kills too; bad input loses nothing.
+
+The network is a narrow one, since a run writes all of it again and again;
+test_full_width.py has one of full width.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
 import torch
+from cutpaste_runs import curves, make_narrow, weights
 from kad_export.cutpaste import train as module
-from kad_export.cutpaste.checkpoint import load_checkpoint, read_document
+from kad_export.cutpaste.checkpoint import load_checkpoint
 from kad_export.cutpaste.options import TrainingOptions
 from kad_export.cutpaste.run_folder import RunFolder, Validation
 from kad_export.cutpaste.train import train_cutpaste
@@ -28,23 +27,23 @@ from kad_sdk.errors import InvalidArgumentError, OutputError, ProviderUnavailabl
 STEPS = 3  # of an epoch; there are two
 
 
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    with pytest.MonkeyPatch.context() as patch:
+        make_narrow(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, small_dataset, train_options, narrow):
+    """The folder of a training; not to be changed: copy it first."""
+    run = tmp_path_factory.mktemp("trained") / "narrow.run"
+    train_cutpaste(small_dataset, run, train_options)
+    return run
+
+
 class Killed(BaseException):
     """Stands for a signal that no code can catch."""
-
-
-def curves(run):
-    """What a run has recorded but the times of day: losses and accuracies, bit by bit."""
-    arrays, document, _ = read_document(RunFolder(run).last)
-    position, validations = document["position"], document["validations"]
-    return (
-        *(arrays["curves/loss"].tobytes(), arrays["curves/accuracy"].tobytes()),
-        *(position, validations),
-    )
-
-
-def weights(run):
-    state = load_checkpoint(RunFolder(run).best).state_dict
-    return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
 
 def test_the_seed_decides_every_loss(tmp_path, small_dataset, train_options, trained):
@@ -60,53 +59,6 @@ def test_another_seed_is_another_training(tmp_path, small_dataset, train_options
     other = dataclasses.replace(train_options, seed=6, epochs=1)
     train_cutpaste(small_dataset, tmp_path / "other", other)
     assert curves(tmp_path / "other")[0] != curves(trained)[0][: 4 * STEPS]
-
-
-def test_it_learns(tmp_path, small_dataset, train_options):
-    longer = dataclasses.replace(
-        train_options, optimizer="adam", learning_rate=1e-3, epochs=1, steps_per_epoch=8, batch=16
-    )
-    train_cutpaste(small_dataset, tmp_path / "run", longer)
-    loss = np.frombuffer(curves(tmp_path / "run")[0], np.float32)
-    assert loss[0] > 0.6  # log 2 = 0.69 knows nothing
-    assert loss[-3:].mean() < 0.8 * loss[0]
-
-
-KILLED_TRAINING = """
-import sys, json
-from kad_export.cutpaste.options import TrainingOptions
-from kad_export.cutpaste.train import train_cutpaste
-data, run, options = sys.argv[1:]
-train_cutpaste(data, run, TrainingOptions(**json.loads(options)))
-"""
-
-
-def test_sigkill_and_resume_give_the_uninterrupted_losses(
-    tmp_path, small_dataset, train_options, trained
-):
-    folder = RunFolder(tmp_path / "killed")
-    given = {name: getattr(train_options, name) for name in TrainingOptions.__dataclass_fields__}
-    del given["augmentation"]
-    words = (str(small_dataset), str(folder.path), json.dumps(given | {"checkpoint_seconds": 0.0}))
-    process = subprocess.Popen([sys.executable, "-c", KILLED_TRAINING, *words])
-    try:
-        for _ in range(6000):
-            if folder.last.exists() and len(curves(folder.path)[0]) >= 4 * 2:
-                break
-            assert process.poll() is None, "the training ended before it was killed"
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    done = len(curves(folder.path)[0]) // 4
-    assert 2 <= done < 2 * STEPS
-
-    train_cutpaste(small_dataset, folder.path, dataclasses.replace(train_options, resume=True))
-
-    assert curves(folder.path) == curves(trained)
-    assert weights(folder.path) == weights(trained)
 
 
 @pytest.mark.parametrize(
