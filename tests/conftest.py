@@ -28,6 +28,17 @@ def _folder(variable: str) -> Path:
     return Path(value)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which instruction sets were tested: tests run at those that this processor has."""
+    from search_oracle import LEVELS, levels_here
+
+    here = levels_here()
+    lacking = ", ".join(LEVELS[len(here) :]) or "none"
+    terminalreporter.write_line(
+        f"instruction sets tested: {', '.join(here)}; not on this processor: {lacking}"
+    )
+
+
 @pytest.fixture(scope="session")
 def weights_file() -> Path:
     """Real ImageNet ResNet-18 weights, conv1 to layer3."""

@@ -9,6 +9,7 @@ import numpy as np
 from kad_kernels import distances
 
 from kad_sdk._native import cpu_level, force_cpu_level
+from kad_sdk._native.abi import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEVELS", "MOST_NEIGHBOURS", "Oracle", "at_level", "levels_here"]
 
-LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 MOST_NEIGHBOURS = 16
 UNIT = 2.0**-24  # half a unit in the last place of float32, relative
 TINY = 2.0**-149  # the smallest float32

@@ -1,7 +1,7 @@
 """CUDA kernels against the reference, bit by bit: on a GPU, or with small cases in the simulator.
 
-Without a GPU and without NUMBA_ENABLE_CUDASIM these are skipped; ``test_simulator.py`` runs them
-in a process of its own.
+Without a GPU and without NUMBA_ENABLE_CUDASIM all are skipped at once; ``test_simulator.py`` runs
+them in a process of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from kad_kernels.nearest import NearestRows
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        not SIMULATED and not gpu_is_available(),
-        reason="neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)",
-    ),
-]
+if not SIMULATED and not gpu_is_available():
+    pytest.skip(
+        "neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True
+    )
+
+pytestmark = pytest.mark.gpu
 
 SEARCHES = [(3, 5, 2, 3), (2, 65, 17, 2)]  # 65 rows: two splits
 SELECTIONS = [(5, 3), (130, 2)]  # 130 points: two blocks

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from search_oracle import at_level, levels_here
 
 from kad_sdk.artifact import write_artifact
 from kad_sdk.manifest import (
@@ -171,6 +172,13 @@ def _make_board(seed: int, height: int, width: int, *, defect: bool) -> NDArray[
     if defect:
         board[40:52, 70:82] = 20
     return board.astype(np.uint8)
+
+
+@pytest.fixture(params=levels_here())
+def level(request):
+    """Each instruction-set level of this processor; the summary says which ones it lacks."""
+    with at_level(request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

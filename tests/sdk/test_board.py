@@ -8,21 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from search_oracle import at_level, levels_here
 
-from kad_sdk import _native
 from kad_sdk._native import NativeBoard, plan_tiles
-from kad_sdk._native.abi import LEVELS
 from kad_sdk.errors import ImageTooSmallError, InvalidArgumentError, NotFiniteError
 
-AVAILABLE = LEVELS[: LEVELS.index(_native.cpu_level()) + 1]
 SIGMA, RADIUS = 4.0, 16
-
-
-@pytest.fixture(params=AVAILABLE)
-def level(request):
-    _native.force_cpu_level(request.param)
-    yield request.param
-    _native.force_cpu_level(None)
 
 
 def reference_tile_map(dist: np.ndarray, tile: int, sigma: float, radius: int) -> np.ndarray:
@@ -114,14 +105,11 @@ def test_map_is_bitwise_the_same_at_every_level_split_and_thread_count():
     settings = {"size": size, "tile": tile, "grid": grid}
     expected = board_map(dist, xy, **settings, batch=len(xy), threads=1)
     assert not np.isnan(expected).any()
-    try:
-        for name in AVAILABLE:
-            _native.force_cpu_level(name)
+    for level in levels_here():
+        with at_level(level):
             for batch, threads in ((len(xy), 2), (16, 1), (7, 2), (1, 1), (50, 33)):
                 got = board_map(dist, xy, **settings, batch=batch, threads=threads)
-                np.testing.assert_array_equal(got, expected, err_msg=f"{name} {batch} {threads}")
-    finally:
-        _native.force_cpu_level(None)
+                np.testing.assert_array_equal(got, expected, err_msg=f"{level} {batch} {threads}")
 
 
 def test_order_of_tiles_is_the_order_of_addition():

@@ -9,22 +9,10 @@ from kad_kernels.reference import distances, k_center
 from kad_sdk._native import (
     NativeKCenter,
     PrincipalDirections,
-    cpu_level,
-    force_cpu_level,
     lower_distances,
     spread_rows,
 )
-from kad_sdk._native.abi import LEVELS
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
-
-
-@pytest.fixture(params=LEVELS)
-def level(request):
-    if LEVELS.index(request.param) > LEVELS.index(cpu_level()):
-        pytest.skip(f"this processor does not offer {request.param}")
-    force_cpu_level(request.param)
-    yield
-    force_cpu_level(None)
 
 
 def _normal(rng, n, dims):

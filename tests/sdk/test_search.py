@@ -8,23 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from kad_kernels.reference import nearest
+from search_oracle import at_level, levels_here
 
-from kad_sdk._native import cpu_level, force_cpu_level
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 from kad_sdk.search import SearchIndex
 
-LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 EDGES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 47, 48, 49, 63, 64, 65, 97)
-
-
-@pytest.fixture(params=LEVELS)
-def level(request):
-    force_cpu_level(None)
-    if LEVELS.index(request.param) > LEVELS.index(cpu_level()):
-        pytest.skip(f"this processor lacks {request.param}")
-    force_cpu_level(request.param)
-    yield request.param
-    force_cpu_level(None)
 
 
 def assert_exact(bank, queries, k=1, threads=1):
@@ -169,12 +158,9 @@ def test_any_input(data):
     elements = data.draw(st.sampled_from([finite, small_integers]))
     bank = data.draw(hnp.arrays(np.float32, (rows, dims), elements=elements))
     queries = data.draw(hnp.arrays(np.float32, (n, dims), elements=elements))
-    try:
-        for name in LEVELS[: LEVELS.index(cpu_level()) + 1]:
-            force_cpu_level(name)
+    for level in levels_here():
+        with at_level(level):
             assert_exact(bank, queries, k=data.draw(st.integers(1, min(rows, 16))))
-    finally:
-        force_cpu_level(None)
 
 
 def test_results_do_not_depend_on_threads_or_batch():

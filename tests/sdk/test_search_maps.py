@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 from kad_kernels.reference import distances, nearest
+from search_oracle import at_level, levels_here
 
-from kad_sdk._native import NativeIndex, cpu_level, force_cpu_level, patch_features
+from kad_sdk._native import NativeIndex, patch_features
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 from kad_sdk.search import SearchIndex
 
 torch = pytest.importorskip("torch")
 
-LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 SIZES = [  # of the layers, then the grid
     ([(5, 28, 28), (9, 14, 14)], (28, 28)),
     ([(5, 26, 26), (9, 12, 12)], (28, 28)),
@@ -49,14 +49,11 @@ def test_patch_features_are_those_of_pytorch(sizes, grid, resampling):
 def test_patch_features_are_the_same_at_every_level(sizes, grid, resampling):
     maps = base_maps(1, sizes)
     expected = patch_features(maps, grid=grid, resampling=resampling)
-    try:
-        for name in LEVELS[: LEVELS.index(cpu_level()) + 1]:
-            force_cpu_level(name)
+    for level in levels_here():
+        with at_level(level):
             for threads in (1, 2):
                 got = patch_features(maps, grid=grid, resampling=resampling, threads=threads)
                 np.testing.assert_array_equal(got, expected)
-    finally:
-        force_cpu_level(None)
 
 
 def test_a_layer_on_the_grid_is_copied():

@@ -11,7 +11,7 @@ from fuzz_search import Case, Totals, check_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_families import FAMILIES, curved
-from search_oracle import LEVELS, Oracle, at_level, levels_here
+from search_oracle import Oracle, at_level, levels_here
 
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 from kad_sdk.search import SearchIndex
@@ -21,14 +21,6 @@ NEVER_CODED = {"huge", "tiny", "equal_rows"}
 # All queries are answered from codes. For the other families products of all pairs are cheaper, or
 # may be: tests/c/search_bound.cpp makes these use codes as well.
 ALL_CODED = {"curved", "queries_of_the_bank", "duplicates"}
-
-
-@pytest.fixture(params=LEVELS)
-def level(request):
-    if request.param not in levels_here():
-        pytest.skip(f"this processor lacks {request.param}")
-    with at_level(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,22 +3,11 @@
 import numpy as np
 import pytest
 from kad_kernels.reference import nearest
+from search_oracle import at_level, levels_here
 
-from kad_sdk._native import cpu_level, force_cpu_level
 from kad_sdk.search import SearchIndex
 
-LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 ROWS = 1100  # a little more than the least number, and no multiple of a panel
-
-
-@pytest.fixture(params=LEVELS)
-def level(request):
-    force_cpu_level(None)
-    if LEVELS.index(request.param) > LEVELS.index(cpu_level()):
-        pytest.skip(f"this processor lacks {request.param}")
-    force_cpu_level(request.param)
-    yield request.param
-    force_cpu_level(None)
 
 
 def curved(seed, n, dims, intrinsic=6):
@@ -161,12 +150,9 @@ def test_random_mixtures(seed):
     bank[rng.integers(0, rows, 100)] = bank[rng.integers(0, rows, 100)]
     drift = 10.0 ** rng.uniform(-7, 0, (150, 1)) * rng.normal(size=(150, dims))
     queries = (bank[rng.integers(0, rows, 150)] + drift).astype(np.float32)
-    try:
-        for name in LEVELS[: LEVELS.index(cpu_level()) + 1]:
-            force_cpu_level(name)
+    for level in levels_here():
+        with at_level(level):
             assert_exact(bank, queries, k=int(rng.integers(1, 17)), threads=2)
-    finally:
-        force_cpu_level(None)
 
 
 def test_results_do_not_depend_on_threads_batch_or_order():

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from search_oracle import LEVELS, Oracle, at_level, levels_here
+from search_oracle import Oracle
 
 from kad_sdk._native import patch_features
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
@@ -66,14 +66,6 @@ def oracle_of(name):
 def ask(index, layout, maps, k, **options):
     dist, row = index.query_maps(maps, k, grid=layout.grid, resampling=layout.resampling, **options)
     return dist.reshape(-1, k), row.reshape(-1, k)
-
-
-@pytest.fixture(params=LEVELS)
-def level(request):
-    if request.param not in levels_here():
-        pytest.skip(f"this processor lacks {request.param}")
-    with at_level(request.param):
-        yield request.param
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
