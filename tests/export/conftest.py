@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
+from convert_once import convert_once
 from kad_export.options import PatchCoreOptions
 from kad_export.pipeline import export_patchcore
 
@@ -65,7 +67,16 @@ def quick_options() -> dict[str, object]:
 
 
 @pytest.fixture(scope="session")
-def small_artifact(tmp_path_factory, small_dataset, quick_options) -> Path:
+def graphs(tmp_path_factory) -> Path:
+    """A folder for :func:`convert_once`, one for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "graphs"
+
+
+@pytest.fixture(scope="session")
+def small_artifact(tmp_path_factory, small_dataset, quick_options, graphs) -> Path:
     """The small data set, exported."""
     out = tmp_path_factory.mktemp("artifact") / "small.kad"
-    return export_patchcore(small_dataset, out, PatchCoreOptions(**quick_options))
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(graphs, patch)
+        return export_patchcore(small_dataset, out, PatchCoreOptions(**quick_options))

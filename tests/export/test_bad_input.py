@@ -6,7 +6,6 @@ once: what is wrong, what was expected, what was got, what to do.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import os
 import shutil
@@ -16,6 +15,7 @@ import sys
 import time
 import urllib.error
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from convert_once import convert_once
 from kad_export import onnx_export, pipeline
 from kad_export.cli import main
 from kad_export.errors import BackboneError, JobError, WeightsError
@@ -74,24 +75,10 @@ def holds(text, parts):
         assert part in text, f"{part!r} is not in: {text}"
 
 
-@pytest.fixture(scope="module")
-def converted() -> dict[tuple, object]:
-    """Graphs converted so far, by network."""
-    return {}
-
-
 @pytest.fixture
-def exports(monkeypatch, converted, tmp_path, quick_options):
-    """The same export by API and by command, each network converted to ONNX once for all tests."""
-    convert = onnx_export._convert
-
-    def convert_once(network, *settings):
-        key = (network.backbone, network.weights.sha256, *settings)
-        if key not in converted:
-            converted[key] = convert(network, *settings)
-        return copy.deepcopy(converted[key])
-
-    monkeypatch.setattr(onnx_export, "_convert", convert_once)
+def exports(monkeypatch, graphs, tmp_path, quick_options):
+    """The same export by API and by command."""
+    convert_once(graphs, monkeypatch)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
 
@@ -454,14 +441,14 @@ def test_signals_to_a_process(tmp_path, small_dataset, name, code, seconds):
     scratch.mkdir()
     words = ("patchcore", small_dataset, "--out", tmp_path / "x.kad", *LONG, "--scratch", scratch)
     with _running(*words) as process:
-        if seconds is None:
-            time.sleep(1.0)
-        else:
-            deadline = time.monotonic() + 60
-            while not any(scratch.iterdir()) and time.monotonic() < deadline:
-                assert process.poll() is None, process.stderr.read()
-                time.sleep(0.02)
-            time.sleep(seconds)
+        maps = Path(f"/proc/{process.pid}/maps")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (
+            "libtorch" in maps.read_text() if seconds is None else any(scratch.iterdir())
+        ):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        time.sleep(seconds or 0)
         process.send_signal(getattr(signal, name))
         _, text = process.communicate(timeout=60)
     assert process.returncode == code, text

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from convert_once import convert_once
 from kad_export.cli import main
 
 from kad_sdk.artifact import Artifact
@@ -19,6 +20,11 @@ QUICK = (
     *("--weights", "random:0", "--tile", "64", "--stride", "48", "--train-stride", "32"),
     *("--coreset", "0.05", "--threads", "2"),
 )
+
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch, graphs):
+    convert_once(graphs, monkeypatch)
 
 
 def _run(*words: object):

@@ -9,13 +9,13 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from convert_once import convert_once
 from kad_export import pipeline
 from kad_export.errors import (
     CalibrationError,
     MemoryBudgetError,
     ParityError,
 )
-from kad_export.onnx_export import export_onnx
 from kad_export.options import PatchCoreOptions
 from kad_export.pipeline import export_patchcore
 
@@ -37,25 +37,10 @@ def dataset(tmp_path, small_dataset):
     return shutil.copytree(small_dataset, tmp_path / "data")
 
 
-@pytest.fixture(scope="module")
-def graphs() -> dict[tuple, tuple]:
-    """Graphs exported so far, by network: most tests here use the same one."""
-    return {}
-
-
 @pytest.fixture
 def export(monkeypatch, tmp_path, quick_options, graphs):
     """Export a folder with the quick options, changed as told; nothing may be left on failure."""
-
-    def export_once(module, path, *, tile):
-        key = (module.backbone, module.layers, module.pooling, module.weights.sha256, tile)
-        if key not in graphs:
-            info = export_onnx(module, path, tile=tile)
-            graphs[key] = (path.read_bytes(), info)
-        path.write_bytes(graphs[key][0])
-        return graphs[key][1]
-
-    monkeypatch.setattr(pipeline, "export_onnx", export_once)
+    convert_once(graphs, monkeypatch)
 
     def run(data, **changes):
         scratch = tmp_path / "scratch"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from convert_once import convert_once
 from kad_export.cli import main
 from kad_export.cutpaste.network import NetworkConfig, initialise
 from kad_export.cutpaste.options import TrainingOptions
@@ -91,12 +92,14 @@ def trained(tmp_path_factory, small_dataset, train_options):
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, small_dataset, trained):
+def exported(tmp_path_factory, small_dataset, trained, graphs):
     """Export the finished training by ``kad-export cutpaste --resume``."""
     folder = tmp_path_factory.mktemp("exported")
     run = shutil.copytree(trained, folder / "small.run")
     words = (small_dataset, "--out", folder / "small.kad", "--run", run, "--resume", *TRAINING)
-    done = CliRunner().invoke(main, ["cutpaste", *map(str, words), "--threads", "1"])
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(graphs, patch)
+        done = CliRunner().invoke(main, ["cutpaste", *map(str, words), "--threads", "1"])
     assert done.exit_code == 0, done.output
     assert "is complete" in done.stderr
     return folder / "small.kad"

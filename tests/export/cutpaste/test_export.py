@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from convert_once import convert_once
 from kad_export.cli import main as kad_export
 from kad_export.cutpaste import gradcam, pipeline
 from kad_export.cutpaste.checkpoint import load_checkpoint
@@ -184,7 +185,8 @@ def test_the_gate_stops_a_graph_with_wrong_masks_or_routes(monkeypatch, gate, na
 # ---- what is refused ----------------------------------------------------------------------------
 
 
-def test_other_densities_and_maps(tmp_path, small_dataset, trained):
+def test_other_densities_and_maps(monkeypatch, graphs, tmp_path, small_dataset, trained):
+    convert_once(graphs, monkeypatch)
     options = dataclasses.replace(PLAIN, density="kernel", density_tiles=40)
     best = trained / "best.safetensors"
     manifest = Artifact.open(
