@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kad_sdk._native import check_graph
 from kad_sdk.artifact_folder import (
     MANIFEST,
     check_listing,
@@ -128,7 +129,7 @@ class Artifact(ABC):
         Raises
         ------
         ArtifactError
-            There is no such folder, or it holds no manifest.
+            There is no such folder, or the system does not let it be read.
         ArtifactVersionError
             Its format is newer than this version reads.
         ArtifactCorruptError
@@ -139,6 +140,9 @@ class Artifact(ABC):
         manifest = Manifest.from_json(read_manifest(path), str(path / MANIFEST))
         check_listing(path, manifest.files)
         content = {name: read_checked(path / name, e) for name, e in manifest.files.items()}
+        for name in manifest.graph_files():  # those that are not run, too
+            content[name] = bytes(content[name])
+            check_graph(content[name], str(path / name))
         tensors = {
             name: parse_tensors(content[name], str(path / name))
             for name in tensor_layouts(manifest)
@@ -297,6 +301,8 @@ def write_artifact(
     text = dataclasses.replace(manifest, files=entries).to_json().encode()
     checked = Manifest.from_json(text)
     tensors = {name: content for name, content in files.items() if not isinstance(content, bytes)}
+    for name in set(checked.graph_files()) - set(tensors):
+        check_graph(b"".join(parts[name]), str(path / name))
     if set(tensors) != set(tensor_layouts(checked)):
         raise InvalidArgumentError(
             f"files: expected tensors for {', '.join(sorted(tensor_layouts(checked)))} and bytes "

@@ -5,11 +5,13 @@ Nothing here knows what the files hold.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactError, OutputError
@@ -18,7 +20,7 @@ from kad_sdk.storage import map_file, sync_folder, write_synced, writing
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -36,18 +38,21 @@ MANIFEST = "manifest.json"
 
 def read_manifest(path: Path) -> bytes:
     """Read the manifest of the artifact `path`, unparsed."""
-    if not path.is_dir():
+    file = path / MANIFEST
+    with _reading(path):
+        is_folder = path.is_dir()
+    if not is_folder:
         raise ArtifactError(
             f"{path}: expected an artifact, a folder NAME.kad; there is none: "
             "give the path of one that kad-export made"
         )
-    file = path / MANIFEST
-    try:
-        status = file.lstat()
-    except OSError as error:
-        raise ArtifactCorruptError(
-            f"{file}: cannot be read: {error.strerror}; a folder without it is not an artifact"
-        ) from error
+    with _reading(file):
+        try:
+            status = file.lstat()
+        except FileNotFoundError:
+            raise ArtifactCorruptError(
+                f"{file}: is missing; a folder without it is not an artifact"
+            ) from None
     _check_regular(file, status)
     if status.st_size > MANIFEST_LIMIT_BYTES:
         raise ArtifactCorruptError(
@@ -63,17 +68,36 @@ def _check_regular(file: Path, status: os.stat_result) -> None:
         )
 
 
-def _map(file: Path) -> mmap.mmap | bytes:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the system's errors inside the block into errors of the artifact.
+
+    A file that is missing or has become a link is the artifact's fault; permission, disk and limits
+    are not.
+    """
     try:
-        return map_file(file)
+        yield
     except OSError as error:
-        raise ArtifactCorruptError(f"{file}: cannot be opened: {error.strerror}") from error
+        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENXIO}:
+            raise ArtifactCorruptError(f"{path}: cannot be opened: {error.strerror}") from error
+        denied = error.errno in {errno.EACCES, errno.EPERM}
+        advice = (
+            "allow this user to read it"
+            if denied
+            else "check the disk, and how many files are open"
+        )
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
+
+
+def _map(file: Path) -> mmap.mmap | bytes:
+    with _reading(file):
+        return map_file(file)
 
 
 def check_listing(path: Path, files: Mapping[str, FileEntry]) -> None:
     """Check that the folder holds the listed files, at the listed sizes, and no others."""
     listed = {MANIFEST, *files}
-    with os.scandir(path) as entries:
+    with _reading(path), os.scandir(path) as entries:
         found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
     for name, status in sorted(found.items()):
         if name not in listed:

@@ -20,6 +20,7 @@ from kad_sdk.errors import (
     UnsupportedImageError,
 )
 from kad_sdk.images import list_images, read_image
+from kad_sdk.manifest_entries import FLOAT32_MAX, FLOAT32_TINY
 from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.result import Nearest, Region, Result, TileScore
 from kad_sdk.scoring import Stopwatch
@@ -335,6 +336,6 @@ def _normalised(score: float, tau: float, scale: float) -> float:
 def _threshold(name: str, value: float | None, own: float) -> float:
     if value is None:
         return own
-    if not math.isfinite(value) or value <= 0:
-        raise InvalidArgumentError(f"{name}: expected a number above 0, got {value}")
+    if not FLOAT32_TINY <= value <= FLOAT32_MAX:
+        raise InvalidArgumentError(f"{name}: expected a float32 number above 0, got {value}")
     return float(value)

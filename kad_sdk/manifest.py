@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError
 from kad_sdk.manifest_entries import (
+    FLOAT32_MAX,
+    MAX_FRAME_PX,
     MAX_NEIGHBORS,
     Bank,
     BaseMapNetwork,
@@ -100,9 +102,13 @@ class Manifest:
     files: Mapping[FileName, FileEntry] = dataclasses.field(default_factory=dict)
     format_version: str = FORMAT_VERSION
 
+    def graph_files(self) -> tuple[str, ...]:
+        """Give the names of the ONNX graphs' files."""
+        return (self.network.file,)
+
     def named_files(self) -> tuple[str, ...]:
         """Give the names of the files that the manifest's entries name."""
-        return (self.network.file, self.golden.file)
+        return (*self.graph_files(), self.golden.file)
 
     def _graph(self, file: str, outputs: Mapping[str, tuple[int, ...]]) -> Graph:
         tile = self.preprocessing.tile
@@ -113,6 +119,23 @@ class Manifest:
         if max(grid) > tile:
             raise expected(key, f"at most {tile} x {tile}, the tile's px", grid)
 
+    def _check_preprocessing(self) -> None:
+        settings = self.preprocessing
+        for i, (mean, std) in enumerate(zip(settings.mean, settings.std, strict=True)):
+            if (1 + abs(mean)) / std > FLOAT32_MAX:
+                wanted = "a number for which (value - mean) / std fits float32"
+                raise expected(f"preprocessing.std[{i}]", wanted, std)
+        if not isinstance(settings.resize, tuple):
+            return
+        height, width = settings.resize
+        if min(height, width) < settings.tile:
+            wanted = f"sides of at least a tile, {settings.tile} px"
+            raise expected("preprocessing.resize", wanted, settings.resize)
+        if height * width > MAX_FRAME_PX:
+            raise expected(
+                "preprocessing.resize", f"at most {MAX_FRAME_PX} px in all", [height, width]
+            )
+
     def check(self) -> None:
         """Check that the values agree with each other.
 
@@ -121,6 +144,7 @@ class Manifest:
         SchemaError
             They do not; the text names the key.
         """
+        self._check_preprocessing()
         denoise = self.preprocessing.denoise
         if denoise is not None and not (denoise.template_window % 2 and denoise.search_window % 2):
             raise expected("preprocessing.denoise", "odd windows", denoise)
@@ -217,10 +241,12 @@ class CutPasteManifest(Manifest):
     cutpaste_training: CutPasteTraining
     method: Literal["cutpaste"] = "cutpaste"
 
-    def named_files(self) -> tuple[str, ...]:  # noqa: D102 - as the base's
+    def graph_files(self) -> tuple[str, ...]:  # noqa: D102 - as the base's
         explain = self.cutpaste.explain_file
-        given = (*super().named_files(), self.density.file)
-        return given if explain is None else (*given, explain)
+        return super().graph_files() if explain is None else (*super().graph_files(), explain)
+
+    def named_files(self) -> tuple[str, ...]:  # noqa: D102 - as the base's
+        return (*super().named_files(), self.density.file)
 
     def graph(self, *, explain: bool = False) -> Graph:
         """Say what the network takes and gives; `explain`: the graph with Grad-CAM."""

@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal
 from kad_sdk.schema import Pattern, Range
 
 __all__ = [
+    "FLOAT32_MAX",
+    "FLOAT32_TINY",
+    "MAX_FRAME_PX",
     "MAX_NEIGHBORS",
     "Bank",
     "BaseMapNetwork",
@@ -43,7 +46,15 @@ __all__ = [
 
 MAX_NEIGHBORS = 8  # columns of the bank's table of neighbours
 
+MAX_FRAME_PX = 1 << 28  # of a board that `preprocessing.resize` makes
+FLOAT32_MAX, FLOAT32_TINY = (2 - 2**-23) * 2.0**127, 2.0**-126
+
 Pixels = Annotated[int, Range(1, 1 << 16)]
+TilePixels = Annotated[int, Range(1, 1 << 15)]  # the compiled stages' largest tile
+# What stays a finite number, or one above 0, when it becomes a float32.
+Float32 = Annotated[float, Range(-FLOAT32_MAX, FLOAT32_MAX)]
+PositiveFloat32 = Annotated[float, Range(FLOAT32_TINY, FLOAT32_MAX)]
+Strength = Annotated[float, Range(0, FLOAT32_MAX)]
 Count = Annotated[int, Range(1, 2**63 - 1)]
 Amount = Annotated[int, Range(0, 2**63 - 1)]
 Fraction = Annotated[float, Range(0, 1, above=True)]
@@ -68,8 +79,8 @@ FileName = Annotated[
 class Denoise:
     """Settings of OpenCV's ``fastNlMeansDenoisingColored``; windows are odd numbers of px."""
 
-    h: NonNegative
-    h_color: NonNegative
+    h: Strength
+    h_color: Strength
     template_window: Pixels
     search_window: Pixels
 
@@ -127,12 +138,12 @@ class Graph:
 class Preprocessing:
     """From a board image to normalised tiles; lengths in px, mean and std in full-scale units."""
 
-    tile: Pixels
+    tile: TilePixels
     stride: Pixels
     train_stride: Pixels
     resize: tuple[Pixels, Pixels] | Factor | None
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
+    mean: tuple[Float32, Float32, Float32]
+    std: tuple[PositiveFloat32, PositiveFloat32, PositiveFloat32]
     normalisation: Literal["dataset", "imagenet", "white", "white-with-edges"]
     denoise: Denoise | None
 
@@ -153,7 +164,7 @@ class PatchCore:
 class MapSettings:
     """Gaussian smoothing of a tile map, px; radius 0 means none."""
 
-    sigma: Positive
+    sigma: PositiveFloat32
     radius: Annotated[int, Range(0, 1024)]
 
 
@@ -199,9 +210,9 @@ class Thresholds:
     """
 
     board: Literal["map-peak", "largest-tile"]
-    tile: Positive
+    tile: PositiveFloat32
     tile_scale: Positive
-    map: Positive
+    map: PositiveFloat32
     map_scale: Positive
     method: Text
     samples: Amount
@@ -284,7 +295,7 @@ class Density:
     file: FileName
     samples: Count
     shrinkage: Annotated[float, Range(0, 1)] | None
-    bandwidth: Positive | None
+    bandwidth: PositiveFloat32 | None
 
 
 @dataclass(frozen=True)

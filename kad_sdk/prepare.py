@@ -9,6 +9,7 @@ import numpy as np
 
 from kad_sdk._native import resize_image
 from kad_sdk.errors import InvalidArgumentError, UnsupportedImageError
+from kad_sdk.manifest_entries import MAX_FRAME_PX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,12 +23,24 @@ def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) ->
     """Size (height, width) in which an image of `size` is scored.
 
     `resize` is a size, a factor, or None for the image's own size.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The factor makes more than ``MAX_FRAME_PX`` of it.
     """
     if resize is None:
         return size
     if isinstance(resize, tuple):
         return resize
-    return max(1, round(size[0] * resize)), max(1, round(size[1] * resize))
+    height, width = max(1, round(size[0] * resize)), max(1, round(size[1] * resize))
+    if height * width > MAX_FRAME_PX:
+        raise InvalidArgumentError(
+            f"the image of {size[0]} x {size[1]} px (height x width) becomes {height} x {width} px "
+            f"by the artifact's factor {resize:g}: expected at most {MAX_FRAME_PX} px in all; "
+            "score it in parts, or export with a smaller --resize"
+        )
+    return height, width
 
 
 def prepare_image(
@@ -62,6 +75,8 @@ def prepare_image(
     ------
     UnsupportedImageError
         `denoise` is set and the image has 16 bits.
+    InvalidArgumentError
+        As :func:`frame_size`.
     """
     if resize is None and denoise is None:
         return image

@@ -111,26 +111,28 @@ class NetworkSession:
         if provider == "cuda":
             options = _cuda_options(device_id)
         elif provider == "tensorrt":
-            graph = _create(runtime, data, "cpu", {}, threads=1)
+            graph = _on_cpu(runtime, data, threads=1)
             folder = Path(cache_folder) if cache_folder else _default_cache()
             options = _tensorrt_options(graph.get_inputs()[0], data, device_id, max_batch, folder)
-        try:
-            with _quiet(runtime):
-                self._session = _create(runtime, data, provider, options, threads=self.threads)
-        except _runtime_errors(runtime) as error:
-            raise self._creation_error(error) from error
+        if provider == "cpu":
+            self._session = _on_cpu(runtime, data, threads=self.threads)
+        else:
+            self._session = self._on_gpu(runtime, data, options)
         self._compare_providers()
         self.input_name = self._session.get_inputs()[0].name
         self.output_names = tuple(output.name for output in self._session.get_outputs())
 
-    def _creation_error(self, error: Exception) -> ArtifactCorruptError | ProviderUnavailableError:
-        if self.provider == "cpu":
-            return ArtifactCorruptError(f"the network cannot be read by ONNX Runtime: {error}")
-        return ProviderUnavailableError(
-            f"provider {self.provider!r} cannot run the network here. ONNX Runtime says: {error}"
-            f"{self._preload_text}\nCheck the driver with nvidia-smi and the libraries of "
-            "kad-sdk[gpu], or score with provider 'cpu'."
-        )
+    def _on_gpu(self, runtime: Any, data: bytes, options: dict[str, str]) -> Any:
+        try:
+            with _quiet(runtime):
+                return _create(runtime, data, self.provider, options, threads=self.threads)
+        except _runtime_errors(runtime) as error:
+            _on_cpu(runtime, data, threads=1)  # the graph is at fault when the CPU cannot read it
+            raise ProviderUnavailableError(
+                f"provider {self.provider!r} cannot run the network here. ONNX Runtime says: "
+                f"{error}{self._preload_text}\nCheck the driver with nvidia-smi and the libraries "
+                "of kad-sdk[gpu], or score with provider 'cpu'."
+            ) from error
 
     def _compare_providers(self) -> None:
         used = self._session.get_providers()
@@ -242,6 +244,16 @@ def _create(runtime: Any, data: bytes, provider: str, options: dict[str, str], t
     )
     session.disable_fallback()
     return session
+
+
+def _on_cpu(runtime: Any, data: bytes, threads: int) -> Any:
+    try:
+        with _quiet(runtime):
+            return _create(runtime, data, "cpu", {}, threads=threads)
+    except _runtime_errors(runtime) as error:
+        raise ArtifactCorruptError(
+            f"the network cannot be read by ONNX Runtime: {error}"
+        ) from error
 
 
 def _require_provider(runtime: Any, provider: str) -> str:

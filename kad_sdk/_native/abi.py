@@ -18,7 +18,7 @@ from kad_sdk.errors import (
     NotFiniteError,
 )
 
-ABI_MAJOR = 0
+ABI = (0, 1)  # major, minor; before 1.0 both have to be equal
 LEVELS = ("scalar", "avx2", "avx512", "avx512vnni")
 
 
@@ -248,11 +248,11 @@ def _open_library(path: Path) -> ctypes.CDLL:
         raise NativeLibraryError(f"the compiled core {path} cannot be loaded: {error}") from error
     try:
         library.kad_abi_version.restype = c_uint32
-        abi = library.kad_abi_version()
-        if abi >> 16 != ABI_MAJOR:
+        found = divmod(library.kad_abi_version(), 1 << 16)
+        if found != ABI:
             raise NativeLibraryError(
-                f"the compiled core {path} has ABI {abi >> 16}.{abi & 0xFFFF}, expected "
-                f"{ABI_MAJOR}.x: rebuild it from the same version as this package"
+                f"the compiled core {path} has ABI {found[0]}.{found[1]}, expected "
+                f"{ABI[0]}.{ABI[1]}: rebuild it from the same version as this package"
             )
         library.kad_version_string.restype = c_char_p
         library.kad_last_error.restype = c_char_p

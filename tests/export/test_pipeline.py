@@ -8,6 +8,7 @@ import shutil
 
 import cv2
 import numpy as np
+import parity
 import pytest
 from convert_once import convert_once
 from kad_export import pipeline
@@ -27,6 +28,7 @@ from kad_sdk.errors import (
     OutputError,
     UnsupportedImageError,
 )
+from kad_sdk.images import read_image
 from kad_sdk.manifest import Denoise
 from kad_sdk.verify import verify_artifact
 
@@ -144,6 +146,18 @@ def test_every_option_reaches_the_artifact(export, small_dataset):
     assert manifest.training.images == 4  # nothing is held out when labels set the threshold
     assert (manifest.patchcore.reweighting, manifest.patchcore.n_neighbors) == ("paper", 8)
     assert Artifact.open(out).golden().anomalous.any()
+
+
+@pytest.mark.parametrize("pooling", ["same-bilinear", "valid-adaptive"])
+def test_both_doors_score_boards_alike(export, small_dataset, small_artifact, tmp_path, pooling):
+    artifact = small_artifact
+    if pooling == "valid-adaptive":
+        network = {"backbone": "efficientnet_b0", "layers": ("layer2",), "weights": "random:3"}
+        artifact = export(small_dataset, pooling=pooling, reweighting="paper", **network)
+    for kind in ("good", "spot"):
+        board = read_image(small_dataset / "test" / kind / "000.png")
+        case = parity.Case(pixel_format="grey8", padding=5, threads=2, batch=5)
+        parity.check(case, artifact, board, tmp_path)
 
 
 def test_only_image_is_split(export, dataset):

@@ -46,6 +46,11 @@ def values(text: str) -> list[str]:
     return names
 
 
+def declared(text: str) -> list[str]:
+    """Give every struct as one line: its types, which sizes and offsets do not tell."""
+    return [f"struct {name} {{ {_one_line(body)} }}" for name, body in STRUCT.findall(text)]
+
+
 def functions(text: str) -> list[str]:
     """Give every function and type of callback, each as one line."""
     return [_one_line(found) for pattern in (FUNCTION, CALLBACK) for found in pattern.findall(text)]
@@ -83,7 +88,9 @@ def snapshot(*compiler: str) -> str:
             source, made = Path(scratch) / "layout.c", Path(scratch) / "layout"
             source.write_text(program(header))
             programs.run(*compiler, "-I", INCLUDE, source, "-o", made)
-            parts += [programs.run(made).stdout, *(f"{f}\n" for f in functions(text_of(header)))]
+            text = text_of(header)
+            lines = (*declared(text), *functions(text))
+            parts += [programs.run(made).stdout, *(f"{line}\n" for line in lines)]
     return "".join(parts)
 
 

@@ -79,7 +79,10 @@ def test_exports():
 def test_so_name():
     programs.tool("readelf")
     dynamic = programs.run("readelf", "--dynamic", programs.build("test") / "libkad.so").stdout
-    assert "Library soname: [libkad.so.0.1]" in dynamic
+    major, minor = divmod(
+        int(re.search(r"KAD_ABI_VERSION (\d+)", abi.SNAPSHOT.read_text())[1]), 1 << 16
+    )
+    assert f"Library soname: [libkad.so.{major}.{minor}]" in dynamic
     needed = set(re.findall(r"NEEDED.*\[(.*?)\.so", dynamic))
     assert needed <= {"libstdc++", "libm", "libgcc_s", "libc", "ld-linux-x86-64", "libdl"}
 

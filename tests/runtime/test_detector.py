@@ -6,6 +6,7 @@ import programs
 import pytest
 import share_detector
 import tiny_artifacts as tiny
+from onnx import helper
 
 from kad_sdk.manifest import Denoise
 
@@ -27,37 +28,63 @@ def artifacts(tmp_path_factory):
     return {name: tiny.write(folder / f"{name}.kad", artifact) for name, artifact in made.items()}
 
 
+def failing_onnxruntime(preset: str):
+    built = programs.program(preset, "failing_onnxruntime")
+    return built.with_name(f"lib{built.name}.so")
+
+
 @pytest.mark.parametrize("preset", ["test", "asan"])
-def test_api(artifacts, preset):
+@pytest.mark.parametrize("name", ["test_detector", "test_sessions", "test_callbacks"])
+def test_api(artifacts, preset, name):
     library = programs.onnxruntime_library()
-    programs.run(
-        programs.program(preset, "test_detector"),
-        *artifacts.values(),
-        KAD_ONNXRUNTIME=library,
-        **ASAN,
+    result = programs.run(
+        programs.program(preset, name), *artifacts.values(), KAD_ONNXRUNTIME=library, **ASAN
     )
+    assert not result.stderr
+
+
+def test_the_system_refuses(artifacts):
+    result = programs.run(programs.program("asan", "test_system"), artifacts["patchcore"], **ASAN)
+    assert result.stdout.endswith(" refusals of the system\n")
 
 
 def test_threads_share_a_detector(tmp_path):
     """Under ThreadSanitizer; `make threads` does it for a minute."""
     printed = share_detector.share(3, share_detector.artifacts(tmp_path))
     assert printed.count("equal to those of one") == 2
+    assert printed.count("calls cancelled as they ran") == 2
 
 
-def test_memory_runs_out(artifacts):
+@pytest.mark.parametrize("runtime", [False, True], ids=["own-network", "onnxruntime"])
+def test_each_allocation_fails(artifacts, runtime):
+    """What is lost the program counts itself: without a sanitizer every allocation has its turn."""
+    library = failing_onnxruntime("test") if runtime else "-"
     paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
-    result = programs.run(programs.program("asan", "test_memory"), *paths, **ASAN)
+    real = programs.onnxruntime_library()
+    result = programs.run(
+        programs.program("test", "test_memory"), "each", library, *paths, KAD_REAL_ONNXRUNTIME=real
+    )
     assert result.stdout.count("memory ran out in") == 4
 
 
-def test_onnxruntime_fails(artifacts):
-    failing = programs.program("asan", "failing_onnxruntime")
-    library = failing.with_name(f"lib{failing.name}.so")
+def test_memory_runs_out_under_sanitizers(artifacts):
     paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
+    result = programs.run(programs.program("asan", "test_memory"), "some", "-", *paths, **ASAN)
+    assert result.stdout.count("memory ran out in") == 4
+
+
+def test_onnxruntime_fails(artifacts, tmp_path):
+    library = failing_onnxruntime("asan")
+    paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
+    manifest, files = tiny.patchcore()
+    node = helper.make_node("NoSuchOperator", ["tiles"], ["base_map_0"])
+    unreadable = tiny.model([node], {"base_map_0": (5, 8, 8)}, [])
+    made = (manifest, {**files, "network.onnx": unreadable})
     result = programs.run(
         programs.program("asan", "test_onnxruntime_failures"),
-        *(library, *paths),
+        *(library, tiny.write(tmp_path / "unreadable.kad", made), *paths),
         KAD_REAL_ONNXRUNTIME=programs.onnxruntime_library(),
         **ASAN,
     )
     assert result.stdout.count("failed one by one") == 2
+    assert not result.stderr

@@ -7,6 +7,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 import hostile
+import hostile_manifest
+import hostile_tensors
 import programs
 import pytest
 import tiny_artifacts as tiny
@@ -111,7 +113,7 @@ def test_bytes(method, tmp_path):
 
 def test_manifest_text(method, tmp_path):
     size = (method[1] / "manifest.json").stat().st_size
-    check(hostile.text_cases(size), method[1], tmp_path)
+    check(hostile_manifest.text_cases(size), method[1], tmp_path)
 
 
 def test_manifest_values(method, tmp_path):
@@ -121,11 +123,15 @@ def test_manifest_values(method, tmp_path):
         "cutpaste": ("cutpaste", "cutpaste_training", "density", "golden", "network"),
         "kernel": ("density",),
     }[method[0]]
-    check(hostile.value_cases(content, entries), method[1], tmp_path)
+    check(hostile_manifest.value_cases(content, entries), method[1], tmp_path)
+
+
+def test_ranges(method, tmp_path):
+    check(hostile_manifest.range_cases(method[0]), method[1], tmp_path)
 
 
 def test_versions_and_names(method, tmp_path):
-    check([*hostile.version_cases(), *hostile.name_cases()], method[1], tmp_path)
+    check([*hostile_manifest.version_cases(), *hostile_manifest.name_cases()], method[1], tmp_path)
 
 
 def test_tensors(method, tmp_path):
@@ -133,9 +139,9 @@ def test_tensors(method, tmp_path):
         case
         for name in files_of(method[1])
         if name.endswith(".safetensors") and not (method[0] != "patchcore" and "golden" in name)
-        for case in hostile.tensor_cases(name, (method[1] / name).read_bytes())
+        for case in hostile_tensors.tensor_cases(name, (method[1] / name).read_bytes())
     ]
-    check([*cases, *hostile.meaning_cases(method[0])], method[1], tmp_path)
+    check([*cases, *hostile_tensors.meaning_cases(method[0])], method[1], tmp_path)
 
 
 def test_network(method, tmp_path):
@@ -146,4 +152,6 @@ def test_network(method, tmp_path):
         if name == ("explain.onnx" if method[0] == "cutpaste" else "network.onnx")
         for case in hostile.network_cases(name, (method[1] / name).read_bytes())
     ]
+    if method[0] == "cutpaste":
+        cases += hostile.reading_cases("network.onnx")  # with maps it is the other one that is run
     check(cases, method[1], tmp_path)

@@ -216,10 +216,47 @@ def test_the_page_with_opencv(room):
     assert (room / "overlay.png").stat().st_size > 1000
 
 
+def test_the_page_links_the_static_library(prefix, artifact, tmp_path):
+    """A program that is C alone, with the page's own command."""
+    programs.tool("pkg-config")
+    (folder,) = prefix.glob("lib*/**/pkgconfig")
+    for file, kind, text in blocks():
+        if file == "first.c":
+            (tmp_path / file).write_text(text)
+        if kind == "sh static":
+            command = text
+    environment = {"PKG_CONFIG_PATH": str(folder)}
+    programs.run("sh", "-ec", f"cd {tmp_path}\n{command}", **environment)
+    shutil.copytree(artifact, tmp_path / "board.kad")
+    library = programs.onnxruntime_library()
+    printed = programs.run(
+        "sh", "-ec", f"cd {tmp_path}\n./first-static", KAD_ONNXRUNTIME=library
+    ).stdout
+    assert re.match(r"(pass|reject): score \d", printed)
+    needed = programs.run("ldd", tmp_path / "first-static").stdout
+    assert "libkad" not in needed
+
+
+def test_the_pages_subproject(prefix, tmp_path):
+    """Its first command says all that CMake has to know; what follows the others here build too."""
+    commands = next(text for _, kind, text in blocks() if kind == "sh subproject")
+    configure, build_it, run_it = re.sub(r" \\\n *", " ", commands).splitlines()
+    environment = {
+        "CMAKE_PREFIX_PATH": str(prefix),
+        "KAD_SOURCE_DIR": str(ROOT),
+        "KAD_ONNXRUNTIME_INCLUDE": str(programs.header()),
+    }
+    programs.run("sh", "-ec", f"cd {tmp_path}\n{configure}", **environment)
+    cache = (tmp_path / "build-subproject" / "CMakeCache.txt").read_text()
+    assert "CMAKE_BUILD_TYPE:STRING=Release" in cache
+    assert build_it == "cmake --build build-subproject --parallel"
+    assert run_it == "build-subproject/application board.kad"
+
+
 def test_the_page_shows_the_examples():
     """What the page shows of the C API compiles: names in it are names of the headers."""
     headers = "".join((ROOT / "kad_sdk" / "include" / "kad" / name).read_text() for name in HEADERS)
     text = "".join(text for _, _, text in blocks())
     names = set(re.findall(r"\b(?:kad|KAD)_[A-Za-z_]+\b", text))
     missing = {name for name in names if not re.search(rf"\b{name}\b", headers)}
-    assert missing <= {"KAD_WITH_RUNTIME", "KAD_ONNXRUNTIME_INCLUDE"}
+    assert missing <= {"KAD_WITH_RUNTIME", "KAD_ONNXRUNTIME_INCLUDE", "KAD_SOURCE_DIR"}

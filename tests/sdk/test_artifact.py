@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from kad_sdk.artifact import Artifact
 from kad_sdk.errors import (
     ArtifactCorruptError,
+    ArtifactError,
     OutputError,
 )
 
@@ -96,6 +100,48 @@ def test_folder_in_place_of_a_file(copy):
     (copy / "network.onnx").mkdir()
     with pytest.raises(ArtifactCorruptError, match=r"network.onnx: expected a regular file"):
         Artifact.open(copy)
+
+
+def test_a_graph_that_reads_other_files_is_named(tiny, tiny_artifact, tmp_path):
+    model = onnx.load_from_string(tiny.network)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    bad = dataclasses.replace(tiny, network=model.SerializeToString())
+    with pytest.raises(ArtifactCorruptError, match=r"x\.kad/network\.onnx: the graph's tensor 'w0'"):
+        bad.write(tmp_path / "x.kad")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- what the system does not give --------------------------------------------------------------
+
+DENIED = "cannot be read: Permission denied; allow this user to read it"
+
+
+@pytest.mark.parametrize(
+    ("where", "number", "kind", "message"),
+    [
+        ("os.open", errno.EACCES, ArtifactError, DENIED),
+        ("os.open", errno.EMFILE, ArtifactError, "Too many open files; check the disk, and how"),
+        ("os.open", errno.EIO, ArtifactError, "Input/output error; check the disk"),
+        ("os.open", errno.ENOENT, ArtifactCorruptError, "cannot be opened: No such file"),
+        ("os.open", errno.ELOOP, ArtifactCorruptError, "cannot be opened: Too many levels"),
+        ("os.scandir", errno.EIO, ArtifactError, "copy.kad: cannot be read: Input/output error"),
+        ("pathlib.Path.is_dir", errno.EACCES, ArtifactError, f"copy.kad: {DENIED}"),
+        ("pathlib.Path.lstat", errno.EACCES, ArtifactError, f"manifest.json: {DENIED}"),
+        ("pathlib.Path.lstat", errno.ENOENT, ArtifactCorruptError, "manifest.json: is missing"),
+    ],
+)
+def test_the_system_refuses(copy, monkeypatch, where, number, kind, message):
+    def refuse(*_arguments, **_named):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(where, refuse)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        Artifact.open(copy)
+    monkeypatch.undo()
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("key", ["neighbors", "source_image"])

@@ -149,9 +149,11 @@ def test_own_thresholds(tiny_artifact, bad):
     assert (result.tile_threshold, result.map_threshold) == (100.0, 50.0)
     assert not result.anomalous
     assert result.regions == ()
-    for value in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(InvalidArgumentError, match="threshold: expected a number above 0"):
-            Detector.open(tiny_artifact, tile_threshold=value)
+    for value in (0.0, -1.0, 1e39, 1e-46, math.nan, math.inf):
+        for name in ("tile_threshold", "map_threshold"):
+            wanted = f"{name}: expected a float32 number above 0, got"
+            with pytest.raises(InvalidArgumentError, match=wanted):
+                Detector.open(tiny_artifact, **{name: value})
 
 
 def test_resizing_by_a_factor(tiny, tmp_path, bad):
@@ -162,6 +164,17 @@ def test_resizing_by_a_factor(tiny, tmp_path, bad):
             result = detector.score(board)
             assert result.frame_size == frame
             assert result.map.shape == board.shape[:2]
+
+
+def test_a_factor_cannot_ask_for_more_memory_than_there_is(tiny, tmp_path):
+    preprocessing = dataclasses.replace(tiny.manifest.preprocessing, resize=8)
+    manifest = dataclasses.replace(tiny.manifest, preprocessing=preprocessing)
+    board = np.broadcast_to(np.uint8(200), (2048, 2049))
+    with (
+        Detector.open(tiny.write(tmp_path / "x.kad", manifest=manifest)) as detector,
+        pytest.raises(InvalidArgumentError, match=r"becomes 16384 x 16392 px .* at most 268435456"),
+    ):
+        detector.score(board)
 
 
 def test_resized_boards_are_reported_in_their_own_pixels(tiny, tmp_path, make_board):

@@ -77,6 +77,7 @@ class FakeSession:
 
     made: tuple = ()
     error: Exception | None = None
+    error_on_cpu: Exception | None = None
     used = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
     def __init__(self, data, sess_options, providers, provider_options, enable_fallback):
@@ -90,6 +91,8 @@ class FakeSession:
             )
             if type(self).error is not None:
                 raise type(self).error
+        elif type(self).error_on_cpu is not None:
+            raise type(self).error_on_cpu
 
     def disable_fallback(self):
         pass
@@ -150,6 +153,19 @@ def test_a_missing_library_is_quoted(tiny, gpu_wheel):
     assert "nodes are assigned to the default CPU EP" in str(caught.value)
     assert "libcudart.so.13: cannot open shared object file" in str(caught.value)
     assert "nvidia-smi" in str(caught.value)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_graph_that_cannot_be_read_is_not_the_providers_fault(
+    tiny, gpu_wheel, monkeypatch, provider
+):
+    gpu_wheel.error = RuntimeError("something of CUDA")
+    monkeypatch.setattr(
+        gpu_wheel, "get_inputs", lambda self: pytest.fail("a graph was read"), raising=True
+    )
+    monkeypatch.setattr(gpu_wheel, "error_on_cpu", RuntimeError("NoSuchOperator"))
+    with pytest.raises(ArtifactCorruptError, match="cannot be read by ONNX Runtime: NoSuchOp"):
+        NetworkSession(tiny.network, provider=provider)
 
 
 def test_another_provider_than_asked_for_is_an_error(tiny, gpu_wheel):

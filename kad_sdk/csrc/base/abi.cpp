@@ -1,6 +1,7 @@
 // Status, version and last error: the part of the C ABI that belongs to no stage.
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 #include "base/guard.hpp"
 
@@ -9,14 +10,32 @@ namespace {
 
 thread_local char last_error[sizeof(Error::text)] = "";
 
+bool continues_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
 }  // namespace
+
+void format_text(char* out, size_t size, const char* format, va_list arguments) {
+  constexpr char kGap[] = " [...] ";
+  char whole[8192];
+  std::vsnprintf(whole, sizeof(whole), format, arguments);
+  const size_t length = std::strlen(whole);
+  if (length < size) {
+    std::memcpy(out, whole, length + 1);
+    return;
+  }
+  size_t head = size / 4;
+  size_t tail = length - (size - head - sizeof(kGap));
+  while (head > 0 && continues_character(whole[head])) --head;  // no half of a UTF-8 character
+  while (continues_character(whole[tail])) ++tail;
+  std::snprintf(out, size, "%.*s%s%s", static_cast<int>(head), whole, kGap, whole + tail);
+}
 
 void fail(kad_status status, const char* format, ...) {
   Error error;
   error.status = status;
   va_list arguments;
   va_start(arguments, format);
-  std::vsnprintf(error.text, sizeof(error.text), format, arguments);
+  format_text(error.text, sizeof(error.text), format, arguments);
   va_end(arguments);
   throw error;
 }
@@ -92,6 +111,8 @@ const char* kad_status_name(kad_status status) {
       return "KAD_ERROR_ANNOTATION";
     case KAD_ERROR_CANCELLED:
       return "KAD_ERROR_CANCELLED";
+    case KAD_ERROR_ARTIFACT_UNREADABLE:
+      return "KAD_ERROR_ARTIFACT_UNREADABLE";
     default:
       return "unknown status";
   }

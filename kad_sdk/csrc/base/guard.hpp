@@ -1,6 +1,7 @@
 // Errors inside the core are exceptions; at the C ABI they become a status and a text.
 #pragma once
 
+#include <cstdarg>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,10 @@ struct Error : std::exception {
 #else
 #define KAD_PRINTF(format_at, arguments_at)
 #endif
+
+/// Format a text into `size` bytes. Of one that is longer the middle is left out: a text begins
+/// with the path that it is about, which may be long, and ends with the reason and what to do.
+void format_text(char* out, size_t size, const char* format, va_list arguments);
 
 /// Raise an Error. The text says what is wrong, what was expected, what was given, what to do.
 [[noreturn]] void fail(kad_status status, const char* format, ...) KAD_PRINTF(2, 3);

@@ -2,7 +2,10 @@
 
 #include <sched.h>
 
-#include <cmath>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <vector>
 
 #include "runtime/stage.hpp"
 
@@ -11,18 +14,34 @@ namespace {
 
 constexpr int32_t kDefaultBatch = 16;
 
-/// Processors that this process may use.
+/// Processors that this process may use. The system refuses a set that is smaller than its own, and
+/// one cpu_set_t holds 1024.
 int32_t available_processors() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
-  return CPU_COUNT(&set);
+  constexpr size_t kMostSets = 1 << 10;
+  for (size_t n = 1; n <= kMostSets; n *= 2) {
+    std::vector<cpu_set_t> sets(n);
+    const size_t bytes = n * sizeof(cpu_set_t);
+    if (sched_getaffinity(0, bytes, sets.data()) == 0) return CPU_COUNT_S(bytes, sets.data());
+    if (errno != EINVAL) break;
+  }
+  return 1;
 }
 
-void check_threshold(double value, const char* name) {
-  if (std::isfinite(value) && value >= 0.0) return;
-  fail(KAD_ERROR_INVALID_ARGUMENT, "%s: expected a number above 0, or 0 for the artifact's, got %g",
-       name, value);
+double threshold_of(const double* given, double own, const char* name) {
+  if (given == nullptr) return own;
+  if (*given >= kPositiveFloat.low && *given <= kPositiveFloat.high) return *given;
+  fail(KAD_ERROR_INVALID_ARGUMENT,
+       "%s: expected a float32 number above 0, or NULL for the artifact's own, got %g", name,
+       *given);
+}
+
+// A longer one cannot be opened; the text of that failure would hold nothing else.
+void check_path(const char* path) {
+  check_pointer(path, "path");
+  const size_t length = std::strlen(path);
+  if (length < PATH_MAX) return;
+  fail(KAD_ERROR_ARTIFACT_NOT_FOUND, "%.80s...: expected a path shorter than %d bytes, got %zu",
+       path, PATH_MAX, length);
 }
 
 void check_provider(const kad_detector_options& options) {
@@ -62,8 +81,6 @@ kad_detector_options check_options(const kad_detector_options* given) {
   if (options.scores_only != 0 && options.scores_only != 1) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "scores_only must be 0 or 1, got %d", options.scores_only);
   }
-  check_threshold(options.tile_threshold, "tile_threshold");
-  check_threshold(options.map_threshold, "map_threshold");
   if (options.n_threads == 0) options.n_threads = available_processors();
   if (options.batch == 0) options.batch = kDefaultBatch;
   return options;
@@ -109,7 +126,6 @@ void open_network(Detector* detector) {
   detector->graph = manifest.graph(explains);
   detector->network_path = detector->artifact.path + "/" + detector->graph.file;
   const MappedFile& graph = detector->artifact.file(detector->graph.file);
-  check_stage(kad_graph_check(graph.data(), static_cast<int64_t>(graph.size())));
   const kad_detector_options& options = detector->options;
   detector->network =
       options.network != nullptr
@@ -133,8 +149,9 @@ std::shared_ptr<const Detector> open_detector(const std::string& path,
   check_artifact(detector->artifact, options);
   detector->options = options;
   const ThresholdSettings& own = detector->manifest().thresholds;
-  if (options.tile_threshold == 0.0) detector->options.tile_threshold = own.tile;
-  if (options.map_threshold == 0.0) detector->options.map_threshold = own.map;
+  detector->tile_threshold = threshold_of(options.tile_threshold, own.tile, "tile_threshold");
+  detector->map_threshold = threshold_of(options.map_threshold, own.map, "map_threshold");
+  detector->options.tile_threshold = detector->options.map_threshold = nullptr;
   open_network(detector.get());
   detector->scorer = detector->manifest().method == Method::patchcore
                          ? make_patchcore_scorer(detector->artifact, options.n_threads)
@@ -160,8 +177,8 @@ kad_detector_facts facts_of(const Detector& detector) {
   facts.grid_height = detector.scorer->grid().height;
   facts.grid_width = detector.scorer->grid().width;
   facts.threshold = detector.threshold();
-  facts.tile_threshold = options.tile_threshold;
-  facts.map_threshold = options.map_threshold;
+  facts.tile_threshold = detector.tile_threshold;
+  facts.map_threshold = detector.map_threshold;
   facts.min_region_area_px = manifest.thresholds.min_region_area_px;
   facts.bank_rows = manifest.bank.rows;
   facts.embedding_dims = detector.scorer->embedding_dims();
@@ -183,7 +200,7 @@ kad_status kad_detector_open(const char* path, const kad_detector_options* optio
   return kad::guard([&] {
     kad::check_pointer(out_detector, "out_detector");
     *out_detector = nullptr;
-    kad::check_pointer(path, "path");
+    kad::check_path(path);
     auto detector = std::make_unique<kad_detector>();
     detector->shared = kad::open_detector(path, kad::check_options(options));
     *out_detector = detector.release();

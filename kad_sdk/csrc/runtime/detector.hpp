@@ -14,6 +14,8 @@ namespace kad {
 struct Detector {
   Artifact artifact;
   kad_detector_options options = {};  // resolved: no field is 0 where 0 means a default
+  double tile_threshold = 0.0;        // the caller's, or else the artifact's
+  double map_threshold = 0.0;
   Graph graph;
   std::string network_path;
   std::string version;  // of ONNX Runtime
@@ -23,9 +25,7 @@ struct Detector {
   const Manifest& manifest() const { return artifact.manifest; }
   bool makes_maps() const { return options.scores_only == 0; }
   bool decides_by_map() const { return manifest().thresholds.by_map; }
-  double threshold() const {
-    return decides_by_map() ? options.map_threshold : options.tile_threshold;
-  }
+  double threshold() const { return decides_by_map() ? map_threshold : tile_threshold; }
 };
 
 /// Raises KAD_ERROR_ARTIFACT_*, _ONNXRUNTIME, _PROVIDER, _INVALID_ARGUMENT.

@@ -162,8 +162,8 @@ int64_t Fields::integer(const char* key, int64_t low, int64_t high) {
   return read_integer(take(key), path_of(key), low, high);
 }
 
-int32_t Fields::pixels(const char* key) {
-  return static_cast<int32_t>(integer(key, 1, kMaxPixels));
+int32_t Fields::pixels(const char* key, int64_t most) {
+  return static_cast<int32_t>(integer(key, 1, most));
 }
 
 double Fields::number(const char* key, Range range) {

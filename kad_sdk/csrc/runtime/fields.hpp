@@ -25,6 +25,11 @@ struct Range {
   bool above = false;
 };
 
+/// What stays a number above 0, or a finite number, when it becomes a float32.
+constexpr float kLargestFloat = std::numeric_limits<float>::max();
+constexpr Range kPositiveFloat = {std::numeric_limits<float>::min(), kLargestFloat};
+constexpr Range kFloat = {-kLargestFloat, kLargestFloat};
+
 constexpr Range kPositive = {0.0, std::numeric_limits<double>::infinity(), true};
 constexpr Range kNonNegative = {0.0};
 constexpr Range kShare = {0.0, 1.0};
@@ -68,7 +73,7 @@ class Fields {
   std::vector<Item> list(const char* key, size_t length);
   std::vector<json::Value::Member> mapping(const char* key);
   int64_t integer(const char* key, int64_t low, int64_t high = std::numeric_limits<int64_t>::max());
-  int32_t pixels(const char* key);
+  int32_t pixels(const char* key, int64_t most = kMaxPixels);
   Size size(const char* key);
   double number(const char* key, Range range);
   std::optional<double> number_or_null(const char* key, Range range);

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "base/guard.hpp"
@@ -31,25 +32,61 @@ struct CloseListing {
   void operator()(DIR* listing) const { closedir(listing); }
 };
 
+// The system does not give what is there: it is not the artifact that is at fault.
+[[noreturn]] void fail_to_read(const std::string& path, const char* what, int error) {
+  if (error == ENOMEM) throw std::bad_alloc();
+  fail(KAD_ERROR_ARTIFACT_UNREADABLE, "%s: cannot be %s: %s; %s", path.c_str(), what,
+       std::strerror(error),
+       error == EACCES || error == EPERM ? "allow this user to read it"
+                                         : "check the disk, and how many files are open");
+}
+
+[[noreturn]] void refuse_kind(const std::string& path) {
+  fail(KAD_ERROR_ARTIFACT_LISTING,
+       "%s: expected a regular file; links and folders are not allowed in an artifact",
+       path.c_str());
+}
+
+[[noreturn]] void fail_to_open_file(const std::string& path, int error) {
+  switch (error) {
+    case ENOENT:
+      fail(KAD_ERROR_ARTIFACT_LISTING, "%s: is missing; copy the artifact again", path.c_str());
+    case ELOOP:  // a link
+    case ENXIO:  // a socket
+      refuse_kind(path);
+    default:
+      fail_to_read(path, "opened", error);
+  }
+}
+
+[[noreturn]] void fail_to_open_folder(const std::string& path, int error) {
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case ENAMETOOLONG:
+    case ELOOP:
+      fail(KAD_ERROR_ARTIFACT_NOT_FOUND,
+           "%s: expected an artifact, a folder NAME.kad: %s; give the path of one that kad-export "
+           "made",
+           path.c_str(), std::strerror(error));
+    default:
+      fail_to_read(path, "opened", error);
+  }
+}
+
 // The size of a regular file; of anything else, an error.
 uint64_t regular_size(int descriptor, const std::string& path) {
   struct stat status = {};
-  const bool opened = descriptor >= 0 && fstat(descriptor, &status) == 0;
-  if (!opened && errno != ELOOP) {
-    fail(KAD_ERROR_ARTIFACT_LISTING, "%s: cannot be opened: %s; copy the artifact again",
-         path.c_str(), std::strerror(errno));
-  }
-  if (!opened || !S_ISREG(status.st_mode)) {
-    fail(KAD_ERROR_ARTIFACT_LISTING,
-         "%s: expected a regular file; links and folders are not allowed in an artifact",
-         path.c_str());
-  }
+  if (fstat(descriptor, &status) != 0) fail_to_read(path, "looked at", errno);
+  if (!S_ISREG(status.st_mode)) refuse_kind(path);
   return static_cast<uint64_t>(status.st_size);
 }
 
 // Without O_NONBLOCK, opening a pipe that somebody put there would wait for ever.
-int open_file(int folder, const std::string& name) {
-  return openat(folder, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+int open_file(int folder, const std::string& name, const std::string& path) {
+  const int file = openat(folder, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  if (file < 0) fail_to_open_file(path, errno);
+  return file;
 }
 
 }  // namespace
@@ -69,12 +106,7 @@ MappedFile::~MappedFile() {
 
 Folder::Folder(const std::string& path)
     : path_(path), descriptor_(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (descriptor_ < 0) {
-    fail(KAD_ERROR_ARTIFACT_NOT_FOUND,
-         "%s: expected an artifact, a folder NAME.kad: %s; give the path of one that kad-export "
-         "made",
-         path.c_str(), std::strerror(errno));
-  }
+  if (descriptor_ < 0) fail_to_open_folder(path, errno);
 }
 
 Folder::~Folder() { close(descriptor_); }
@@ -83,37 +115,39 @@ std::set<std::string> Folder::list() const {
   const int copy = openat(descriptor_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const std::unique_ptr<DIR, CloseListing> listing(copy < 0 ? nullptr : fdopendir(copy));
   if (listing == nullptr) {
+    const int error = errno;
     const Descriptor unused(copy);
-    fail(KAD_ERROR_ARTIFACT_NOT_FOUND, "%s: cannot be listed: %s", path_.c_str(),
-         std::strerror(errno));
+    fail_to_read(path_, "listed", error);
   }
   std::set<std::string> names;
-  while (const dirent* entry = readdir(listing.get())) {
+  for (;;) {
+    errno = 0;  // at the end of a folder it stays so
+    const dirent* entry = readdir(listing.get());
+    if (entry == nullptr) break;
     const std::string name = entry->d_name;
     if (name != "." && name != "..") names.insert(name);
   }
+  if (errno != 0) fail_to_read(path_, "listed", errno);
   return names;
 }
 
 uint64_t Folder::size_of(const std::string& name) const {
-  const Descriptor file(open_file(descriptor_, name));
-  return regular_size(file.number, path_of(name));
+  const std::string path = path_of(name);
+  const Descriptor file(open_file(descriptor_, name, path));
+  return regular_size(file.number, path);
 }
 
 MappedFile Folder::map(const std::string& name, uint64_t most) const {
-  const Descriptor file(open_file(descriptor_, name));
-  const uint64_t size = regular_size(file.number, path_of(name));
+  const std::string path = path_of(name);
+  const Descriptor file(open_file(descriptor_, name, path));
+  const uint64_t size = regular_size(file.number, path);
   if (size > most) {
-    fail(KAD_ERROR_ARTIFACT_SIZE, "%s: expected at most %llu bytes, got %llu",
-         path_of(name).c_str(), static_cast<unsigned long long>(most),
-         static_cast<unsigned long long>(size));
+    fail(KAD_ERROR_ARTIFACT_SIZE, "%s: expected at most %llu bytes, got %llu", path.c_str(),
+         static_cast<unsigned long long>(most), static_cast<unsigned long long>(size));
   }
   if (size == 0) return {};
   void* memory = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number, 0);
-  if (memory == MAP_FAILED) {
-    fail(errno == ENOMEM ? KAD_ERROR_OUT_OF_MEMORY : KAD_ERROR_ARTIFACT_LISTING,
-         "%s: cannot be mapped: %s", path_of(name).c_str(), std::strerror(errno));
-  }
+  if (memory == MAP_FAILED) fail_to_read(path, "mapped", errno);
   return {static_cast<const uint8_t*>(memory), size};
 }
 

@@ -30,7 +30,8 @@ class MappedFile {
 /// even when another one is put in its place meanwhile.
 class Folder {
  public:
-  /// Raises KAD_ERROR_ARTIFACT_NOT_FOUND.
+  /// Raises KAD_ERROR_ARTIFACT_NOT_FOUND; KAD_ERROR_ARTIFACT_UNREADABLE, as all functions here,
+  /// when the system does not give what is there: without permission, or where a disk fails.
   explicit Folder(const std::string& path);
   ~Folder();
   Folder(const Folder&) = delete;

@@ -3,6 +3,7 @@
 #include <charconv>
 #include <clocale>
 #include <cstdlib>
+#include <new>
 #include <system_error>
 
 #include "runtime/json_parser.hpp"
@@ -10,9 +11,15 @@
 namespace kad::json {
 namespace {
 
+locale_t make_c_locale() {
+  const locale_t made = newlocale(LC_ALL_MASK, "C", nullptr);
+  if (made == nullptr) throw std::bad_alloc();
+  return made;
+}
+
 // Numbers are read in the "C" locale whatever the application has set.
 double to_double(const std::string& text) {
-  static const locale_t c_locale = newlocale(LC_ALL_MASK, "C", nullptr);
+  static const locale_t c_locale = make_c_locale();
   return strtod_l(text.c_str(), nullptr, c_locale);
 }
 

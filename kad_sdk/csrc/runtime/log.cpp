@@ -1,7 +1,6 @@
 #include "runtime/log.hpp"
 
 #include <cstdarg>
-#include <cstdio>
 
 namespace kad {
 
@@ -10,7 +9,7 @@ void Log::tell(int32_t severity, const char* format, ...) const {
   char text[1024];
   va_list arguments;
   va_start(arguments, format);
-  std::vsnprintf(text, sizeof(text), format, arguments);
+  format_text(text, sizeof(text), format, arguments);
   va_end(arguments);
   function(context, severity, text);
 }

@@ -73,10 +73,10 @@ std::map<std::string, FileEntry> read_files(Fields* manifest) {
 
 // Every file that an entry names is listed, and no two entries name the same.
 void check_named_files(const Manifest& manifest) {
-  std::vector<std::string> named = {manifest.network_file, manifest.golden.file};
+  std::vector<std::string> named = manifest.graph_files();
+  named.push_back(manifest.golden.file);
   if (manifest.method == Method::patchcore) named.push_back(manifest.bank.file);
   if (manifest.method == Method::cutpaste) named.push_back(manifest.density.file);
-  if (!manifest.cutpaste.explain_file.empty()) named.push_back(manifest.cutpaste.explain_file);
   std::set<std::string> different = {"manifest.json"};
   for (const std::string& name : named) {
     if (manifest.files.count(name) == 0) throw SchemaError("files: " + name + " is not listed");
@@ -115,6 +115,11 @@ Manifest read(Value root, bool newer) {
 }
 
 }  // namespace
+
+std::vector<std::string> Manifest::graph_files() const {
+  if (cutpaste.explain_file.empty()) return {network_file};
+  return {network_file, cutpaste.explain_file};
+}
 
 Graph Manifest::graph(bool explain) const {
   Graph graph = {network_file, network_input, preprocessing.tile, patchcore.outputs};

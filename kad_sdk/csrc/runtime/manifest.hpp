@@ -13,6 +13,7 @@
 namespace kad {
 
 constexpr uint64_t kManifestLimit = 16 << 20;  // bytes
+constexpr int64_t kMaxFramePixels = 1 << 28;   // of a board that `preprocessing.resize` makes
 constexpr int64_t kMaxNeighbors = 8;           // columns of the bank's table of neighbours
 
 enum class Method { patchcore, cutpaste };
@@ -125,6 +126,8 @@ struct Manifest {
   CutPasteSettings cutpaste;  // these two of CutPaste
   DensitySettings density;
 
+  /// Names of the ONNX graphs' files.
+  std::vector<std::string> graph_files() const;
   /// What the graph takes and gives; `explain`: CutPaste's graph with Grad-CAM.
   Graph graph(bool explain) const;
 };

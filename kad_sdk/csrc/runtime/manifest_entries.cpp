@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "image/image.hpp"
+
 namespace kad {
 
 using json::Kind;
@@ -10,6 +12,7 @@ using json::Value;
 namespace {
 
 constexpr int kFreeDepth = 8;
+constexpr Range kStrength = {0.0, kLargestFloat};  // of denoising: OpenCV takes float32
 constexpr Range kFactor = {0.0, 8.0, true};
 
 void check_weights(Fields weights) {
@@ -19,22 +22,42 @@ void check_weights(Fields weights) {
   weights.end();
 }
 
+void check_resize(Size size, int32_t tile, Value value) {
+  if (size.height < tile || size.width < tile) {
+    schema_error("preprocessing.resize",
+                 "sides of at least a tile, " + std::to_string(tile) + " px", value);
+  }
+  if (int64_t{size.height} * size.width > kMaxFramePixels) {
+    schema_error("preprocessing.resize",
+                 "at most " + std::to_string(kMaxFramePixels) + " px in all", value);
+  }
+}
+
 void read_resize(Fields* fields, PreprocessingSettings* settings) {
   const Value value = fields->take("resize");
   if (value.kind() == Kind::null) return;
   if (value.kind() == Kind::array) {
     settings->resize = Resize::size;
     settings->resize_size = fields->size("resize");
+    check_resize(settings->resize_size, settings->tile, value);
   } else {
     settings->resize = Resize::factor;
     settings->resize_factor = fields->number("resize", kFactor);
   }
 }
 
-void read_triple(Fields* fields, const char* key, Range range, float out[3]) {
-  const std::vector<Item> items = fields->list(key, 3);
+// Pixels are normalised to (value - mean) / std, value in 0..1: a float32 has to hold it.
+void read_normalisation(Fields* fields, PreprocessingSettings* settings) {
+  const std::vector<Item> means = fields->list("mean", 3), stds = fields->list("std", 3);
   for (size_t i = 0; i < 3; ++i) {
-    out[i] = static_cast<float>(read_number(items[i].value, items[i].path, range));
+    const double mean = read_number(means[i].value, means[i].path, kFloat);
+    const double std = read_number(stds[i].value, stds[i].path, kPositiveFloat);
+    if ((1.0 + std::abs(mean)) / std > double{kLargestFloat}) {
+      schema_error(stds[i].path, "a number for which (value - mean) / std fits float32",
+                   stds[i].value);
+    }
+    settings->mean[i] = static_cast<float>(mean);
+    settings->std[i] = static_cast<float>(std);
   }
 }
 
@@ -42,8 +65,8 @@ std::optional<DenoiseSettings> read_denoise(Fields* preprocessing) {
   if (preprocessing->is_null("denoise")) return std::nullopt;
   Fields fields = preprocessing->object("denoise");
   DenoiseSettings settings;
-  settings.h = fields.number("h", kNonNegative);
-  settings.h_color = fields.number("h_color", kNonNegative);
+  settings.h = fields.number("h", kStrength);
+  settings.h_color = fields.number("h_color", kStrength);
   settings.template_window = fields.pixels("template_window");
   settings.search_window = fields.pixels("search_window");
   fields.end();
@@ -79,12 +102,11 @@ void read_network(Fields* network, Manifest* manifest) {
 
 PreprocessingSettings read_preprocessing(Fields fields) {
   PreprocessingSettings settings;
-  settings.tile = fields.pixels("tile");
+  settings.tile = fields.pixels("tile", kMaxTile);
   settings.stride = fields.pixels("stride");
   fields.pixels("train_stride");
   read_resize(&fields, &settings);
-  read_triple(&fields, "mean", {}, settings.mean);
-  read_triple(&fields, "std", kPositive, settings.std);
+  read_normalisation(&fields, &settings);
   fields.choice("normalisation", {"dataset", "imagenet", "white", "white-with-edges"});
   settings.denoise = read_denoise(&fields);
   fields.end();
@@ -93,7 +115,7 @@ PreprocessingSettings read_preprocessing(Fields fields) {
 
 MapSettings read_map(Fields fields) {
   MapSettings settings;
-  settings.sigma = fields.number("sigma", kPositive);
+  settings.sigma = fields.number("sigma", kPositiveFloat);
   settings.radius = static_cast<int32_t>(fields.integer("radius", 0, 1024));
   fields.end();
   return settings;
@@ -102,9 +124,9 @@ MapSettings read_map(Fields fields) {
 ThresholdSettings read_thresholds(Fields fields) {
   ThresholdSettings settings;
   settings.by_map = fields.choice("board", {"map-peak", "largest-tile"}) == 0;
-  settings.tile = fields.number("tile", kPositive);
+  settings.tile = fields.number("tile", kPositiveFloat);
   settings.tile_scale = fields.number("tile_scale", kPositive);
-  settings.map = fields.number("map", kPositive);
+  settings.map = fields.number("map", kPositiveFloat);
   settings.map_scale = fields.number("map_scale", kPositive);
   fields.text("method");
   fields.integer("samples", 0);

@@ -134,7 +134,7 @@ DensitySettings read_density(Fields fields) {
   density.samples = fields.integer("samples", 1);
   const bool gaussian = density.kind == KAD_DENSITY_GAUSSIAN;
   const std::optional<double> shrinkage = fields.number_or_null("shrinkage", kShare);
-  const std::optional<double> bandwidth = fields.number_or_null("bandwidth", kPositive);
+  const std::optional<double> bandwidth = fields.number_or_null("bandwidth", kPositiveFloat);
   fields.end();
   if (shrinkage.has_value() != gaussian || bandwidth.has_value() == gaussian) {
     throw SchemaError(gaussian ? "density: expected a shrinkage and no bandwidth for 'gaussian'"

@@ -154,28 +154,31 @@ class OnnxRun : public NetworkRun {
       : network_(std::move(network)),
         options_(make_ort<OrtRunOptions>(
             api(), api().ReleaseRunOptions, "options of a run",
-            [&](OrtRunOptions** made) { return api().CreateRunOptions(made); })) {}
+            [&](OrtRunOptions** made) { return api().CreateRunOptions(made); })) {
+    const Graph& graph = network_->graph;
+    shapes_.push_back({0, 3, graph.tile, graph.tile});
+    for (const GraphOutput& output : graph.outputs) {
+      shapes_.push_back(sides_of(output));
+      shapes_.back().insert(shapes_.back().begin(), 0);
+    }
+    for (size_t i = 0; i < shapes_.size(); ++i) owned_.emplace_back(nullptr, nullptr);
+    values_.resize(shapes_.size());
+  }
 
   void run(const float* tiles, int64_t n, float* const* outputs) override {
-    const Graph& graph = network_->graph;
-    const OrtOwned<OrtValue> input =
-        tensor(const_cast<float*>(tiles), {n, 3, graph.tile, graph.tile});
-    std::vector<OrtOwned<OrtValue>> owned;
-    std::vector<OrtValue*> values;
-    for (size_t i = 0; i < graph.outputs.size(); ++i) {
-      Shape shape = sides_of(graph.outputs[i]);
-      shape.insert(shape.begin(), n);
-      owned.push_back(tensor(outputs[i], shape));
-      values.push_back(owned.back().get());
+    for (size_t i = 0; i < shapes_.size(); ++i) {
+      shapes_[i][0] = n;
+      owned_[i] = tensor(i == 0 ? const_cast<float*>(tiles) : outputs[i - 1], shapes_[i]);
+      values_[i] = owned_[i].get();
     }
-    const char* input_name = graph.input.c_str();
-    const OrtValue* inputs[] = {input.get()};
-    check_ort(api(),
-              api().Run(network_->session.get(), options_.get(), &input_name, inputs, 1,
-                        network_->output_names.data(), values.size(), values.data()),
-              KAD_ERROR_NETWORK,
-              "the network failed on a batch of " + std::to_string(n) +
-                  " tiles (if memory ran out, use a smaller batch)");
+    const char* input_name = network_->graph.input.c_str();
+    check_ort(
+        api(),
+        api().Run(network_->session.get(), options_.get(), &input_name, values_.data(), 1,
+                  network_->output_names.data(), values_.size() - 1, values_.data() + 1),
+        KAD_ERROR_NETWORK,
+        "the network failed on a batch of %lld tiles (if memory ran out, use a smaller batch)",
+        static_cast<long long>(n));
   }
 
   void stop() noexcept override { release(api().RunOptionsSetTerminate(options_.get())); }
@@ -201,6 +204,10 @@ class OnnxRun : public NetworkRun {
 
   std::shared_ptr<const OpenNetwork> network_;
   OrtOwned<OrtRunOptions> options_;
+  // The input and then each output, kept from batch to batch.
+  std::vector<Shape> shapes_;
+  std::vector<OrtOwned<OrtValue>> owned_;
+  std::vector<OrtValue*> values_;
 };
 
 class OnnxNetwork : public Network {
@@ -215,8 +222,41 @@ class OnnxNetwork : public Network {
   std::shared_ptr<const OpenNetwork> network_;
 };
 
-void create_session(OpenNetwork* network, const uint8_t* data, size_t size,
-                    const NetworkOptions& options) {
+/// A graph as it lies in its file.
+struct GraphBytes {
+  const uint8_t* data;
+  size_t size;
+};
+
+// Gives the status of ONNX Runtime, for `check_ort`.
+OrtStatus* make_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options) {
+  const OrtApi& api = network->api();
+  const auto settings = make_session_options(api, options, network->graph, &network->log);
+  OrtSession* session = nullptr;
+  OrtStatus* status = api.CreateSessionFromArray(network->env.get(), bytes.data, bytes.size,
+                                                 settings.get(), &session);
+  network->session = {session, api.ReleaseSession};
+  return status;
+}
+
+void make_cpu_session(OpenNetwork* network, GraphBytes bytes, NetworkOptions options) {
+  options.provider = KAD_PROVIDER_CPU;
+  check_ort(network->api(), make_session(network, bytes, options), KAD_ERROR_ARTIFACT_NETWORK,
+            "%s: cannot be read by ONNX Runtime", network->graph.file.c_str());
+}
+
+// Where a GPU's session cannot be made, either is at fault: the graph is when the CPU, too, cannot
+// read it.
+void make_gpu_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options) {
+  const OrtApi& api = network->api();
+  OrtOwned<OrtStatus> failure(make_session(network, bytes, options), api.ReleaseStatus);
+  if (failure == nullptr) return;
+  make_cpu_session(network, bytes, options);
+  check_ort(api, failure.release(), KAD_ERROR_PROVIDER, "%s cannot run the network here",
+            provider_name(options.provider));
+}
+
+void create_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options) {
   const OrtApi& api = network->api();
   network->env = make_ort<OrtEnv>(api, api.ReleaseEnv, "environment", [&](OrtEnv** made) {
     return api.CreateEnv(ORT_LOGGING_LEVEL_FATAL, "kad", made);
@@ -225,15 +265,9 @@ void create_session(OpenNetwork* network, const uint8_t* data, size_t size,
       make_ort<OrtMemoryInfo>(api, api.ReleaseMemoryInfo, "memory", [&](OrtMemoryInfo** made) {
         return api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, made);
       });
-  const auto settings = make_session_options(api, options, network->graph, &network->log);
-  OrtSession* session = nullptr;
-  OrtStatus* status =
-      api.CreateSessionFromArray(network->env.get(), data, size, settings.get(), &session);
   const bool cpu = options.provider == KAD_PROVIDER_CPU;
-  check_ort(api, status, cpu ? KAD_ERROR_ARTIFACT_NETWORK : KAD_ERROR_PROVIDER,
-            cpu ? network->graph.file + ": cannot be read by ONNX Runtime"
-                : std::string(provider_name(options.provider)) + " cannot run the network here");
-  network->session = {session, api.ReleaseSession};
+  return cpu ? make_cpu_session(network, bytes, options)
+             : make_gpu_session(network, bytes, options);
 }
 
 }  // namespace
@@ -245,7 +279,7 @@ std::unique_ptr<Network> open_onnx_network(const uint8_t* data, size_t size, con
   network->log = options.log;
   network->graph = graph;
   require_provider(network->library, options.provider);
-  create_session(network.get(), data, size, options);
+  create_session(network.get(), {data, size}, options);
   for (const GraphOutput& output : network->graph.outputs) {
     network->output_names.push_back(output.name.c_str());
   }

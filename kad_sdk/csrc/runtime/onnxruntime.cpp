@@ -2,6 +2,8 @@
 
 #include <dlfcn.h>
 
+#include <cstdarg>
+#include <cstdio>
 #include <cstdlib>
 #include <vector>
 
@@ -21,6 +23,13 @@ void* open_first(const std::vector<std::string>& names) {
     reasons += (reasons.empty() ? "" : "; ") + std::string(reason ? reason : name);
   }
   fail(KAD_ERROR_ONNXRUNTIME, "ONNX Runtime cannot be loaded: %s; %s", reasons.c_str(), kAdvice);
+}
+
+// Whether a version as "1.19.2" lacks the API that is used here.
+bool is_older(const std::string& version) {
+  int major = 0, minor = 0;
+  if (std::sscanf(version.c_str(), "%d.%d", &major, &minor) != 2) return false;
+  return major < 1 || (major == 1 && minor < static_cast<int>(kOrtApiVersion));
 }
 
 std::string path_of(const void* address) {
@@ -44,7 +53,8 @@ OrtLibrary open_onnxruntime(const std::string& path) {
   library.path = path_of(symbol);
   const OrtApiBase* base = reinterpret_cast<const OrtApiBase* (*)()>(symbol)();
   library.version = base->GetVersionString();
-  library.api = base->GetApi(kOrtApiVersion);
+  // GetApi of a library that is too old prints to stderr.
+  if (!is_older(library.version)) library.api = base->GetApi(kOrtApiVersion);
   if (library.api == nullptr) {
     fail(KAD_ERROR_ONNXRUNTIME, "%s is ONNX Runtime %s: expected 1.%u or newer; %s",
          library.path.c_str(), library.version.c_str(), kOrtApiVersion, kAdvice);
@@ -52,10 +62,15 @@ OrtLibrary open_onnxruntime(const std::string& path) {
   return library;
 }
 
-void check_ort(const OrtApi& api, OrtStatus* status, kad_status kind, const std::string& what) {
+void check_ort(const OrtApi& api, OrtStatus* status, kad_status kind, const char* format, ...) {
   if (status == nullptr) return;
   const OrtOwned<OrtStatus> owned(status, api.ReleaseStatus);
-  fail(kind, "%s: %s", what.c_str(), api.GetErrorMessage(status));
+  char what[sizeof(Error::text)];
+  va_list arguments;
+  va_start(arguments, format);
+  format_text(what, sizeof(what), format, arguments);
+  va_end(arguments);
+  fail(kind, "%s: %s", what, api.GetErrorMessage(status));
 }
 
 }  // namespace kad

@@ -30,14 +30,16 @@ OrtLibrary open_onnxruntime(const std::string& path);
 template <class T>
 using OrtOwned = std::unique_ptr<T, void (*)(T*)>;
 
-/// Raise `kind` when a call of ONNX Runtime failed: "what: its text".
-void check_ort(const OrtApi& api, OrtStatus* status, kad_status kind, const std::string& what);
+/// Raise `kind` when a call of ONNX Runtime failed: the given text, ": ", and its own. Takes the
+/// status, and allocates nothing: a call's result must not be lost between the call and its owner.
+void check_ort(const OrtApi& api, OrtStatus* status, kad_status kind, const char* format, ...)
+    KAD_PRINTF(4, 5);
 
 /// Own what a call of ONNX Runtime makes: make(&pointer) returns its status.
 template <class T, class F>
 OrtOwned<T> make_ort(const OrtApi& api, void (*release)(T*), const char* what, F&& make) {
   T* made = nullptr;
-  check_ort(api, make(&made), KAD_ERROR_ONNXRUNTIME, what);
+  check_ort(api, make(&made), KAD_ERROR_ONNXRUNTIME, "%s", what);
   return {made, release};
 }
 

@@ -12,10 +12,7 @@ namespace {
 int32_t scaled_side(int32_t side, double factor) {
   // To nearest, halves to even, as Python rounds; the guard has set that rounding mode.
   const double length = std::nearbyint(side * factor);
-  if (length > INT32_MAX) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "a side of %d px times %g is too large", side, factor);
-  }
-  return std::max(1, static_cast<int32_t>(length));
+  return static_cast<int32_t>(std::clamp(length, 1.0, double{INT32_MAX}));
 }
 
 bool is_8_bit(const kad_image& image) { return check_image(&image).bytes_per_value == 1; }
@@ -87,8 +84,16 @@ Size frame_size(Size size, const PreprocessingSettings& settings) {
     case Resize::factor:
       break;
   }
-  return {scaled_side(size.height, settings.resize_factor),
-          scaled_side(size.width, settings.resize_factor)};
+  const Size frame = {scaled_side(size.height, settings.resize_factor),
+                      scaled_side(size.width, settings.resize_factor)};
+  if (int64_t{frame.height} * frame.width > kMaxFramePixels) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "the image of %d x %d px (height x width) becomes %d x %d px by the artifact's factor %g: "
+         "expected at most %lld px in all; score it in parts, or export with a smaller --resize",
+         size.height, size.width, frame.height, frame.width, settings.resize_factor,
+         static_cast<long long>(kMaxFramePixels));
+  }
+  return frame;
 }
 
 kad_image prepare_image(const kad_image& image, const PreprocessingSettings& settings,

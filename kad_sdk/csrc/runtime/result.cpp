@@ -39,8 +39,8 @@ void Result::decide(float peak) {
   const bool by_map = detector->decides_by_map();
   facts.score = by_map ? peak : *std::max_element(scores.begin(), scores.end());
   facts.threshold = detector->threshold();
-  facts.tile_threshold = detector->options.tile_threshold;
-  facts.map_threshold = detector->options.map_threshold;
+  facts.tile_threshold = detector->tile_threshold;
+  facts.map_threshold = detector->map_threshold;
   const double scale = by_map ? settings.map_scale : settings.tile_scale;
   const double score = static_cast<double>(facts.score);
   facts.normalised_score = normalised(score, facts.threshold, scale);

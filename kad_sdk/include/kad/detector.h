@@ -60,8 +60,9 @@ typedef struct kad_network_batch {
   int64_t n_outputs;
 } kad_network_batch;
 
-/* Runs the network in place of ONNX Runtime. KAD_OK, KAD_ERROR_CANCELLED, or any other status: the
- * call then fails with KAD_ERROR_NETWORK. */
+/* Runs the network in place of ONNX Runtime; called while a session scores, never before, so the
+ * engine may be built from what kad_detector_info says of the opened detector. KAD_OK,
+ * KAD_ERROR_CANCELLED, or any other status: the call then fails with KAD_ERROR_NETWORK. */
 typedef kad_status (*kad_network_fn)(void* context, const kad_network_batch* batch);
 
 /* A board to be denoised in place, with the settings of OpenCV's fastNlMeansDenoisingColored. */
@@ -86,13 +87,18 @@ typedef void (*kad_log_fn)(void* context, int32_t severity, const char* text);
 
 typedef struct kad_detector_options {
   uint32_t struct_size;
-  int32_t provider;      /* KAD_PROVIDER_*, 0 is the CPU; it is used or refused, never replaced */
-  int32_t device_id;     /* which GPU */
-  int32_t n_threads;     /* threads of one call; 0: as many as processors may be used */
-  int32_t batch;         /* tiles in memory at a time; 0: 16 */
-  int32_t scores_only;   /* 1: no maps and no regions, which takes less time */
-  double tile_threshold; /* in place of the artifact's own; 0: the artifact's */
-  double map_threshold;
+  int32_t provider;  /* KAD_PROVIDER_*, 0 is the CPU; it is used or refused, never replaced */
+  int32_t device_id; /* which GPU */
+  /* Threads that a call uses; 0: as many as processors may be used. ONNX Runtime has one pool of as
+   * many for the detector, which calls that run at the same time share; the other stages start
+   * theirs in each call. */
+  int32_t n_threads;
+  int32_t batch;       /* tiles in memory at a time; 0: 16 */
+  int32_t scores_only; /* 1: no maps and no regions, which takes less time */
+  /* In place of the artifact's own, above 0 and within float32; NULL: the artifact's. Read while
+   * the detector is opened. */
+  const double* tile_threshold;
+  const double* map_threshold;
   /* The library of ONNX Runtime, 1.20 or newer; NULL: the one that the environment variable
    * KAD_ONNXRUNTIME names, else the loader's libonnxruntime.so.1 or libonnxruntime.so. */
   const char* onnxruntime;

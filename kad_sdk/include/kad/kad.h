@@ -41,7 +41,9 @@ extern "C" {
 
 /* ---- status, version, processor level ------------------------------------------------------- */
 
-/* Major in the upper 16 bits (a change breaks callers), minor in the lower 16 (additions only). */
+/* Major in the upper 16 bits, minor in the lower 16. From 1.0 on, a new major breaks callers and a
+ * new minor only adds. Before, while the major is 0, each new minor may break them: the two numbers
+ * together are those of the library's soname, libkad.so.MAJOR.MINOR. */
 #define KAD_ABI_VERSION 0x00000001u
 
 typedef int32_t kad_status;
@@ -69,7 +71,8 @@ enum {
   KAD_ERROR_PROVIDER = 18,             /* the execution provider cannot be used here */
   KAD_ERROR_NETWORK = 19,              /* the network failed while it ran */
   KAD_ERROR_ANNOTATION = 20,           /* a rectangle leaves its image, or no tile is left */
-  KAD_ERROR_CANCELLED = 21             /* the caller ended the call */
+  KAD_ERROR_CANCELLED = 21,            /* the caller ended the call */
+  KAD_ERROR_ARTIFACT_UNREADABLE = 22   /* the system does not give it: permission, disk, limits */
 };
 
 KAD_API uint32_t kad_abi_version(void);

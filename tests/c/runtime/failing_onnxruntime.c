@@ -2,6 +2,7 @@
 // but for the one call that it was told to fail.
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 // Fail call number `call` from now on, counted from 0; -1: none.
@@ -10,6 +11,12 @@ __attribute__((visibility("default"))) void failing_arm(long call);
 __attribute__((visibility("default"))) int failing_fired(void);
 // Say that the library is too old for the API that is asked for.
 __attribute__((visibility("default"))) void failing_be_old(int old);
+// Say that the library has CUDA.
+__attribute__((visibility("default"))) void failing_have_cuda(int has);
+// How many things of ONNX Runtime have been made and not been released.
+__attribute__((visibility("default"))) long failing_live(void);
+// Whether this thread is in a call of ONNX Runtime.
+__attribute__((visibility("default"))) int failing_is_inside(void);
 
 static const OrtApi* real;
 static OrtApi table;
@@ -17,6 +24,9 @@ static OrtApiBase base;
 static long left = -1;
 static int fired = 0;
 static int is_old = 0;
+static int has_cuda = 0;
+static long live = 0;
+static _Thread_local int inside = 0;
 
 void failing_arm(long call) {
   left = call;
@@ -27,6 +37,12 @@ int failing_fired(void) { return fired; }
 
 void failing_be_old(int old) { is_old = old; }
 
+void failing_have_cuda(int has) { has_cuda = has; }
+
+long failing_live(void) { return live; }
+
+int failing_is_inside(void) { return inside > 0; }
+
 static int due(void) {
   if (left < 0 || left-- > 0) return 0;
   fired = 1;
@@ -34,49 +50,78 @@ static int due(void) {
 }
 
 #define INJECTED(name) real->CreateStatus(ORT_FAIL, "injected failure of " #name)
-#define WRAP(name, parameters, arguments)                   \
-  static OrtStatusPtr ORT_API_CALL fail_##name parameters { \
-    return due() ? INJECTED(name) : real->name arguments;   \
+// `makes`: how many things the caller has to release after a success.
+#define WRAP_MAKING(makes, name, parameters, arguments)                  \
+  static OrtStatusPtr ORT_API_CALL fail_##name parameters {              \
+    ++inside;                                                            \
+    OrtStatusPtr status = due() ? INJECTED(name) : real->name arguments; \
+    --inside;                                                            \
+    live += status == NULL ? (makes) : 1;                                \
+    return status;                                                       \
   }
+#define WRAP(name, parameters, arguments) WRAP_MAKING(0, name, parameters, arguments)
+#define WRAP_MAKE(name, parameters, arguments) WRAP_MAKING(1, name, parameters, arguments)
 // What frees something does so, and then says that it failed.
-#define WRAP_FREE(name, parameters, arguments)                \
-  static OrtStatusPtr ORT_API_CALL fail_##name parameters {   \
-    OrtStatusPtr status = real->name arguments;               \
-    return status == NULL && due() ? INJECTED(name) : status; \
+#define WRAP_FREE(name, parameters, arguments)              \
+  static OrtStatusPtr ORT_API_CALL fail_##name parameters { \
+    ++inside;                                               \
+    OrtStatusPtr status = real->name arguments;             \
+    --live;                                                 \
+    if (status == NULL && due()) status = INJECTED(name);   \
+    --inside;                                               \
+    live += status != NULL;                                 \
+    return status;                                          \
+  }
+#define WRAP_RELEASE(type)                                       \
+  static void ORT_API_CALL fail_Release##type(Ort##type* held) { \
+    ++inside;                                                    \
+    live -= held != NULL;                                        \
+    real->Release##type(held);                                   \
+    --inside;                                                    \
   }
 
-WRAP(GetAvailableProviders, (char*** a, int* b), (a, b))
+WRAP_MAKE(GetAvailableProviders, (char*** a, int* b), (a, b))
 WRAP_FREE(ReleaseAvailableProviders, (char** a, int b), (a, b))
-WRAP(CreateEnv, (OrtLoggingLevel a, const char* b, OrtEnv** c), (a, b, c))
-WRAP(CreateCpuMemoryInfo, (enum OrtAllocatorType a, enum OrtMemType b, OrtMemoryInfo** c),
-     (a, b, c))
-WRAP(CreateSessionOptions, (OrtSessionOptions * *a), (a))
+WRAP_RELEASE(Env)
+WRAP_RELEASE(MemoryInfo)
+WRAP_RELEASE(SessionOptions)
+WRAP_RELEASE(Session)
+WRAP_RELEASE(TypeInfo)
+WRAP_RELEASE(RunOptions)
+WRAP_RELEASE(Value)
+WRAP_RELEASE(Status)
+WRAP_MAKE(CreateEnv, (OrtLoggingLevel a, const char* b, OrtEnv** c), (a, b, c))
+WRAP_MAKE(CreateCpuMemoryInfo, (enum OrtAllocatorType a, enum OrtMemType b, OrtMemoryInfo** c),
+          (a, b, c))
+WRAP_MAKE(CreateSessionOptions, (OrtSessionOptions * *a), (a))
 WRAP(SetSessionGraphOptimizationLevel, (OrtSessionOptions * a, GraphOptimizationLevel b), (a, b))
 WRAP(SetIntraOpNumThreads, (OrtSessionOptions * a, int b), (a, b))
 WRAP(SetInterOpNumThreads, (OrtSessionOptions * a, int b), (a, b))
 WRAP(AddSessionConfigEntry, (OrtSessionOptions * a, const char* b, const char* c), (a, b, c))
 WRAP(SetSessionLogSeverityLevel, (OrtSessionOptions * a, int b), (a, b))
-WRAP(CreateSessionFromArray,
-     (const OrtEnv* a, const void* b, size_t c, const OrtSessionOptions* d, OrtSession** e),
-     (a, b, c, d, e))
+WRAP_MAKE(CreateSessionFromArray,
+          (const OrtEnv* a, const void* b, size_t c, const OrtSessionOptions* d, OrtSession** e),
+          (a, b, c, d, e))
 WRAP(GetAllocatorWithDefaultOptions, (OrtAllocator * *a), (a))
 WRAP(SessionGetInputCount, (const OrtSession* a, size_t* b), (a, b))
 WRAP(SessionGetOutputCount, (const OrtSession* a, size_t* b), (a, b))
-WRAP(SessionGetInputName, (const OrtSession* a, size_t b, OrtAllocator* c, char** d), (a, b, c, d))
-WRAP(SessionGetOutputName, (const OrtSession* a, size_t b, OrtAllocator* c, char** d), (a, b, c, d))
-WRAP(SessionGetInputTypeInfo, (const OrtSession* a, size_t b, OrtTypeInfo** c), (a, b, c))
-WRAP(SessionGetOutputTypeInfo, (const OrtSession* a, size_t b, OrtTypeInfo** c), (a, b, c))
+WRAP_MAKE(SessionGetInputName, (const OrtSession* a, size_t b, OrtAllocator* c, char** d),
+          (a, b, c, d))
+WRAP_MAKE(SessionGetOutputName, (const OrtSession* a, size_t b, OrtAllocator* c, char** d),
+          (a, b, c, d))
+WRAP_MAKE(SessionGetInputTypeInfo, (const OrtSession* a, size_t b, OrtTypeInfo** c), (a, b, c))
+WRAP_MAKE(SessionGetOutputTypeInfo, (const OrtSession* a, size_t b, OrtTypeInfo** c), (a, b, c))
 WRAP_FREE(AllocatorFree, (OrtAllocator * a, void* b), (a, b))
 WRAP(CastTypeInfoToTensorInfo, (const OrtTypeInfo* a, const OrtTensorTypeAndShapeInfo** b), (a, b))
 WRAP(GetTensorElementType, (const OrtTensorTypeAndShapeInfo* a, enum ONNXTensorElementDataType* b),
      (a, b))
 WRAP(GetDimensionsCount, (const OrtTensorTypeAndShapeInfo* a, size_t* b), (a, b))
 WRAP(GetDimensions, (const OrtTensorTypeAndShapeInfo* a, int64_t* b, size_t c), (a, b, c))
-WRAP(CreateRunOptions, (OrtRunOptions * *a), (a))
-WRAP(CreateTensorWithDataAsOrtValue,
-     (const OrtMemoryInfo* a, void* b, size_t c, const int64_t* d, size_t e,
-      ONNXTensorElementDataType f, OrtValue** g),
-     (a, b, c, d, e, f, g))
+WRAP_MAKE(CreateRunOptions, (OrtRunOptions * *a), (a))
+WRAP_MAKE(CreateTensorWithDataAsOrtValue,
+          (const OrtMemoryInfo* a, void* b, size_t c, const int64_t* d, size_t e,
+           ONNXTensorElementDataType f, OrtValue** g),
+          (a, b, c, d, e, f, g))
 WRAP(Run,
      (OrtSession * a, const OrtRunOptions* b, const char* const* c, const OrtValue* const* d,
       size_t e, const char* const* f, size_t g, OrtValue** h),
@@ -110,6 +155,66 @@ static void replace_functions(void) {
   REPLACE(CreateRunOptions);
   REPLACE(CreateTensorWithDataAsOrtValue);
   REPLACE(Run);
+  REPLACE(ReleaseEnv);
+  REPLACE(ReleaseMemoryInfo);
+  REPLACE(ReleaseSessionOptions);
+  REPLACE(ReleaseSession);
+  REPLACE(ReleaseTypeInfo);
+  REPLACE(ReleaseRunOptions);
+  REPLACE(ReleaseValue);
+  REPLACE(ReleaseStatus);
+}
+
+// ---- a build that says it has CUDA: its sessions are made, without a provider that could run them
+
+static char* sham_providers[] = {"CUDAExecutionProvider"};
+
+static OrtStatusPtr ORT_API_CALL sham_available(char*** names, int* count) {
+  *names = sham_providers;
+  *count = 1;
+  return NULL;
+}
+
+static OrtStatusPtr ORT_API_CALL sham_release_available(char** names, int count) {
+  (void)names;
+  (void)count;
+  return NULL;
+}
+
+static OrtStatusPtr ORT_API_CALL sham_create(OrtCUDAProviderOptionsV2** made) {
+  *made = (OrtCUDAProviderOptionsV2*)sham_providers;
+  ++live;
+  return NULL;
+}
+
+static OrtStatusPtr ORT_API_CALL sham_update(OrtCUDAProviderOptionsV2* options,
+                                             const char* const* keys, const char* const* values,
+                                             size_t count) {
+  (void)options;
+  (void)keys;
+  (void)values;
+  (void)count;
+  return NULL;
+}
+
+static OrtStatusPtr ORT_API_CALL sham_append(OrtSessionOptions* session,
+                                             const OrtCUDAProviderOptionsV2* options) {
+  (void)session;
+  (void)options;
+  return NULL;
+}
+
+static void ORT_API_CALL sham_release(OrtCUDAProviderOptionsV2* options) {
+  live -= options != NULL;
+}
+
+static void pretend_cuda(void) {
+  table.GetAvailableProviders = sham_available;
+  table.ReleaseAvailableProviders = sham_release_available;
+  table.CreateCUDAProviderOptions = sham_create;
+  table.UpdateCUDAProviderOptions = sham_update;
+  table.SessionOptionsAppendExecutionProvider_CUDA_V2 = sham_append;
+  table.ReleaseCUDAProviderOptions = sham_release;
 }
 
 static const OrtApiBase* real_base(void) {
@@ -121,13 +226,22 @@ static const OrtApiBase* real_base(void) {
 }
 
 static const OrtApi* ORT_API_CALL get_api(uint32_t version) {
+  if (is_old) {  // as the real one does
+    fprintf(stderr, "The requested API version [%u] is not available\n", version);
+    return NULL;
+  }
+  ++inside;
   real = real_base()->GetApi(version);
+  --inside;
   table = *real;
   replace_functions();
-  return is_old ? NULL : &table;
+  if (has_cuda) pretend_cuda();
+  return &table;
 }
 
-static const char* ORT_API_CALL get_version(void) { return real_base()->GetVersionString(); }
+static const char* ORT_API_CALL get_version(void) {
+  return is_old ? "1.19.2" : real_base()->GetVersionString();
+}
 
 ORT_EXPORT const OrtApiBase* ORT_API_CALL OrtGetApiBase(void) {
   base.GetApi = get_api;

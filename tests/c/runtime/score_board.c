@@ -1,7 +1,7 @@
-// Scores one raw image and prints everything that the result holds as JSON, numbers as hexadecimal
-// floats, so that a test can compare it bit for bit:
+// Scores one raw image, and tiles of it without a board, and prints everything that the results
+// hold as JSON, numbers as hexadecimal floats, so that a test can compare it bit for bit:
 //   score_board ARTIFACT PIXELS FORMAT HEIGHT WIDTH STRIDE THREADS BATCH SCORES_ONLY MAP_OUT
-//               [border|label X Y WIDTH HEIGHT]...
+//               [border|label|tile X Y WIDTH HEIGHT]...
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,13 +33,15 @@ static void* read_file(const char* path, size_t* bytes) {
   return data;
 }
 
-static void read_rectangles(int argc, char** argv, rectangles* borders, rectangles* labels) {
+static rectangles read_rectangles(int argc, char** argv, const char* kind) {
+  rectangles found = {.count = 0};
   for (int i = FIRST_RECTANGLE; i + 4 < argc; i += 5) {
-    rectangles* to = strcmp(argv[i], "border") == 0 ? borders : labels;
+    if (strcmp(argv[i], kind) != 0) continue;
     const kad_rect rect = {atoi(argv[i + 1]), atoi(argv[i + 2]), atoi(argv[i + 3]),
                            atoi(argv[i + 4])};
-    to->items[to->count++] = rect;
+    found.items[found.count++] = rect;
   }
+  return found;
 }
 
 static void print_tiles(const kad_result* result, const kad_result_facts* facts) {
@@ -70,30 +72,53 @@ static void print_regions(const kad_result* result, const kad_result_facts* fact
   printf("],\n");
 }
 
-static void print_embeddings(const kad_result_facts* facts, int64_t dims) {
-  printf(" \"embeddings\": [");
-  for (int64_t i = 0; facts->embeddings != NULL && i < facts->n_tiles * dims; ++i) {
-    printf("%s\"%a\"", i == 0 ? "" : ", ", (double)facts->embeddings[i]);
+static void print_floats(const char* name, const float* values, int64_t n) {
+  printf(" \"%s\": [", name);
+  for (int64_t i = 0; values != NULL && i < n; ++i) {
+    printf("%s\"%a\"", i == 0 ? "" : ", ", (double)values[i]);
   }
   printf("],\n");
 }
 
-static void print_result(const kad_detector* detector, const kad_result* result,
+// Tiles that are cut where the caller says.
+static void print_own_tiles(const kad_detector_facts* about, kad_session* session,
+                            const kad_image* image, const rectangles* tiles) {
+  const int64_t n = tiles->count, patches = n * about->grid_height * about->grid_width;
+  const int searches = about->method == KAD_METHOD_PATCHCORE;
+  int32_t xy[2 * MOST_RECTANGLES];
+  float scores[MOST_RECTANGLES];
+  for (int64_t i = 0; i < n; ++i) {
+    xy[2 * i] = tiles->items[i].x;
+    xy[2 * i + 1] = tiles->items[i].y;
+  }
+  float* maps = searches || about->makes_maps ? calloc((size_t)patches + 1, sizeof(*maps)) : NULL;
+  int64_t* rows = searches ? calloc((size_t)patches + 1, sizeof(*rows)) : NULL;
+  if (kad_session_score_tiles(session, image, xy, n, scores, maps, rows) != KAD_OK) exit(fail());
+  print_floats("own_scores", scores, n);
+  print_floats("own_patches", maps, patches);
+  printf(" \"own_rows\": [");
+  for (int64_t i = 0; searches && i < patches; ++i) {
+    printf("%s%lld", i == 0 ? "" : ", ", (long long)rows[i]);
+  }
+  printf("],\n");
+  free(maps);
+  free(rows);
+}
+
+static void print_result(const kad_detector_facts* about, const kad_result* result,
                          const char* map_path) {
   kad_result_facts facts = {.struct_size = sizeof(facts)};
-  kad_detector_facts about = {.struct_size = sizeof(about)};
   if (kad_result_info(result, &facts) != KAD_OK) exit(fail());
-  if (kad_detector_info(detector, &about) != KAD_OK) exit(fail());
-  printf("{\"score\": \"%a\", \"normalised_score\": \"%a\", \"anomalous\": %d,\n",
+  printf(" \"score\": \"%a\", \"normalised_score\": \"%a\", \"anomalous\": %d,\n",
          (double)facts.score, facts.normalised_score, facts.anomalous);
   printf(" \"thresholds\": [\"%a\", \"%a\", \"%a\"],\n", facts.threshold, facts.tile_threshold,
          facts.map_threshold);
   printf(" \"image_size\": [%d, %d], \"frame_size\": [%d, %d], \"onnxruntime\": \"%s\",\n",
          facts.image_height, facts.image_width, facts.frame_height, facts.frame_width,
-         about.onnxruntime);
+         about->onnxruntime);
   print_tiles(result, &facts);
   print_regions(result, &facts);
-  print_embeddings(&facts, about.embedding_dims);
+  print_floats("embeddings", facts.embeddings, facts.n_tiles * about->embedding_dims);
   printf(" \"map\": %s}\n", facts.map == NULL ? "false" : "true");
   if (facts.map == NULL) return;
   const size_t n = (size_t)facts.image_height * (size_t)facts.image_width;
@@ -104,8 +129,9 @@ static void print_result(const kad_detector* detector, const kad_result* result,
 
 int main(int argc, char** argv) {
   if (argc < FIRST_RECTANGLE) return EXIT_FAILURE;
-  rectangles borders = {.count = 0}, labels = {.count = 0};
-  read_rectangles(argc, argv, &borders, &labels);
+  const rectangles borders = read_rectangles(argc, argv, "border");
+  const rectangles labels = read_rectangles(argc, argv, "label");
+  const rectangles tiles = read_rectangles(argc, argv, "tile");
   const kad_detector_options options = {.struct_size = sizeof(options),
                                         .n_threads = atoi(argv[7]),
                                         .batch = atoi(argv[8]),
@@ -127,11 +153,15 @@ int main(int argc, char** argv) {
   kad_session* session = NULL;
   if (kad_detector_open(argv[1], &options, &detector) != KAD_OK) return fail();
   if (kad_session_create(detector, &session) != KAD_OK) return fail();
+  kad_detector_facts about = {.struct_size = sizeof(about)};
+  if (kad_detector_info(detector, &about) != KAD_OK) return fail();
+  printf("{");
+  print_own_tiles(&about, session, &image, &tiles);
   // Twice: what a session keeps from board to board must not show.
   for (int i = 0; i < 2; ++i) {
     kad_result* result = NULL;
     if (kad_session_score_image(session, &image, &request, &result) != KAD_OK) return fail();
-    if (i == 1) print_result(detector, result, argv[10]);
+    if (i == 1) print_result(&about, result, argv[10]);
     kad_result_close(result);
   }
   kad_session_close(session);

@@ -1,10 +1,17 @@
 // Memory runs out at each allocation in turn, for that one or for all that follow: a status and a
 // text, nothing is lost, and what was opened before still works.
-//   test_memory ARTIFACT...
+//   test_memory each|some FAILING_LIBRARY|- ARTIFACT...
+// `some`: the first 40 allocations one by one, then in growing steps. With the library, that of
+// failing_onnxruntime.c, ONNX Runtime runs the network; its own allocations never fail.
+#include <dirent.h>
 #include <dlfcn.h>
+#include <locale.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <new>
 #include <string>
 
@@ -14,8 +21,12 @@
 namespace {
 
 std::atomic<long> left{-1};  // allocations that still succeed; -1: all of them
+std::atomic<long> held{0};   // allocations of libkad and of this program that are not freed
 std::atomic<bool> for_ever{false};
 std::atomic<bool> fired{false};
+bool is_exhaustive = false;
+int (*is_in_runtime)() = nullptr;
+long (*runtime_holds)() = nullptr;
 
 bool is_due() {
   long now = left.load();
@@ -27,10 +38,24 @@ bool is_due() {
   return true;
 }
 
+/// Before each block, so that what is freed is known.
+struct alignas(16) Header {
+  bool counts;
+};
+
 void* allocate(std::size_t bytes) {
-  void* memory = is_due() ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
+  const bool counts = is_in_runtime == nullptr || is_in_runtime() == 0;
+  void* memory = counts && is_due() ? nullptr : std::malloc(sizeof(Header) + bytes);
   if (memory == nullptr) throw std::bad_alloc();
-  return memory;
+  if (counts) ++held;
+  return new (memory) Header{counts} + 1;
+}
+
+void release(void* memory) {
+  if (memory == nullptr) return;
+  Header* header = static_cast<Header*>(memory) - 1;
+  if (header->counts) --held;
+  std::free(header);
 }
 
 void arm(long allocations, bool all_that_follow) {
@@ -45,16 +70,28 @@ void disarm() { left = -1; }
 
 void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete[](void* memory) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { release(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { release(memory); }
 
 // The board's sums are allocated with this.
 extern "C" void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
   using Function = void* (*)(std::size_t, std::size_t);
   static const auto next = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "aligned_alloc"));
-  return is_due() ? nullptr : next(alignment, bytes);
+  const bool counts = is_in_runtime == nullptr || is_in_runtime() == 0;
+  return counts && is_due() ? nullptr : next(alignment, bytes);
+}
+
+// Fails the first time, as it may where memory is short.
+extern "C" locale_t newlocale(int mask, const char* name, locale_t base) noexcept {
+  using Function = locale_t (*)(int, const char*, locale_t);
+  static const auto next = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "newlocale"));
+  static bool failed = false;
+  if (failed) return next(mask, name, base);
+  failed = true;
+  errno = ENOMEM;
+  return nullptr;
 }
 
 namespace {
@@ -83,24 +120,45 @@ float score(kad_session* session, kad_status* status) {
   return facts.score;
 }
 
-// Runs `call` with a failure at allocation 0, 1, 2 ... until one call needs fewer; later ones are
-// tried in growing steps.
+int open_descriptors() {
+  DIR* listing = opendir("/proc/self/fd");
+  int n = 0;
+  while (readdir(listing) != nullptr) ++n;
+  closedir(listing);
+  return n;
+}
+
+int mapped_artifacts() {
+  std::ifstream maps("/proc/self/maps");
+  int n = 0;
+  for (std::string line; std::getline(maps, line);) n += line.find(".kad/") != std::string::npos;
+  return n;
+}
+
+// Runs `call` with a failure at allocation 0, 1, 2 ... until one call needs fewer. Whether a call
+// may leave more than it found: scratch memory of a session that stays open.
 template <class F>
-long fail_everywhere(bool all_that_follow, F&& call) {
+long fail_everywhere(bool all_that_follow, bool may_keep, F&& call) {
+  const int descriptors = open_descriptors(), maps = mapped_artifacts();
+  const long runtime = runtime_holds == nullptr ? 0 : runtime_holds();
   long n = 0;
-  for (long at = 0;; at += 1 + at / 40) {
+  for (long at = 0;; at += is_exhaustive ? 1 : 1 + at / 40) {
+    const long before = held;
     arm(at, all_that_follow);
     call();
     disarm();
-    if (!fired) return n;
+    CHECK(may_keep || held == before);
+    CHECK(may_keep || runtime_holds == nullptr || runtime_holds() == runtime);
+    if (!fired) break;
     ++n;
   }
+  CHECK(open_descriptors() == descriptors);
+  CHECK(mapped_artifacts() == maps);
+  return n;
 }
 
-void test_artifact(const char* path, bool all_that_follow) {
-  kad_detector_options options = toy_options();
-  options.n_threads = 2;
-  const long opens = fail_everywhere(all_that_follow, [&] {
+void test_artifact(const char* path, const kad_detector_options& options, bool all_that_follow) {
+  const long opens = fail_everywhere(all_that_follow, false, [&] {
     kad_detector* detector = nullptr;
     const kad_status status = kad_detector_open(path, &options, &detector);
     CHECK((status == KAD_OK) == (detector != nullptr));
@@ -114,7 +172,7 @@ void test_artifact(const char* path, bool all_that_follow) {
   CHECK_OK(kad_session_create(detector, &kept));
   const float expected = score(kept, &status);
   CHECK_OK(status);
-  const long scores = fail_everywhere(all_that_follow, [&] {
+  const long scores = fail_everywhere(all_that_follow, false, [&] {
     kad_session* session = nullptr;
     status = kad_session_create(detector, &session);
     check_status(status, "session");
@@ -122,7 +180,7 @@ void test_artifact(const char* path, bool all_that_follow) {
     check_status(status, "score");
     kad_session_close(session);
   });
-  const long repeats = fail_everywhere(all_that_follow, [&] {
+  const long repeats = fail_everywhere(all_that_follow, true, [&] {
     const float found = score(kept, &status);
     check_status(status, "score again");
     CHECK(status != KAD_OK || found == expected);
@@ -135,13 +193,47 @@ void test_artifact(const char* path, bool all_that_follow) {
   kad_detector_close(detector);
 }
 
+// Once with success, so that what a process makes but once is there.
+void warm_up(const char* path, const kad_detector_options& options) {
+  kad_detector* detector = nullptr;
+  CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_OUT_OF_MEMORY,
+              "out of memory");  // of newlocale
+  CHECK_OK(kad_detector_open(path, &options, &detector));
+  kad_session* session = nullptr;
+  kad_status status = KAD_OK;
+  CHECK_OK(kad_session_create(detector, &session));
+  score(session, &status);
+  CHECK_OK(status);
+  kad_session_close(session);
+  kad_detector_close(detector);
+}
+
+void use_runtime(const char* library, kad_detector_options* options) {
+  void* handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) abort();
+  is_in_runtime = reinterpret_cast<int (*)()>(dlsym(handle, "failing_is_inside"));
+  runtime_holds = reinterpret_cast<long (*)()>(dlsym(handle, "failing_live"));
+  options->provider = KAD_PROVIDER_CPU;
+  options->network = nullptr;
+  options->onnxruntime = library;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc < 4) return EXIT_FAILURE;
+  is_exhaustive = std::strcmp(argv[1], "each") == 0;
+  kad_detector_options options = toy_options();
+  options.n_threads = 2;
+  if (std::strcmp(argv[2], "-") != 0) {
+    use_runtime(argv[2], &options);
+    options.n_threads = 1;  // a thread of ONNX Runtime's own pool would not be known as one
+  }
   paint_board(board, kSide, kSide, 3, 1);
-  for (int i = 1; i < argc; ++i) {
-    test_artifact(argv[i], false);
-    test_artifact(argv[i], true);
+  warm_up(argv[3], options);
+  for (int i = 3; i < argc; ++i) {
+    test_artifact(argv[i], options, false);
+    test_artifact(argv[i], options, true);
   }
   return check_result();
 }

@@ -1,8 +1,10 @@
 // Threads that share one detector, each with a session of its own, score what one thread alone
-// does:
+// does, while the calls of one more session are cancelled as they run:
 //   test_threads SECONDS THREADS ARTIFACT...
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "../check.h"
@@ -74,11 +76,63 @@ static void* score_until_time_is_up(void* context) {
   return NULL;
 }
 
+// ---- cancelling --------------------------------------------------------------------------------
+
+typedef struct gate {
+  kad_session* session;
+  atomic_int entered;    // a call is in the network
+  atomic_int cancelled;  // and was cancelled there
+} gate;
+
+static gate the_gate;
+static _Thread_local int waits_at_the_gate;
+
+// In the thread that waits, the network runs until another has cancelled the call.
+static kad_status gated_network(void* context, const kad_network_batch* batch) {
+  if (waits_at_the_gate) {
+    atomic_store(&the_gate.entered, 1);
+    while (!atomic_load(&the_gate.cancelled)) sched_yield();
+  }
+  return toy_network(context, batch);
+}
+
+static void* cancel_inside(void* unused) {
+  while (!atomic_load(&the_gate.entered)) sched_yield();
+  CHECK_OK(kad_session_cancel(the_gate.session));
+  atomic_store(&the_gate.cancelled, 1);
+  return unused;
+}
+
+static int64_t cancel_until_time_is_up(void) {
+  const double end = now() + seconds;
+  const kad_image image = rgb_image(boards[0], SIDE, SIDE);
+  int64_t rounds = 0;
+  CHECK_OK(kad_session_create(detector, &the_gate.session));
+  waits_at_the_gate = 1;
+  while (now() < end) {
+    pthread_t canceller;
+    kad_result* result = NULL;
+    atomic_store(&the_gate.entered, 0);
+    atomic_store(&the_gate.cancelled, 0);
+    CHECK(pthread_create(&canceller, NULL, cancel_inside, NULL) == 0);
+    CHECK_FAILS(kad_session_score_image(the_gate.session, &image, NULL, &result),
+                KAD_ERROR_CANCELLED, "the call was cancelled");
+    CHECK(result == NULL);
+    CHECK(pthread_join(canceller, NULL) == 0);
+    CHECK(score(the_gate.session, 0) == expected[0]);  // the gate stands open
+    ++rounds;
+  }
+  waits_at_the_gate = 0;
+  kad_session_close(the_gate.session);
+  return rounds;
+}
+
 static void test_artifact(const char* path, int n_threads) {
   pthread_t threads[MOST_THREADS];
   work works[MOST_THREADS] = {{0}};
   kad_detector_options options = toy_options();
   options.n_threads = 2;
+  options.network = gated_network;
   kad_detector* opened = NULL;
   CHECK_OK(kad_detector_open(path, &options, &opened));
   detector = opened;
@@ -90,14 +144,16 @@ static void test_artifact(const char* path, int n_threads) {
     works[i].number = i;
     CHECK(pthread_create(&threads[i], NULL, score_until_time_is_up, &works[i]) == 0);
   }
+  const int64_t rounds = cancel_until_time_is_up();
+  CHECK(rounds > 0);
   int64_t total = 0;
   for (int i = 0; i < n_threads; ++i) {
     CHECK(pthread_join(threads[i], NULL) == 0);
     CHECK(works[i].wrong == 0 && works[i].boards > 0);
     total += works[i].boards;
   }
-  printf("%s: %lld boards in %d threads, equal to those of one\n", path, (long long)total,
-         n_threads);
+  printf("%s: %lld boards in %d threads, equal to those of one; %lld calls cancelled as they ran\n",
+         path, (long long)total, n_threads, (long long)rounds);
   kad_detector_close(opened);
 }
 

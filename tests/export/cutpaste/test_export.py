@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import parity
 import pytest
 import torch
 from click.testing import CliRunner
@@ -185,19 +186,31 @@ def test_the_gate_stops_a_graph_with_wrong_masks_or_routes(monkeypatch, gate, na
 # ---- what is refused ----------------------------------------------------------------------------
 
 
-def test_other_densities_and_maps(monkeypatch, graphs, tmp_path, small_dataset, trained):
-    convert_once(graphs, monkeypatch)
+@pytest.fixture(scope="module")
+def without_map(tmp_path_factory, graphs, small_dataset, trained):
+    """Give an artifact with a kernel density, and the tile's score as its map."""
     options = dataclasses.replace(PLAIN, density="kernel", density_tiles=40)
-    best = trained / "best.safetensors"
-    manifest = Artifact.open(
-        export_checkpoint(small_dataset, best, tmp_path / "k.kad", options)
-    ).manifest
+    out = tmp_path_factory.mktemp("without_map") / "k.kad"
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(graphs, patch)
+        return export_checkpoint(small_dataset, trained / "best.safetensors", out, options)
+
+
+def test_other_densities_and_maps(without_map):
+    manifest = Artifact.open(without_map).manifest
     assert (manifest.density.kind, manifest.density.samples) == ("kernel", 40)
     assert manifest.density.bandwidth > 0
     assert (manifest.cutpaste.map, manifest.cutpaste.map_grid) == ("tile-score", (1, 1))
-    assert sorted(p.name for p in (tmp_path / "k.kad").iterdir()) == [
+    assert sorted(p.name for p in without_map.iterdir()) == [
         *("density.safetensors", "golden.safetensors", "manifest.json", "network.onnx")
     ]
+
+
+@pytest.mark.parametrize("name", ["exported", "without_map"])
+def test_both_doors_score_boards_alike(request, small_dataset, tmp_path, name):
+    board = read_image(small_dataset / "test" / "spot" / "000.png")
+    case = parity.Case(pixel_format="grey8", padding=5, threads=2, batch=5)
+    parity.check(case, request.getfixturevalue(name), board, tmp_path)
 
 
 def test_constant_images_lose_the_artifact_and_keep_the_training(tmp_path, train_options):

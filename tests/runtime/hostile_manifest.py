@@ -1,0 +1,189 @@
+"""Bad manifests; what a case is, is said in hostile.py."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from hostile import MANIFEST, SIZE, VERSION, flipped, manifest_of, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from hostile import Named, Spoil
+
+
+def _text(change: Callable[[str], str | bytes]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        text = change((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    return spoil
+
+
+def _edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        content = manifest_of(folder)
+        change(content)
+        write_manifest(folder, content)
+
+    return spoil
+
+
+def text_cases(size: int) -> Named:
+    for length in {*range(0, size, 61), size - 3}:
+        yield f"manifest-of-{length}-bytes", _text(lambda text, n=length: text[:n]), MANIFEST
+    for at in range(1, size, 43):
+        yield f"manifest-flipped-{at}", flipped("manifest.json", at / size), None
+    texts = {
+        "deep-lists": "[" * 100_000,
+        "deep-objects": '{"a":' * 50_000,
+        "a-list": "[]",
+        "a-number": "17",
+        "nothing": "null",
+        "huge": '"' + "x" * (16 << 20) + '"',
+        "many-values": "[" + "0," * 500_000 + "0]",
+    }
+    for name, text in texts.items():
+        expected = SIZE if name == "huge" else MANIFEST
+        yield f"manifest-{name}", _text(lambda _, t=text: t), expected
+    changes: dict[str, Callable[[str], str | bytes]] = {
+        "comment": lambda text: text.replace("{", "{ /* hello */", 1),
+        "trailing-comma": lambda text: text.rstrip().removesuffix("}") + ",}",
+        "two-values": lambda text: text + "{}",
+        "key-twice": lambda text: text.replace("{", '{"format": "kad-artifact",', 1),
+        "escaped-key-twice": lambda text: text.replace("{", '{"\\u0066ormat": "kad-artifact",', 1),
+        "nan": lambda text: text.replace('"sigma": 2.0', '"sigma": NaN'),
+        "infinity": lambda text: text.replace('"sigma": 2.0', '"sigma": Infinity'),
+        "too-large": lambda text: text.replace('"sigma": 2.0', '"sigma": 1e999'),
+        "leading-zero": lambda text: text.replace('"sigma": 2.0', '"sigma": 02.0'),
+        "lone-point": lambda text: text.replace('"sigma": 2.0', '"sigma": 2.'),
+        "byte-order-mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+        "utf-16": lambda text: text.encode("utf-16"),
+        "bad-utf-8": lambda text: text.encode().replace(b'"tiny"', b'"t\xffny"'),
+        "overlong-utf-8": lambda text: text.encode().replace(b'"tiny"', b'"t\xc1\xa9ny"'),
+        "surrogate-utf-8": lambda text: text.encode().replace(b'"tiny"', b'"\xed\xa0\x80"'),
+        "lone-surrogate": lambda text: text.replace('"tiny"', '"\\ud800"'),
+        "control-character": lambda text: text.replace('"tiny"', '"ti\tny"'),
+        "escaped-control-character": lambda text: text.replace('"tiny"', '"ti\\u0000ny"'),
+        "bad-escape": lambda text: text.replace('"tiny"', '"ti\\xny"'),
+        "zero-byte": lambda text: text.replace('"tiny"', '"tiny"\0'),
+    }
+    for name, change in changes.items():
+        yield f"manifest-{name}", _text(change), MANIFEST
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Give the place of every value in a document."""
+    if path:
+        yield path
+    if not isinstance(value, dict | list):
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from places(item, (*path, key))
+
+
+def _at(content: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        content = content[key]
+    return content
+
+
+def _set(path: tuple[Any, ...], value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        _at(content, path[:-1])[path[-1]] = copy.deepcopy(value)
+
+    return change
+
+
+def _delete(path: tuple[Any, ...]) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        del _at(content, path[:-1])[path[-1]]
+
+    return change
+
+
+VALUES = (
+    *(None, True, -1, 0, 1, 0.5, 1 << 16, (1 << 16) + 1, (1 << 63) - 1, 1 << 63, 10**400, -0.0),
+    *("", "x", "../x", "a\x01", [], [1], [1, 1], [0.1, 0.2, 0.3], {}, {"a": 1}),
+)
+
+
+def value_cases(content: dict[str, Any], entries: tuple[str, ...]) -> Named:
+    """Each value of these entries in turn replaced, removed, or given a neighbour."""
+    for path in places(content):
+        name = ".".join(map(str, path))
+        if path[0] not in entries:
+            continue
+        for i, value in enumerate(VALUES):
+            if value != _at(content, path) or type(value) is not type(_at(content, path)):
+                yield f"value-{name}-{i}", _edit(_set(path, value)), None
+        yield f"without-{name}", _edit(_delete(path)), None
+        if isinstance(_at(content, path), dict):
+            yield f"more-in-{name}", _edit(_set((*path, "unheard"), 1)), None
+
+
+def version_cases() -> Named:
+    for version in ("2.0", "0.9", "1000.0"):
+        yield f"version-{version}", _edit(_set(("format_version",), version)), VERSION
+    yield "format", _edit(_set(("format",), "other")), VERSION
+    for version in ("1", "1.", ".1", "1.0.0", "1.x", "-1.0", "10000.0", "\u0661.0", "1.0 "):
+        yield f"version-{version}", _edit(_set(("format_version",), version)), MANIFEST
+
+    def newer(content: dict[str, Any]) -> None:
+        content.update(format_version="1.9", unheard={"of": [1, None]})
+        content["thresholds"]["unheard"] = 1.5
+
+    yield "newer-minor", _edit(newer), "OK"
+
+
+def name_cases() -> Named:
+    entry = {"size": 1, "sha256": "0" * 64}
+    for name in (
+        "../outside",
+        "..",
+        ".",
+        "/etc/passwd",
+        "a/b",
+        "",
+        ".x",
+        "a\0b",
+        "a\\b",
+        "x" * 129,
+    ):
+        yield f"listed-{name[:20]!r}", _edit(_set(("files", name), entry)), MANIFEST
+        yield f"named-{name[:20]!r}", _edit(_set(("network", "file"), name)), MANIFEST
+    yield "same-file-twice", _edit(_set(("network", "file"), "golden.safetensors")), MANIFEST
+    yield "named-manifest", _edit(_set(("network", "file"), "manifest.json")), MANIFEST
+
+
+def range_cases(method: str) -> Named:
+    """Give numbers that scoring, which is done in float32 and in bounded memory, cannot use."""
+    beyond, below = 3.5e38, 1e-46
+    preprocessing: list[tuple[str, list[Any]]] = [
+        ("tile", [0, (1 << 15) + 1, 1 << 16]),
+        ("mean", [[beyond, 0.5, 0.5], [0.5, 0.5, -beyond], [3e38, 0.5, 0.5]]),
+        ("std", [[0.2, beyond, 0.2], [0.2, 0.2, below], [0.2, 0, 0.2]]),
+        ("resize", [[1 << 16, 1 << 16], [1 << 14, (1 << 14) + 1], [31, 90], [90, 31]]),
+    ]
+    for key, values in preprocessing:
+        for value in values:
+            yield f"{key}-{value}", _edit(_set(("preprocessing", key), value)), MANIFEST
+    for path in (("map", "sigma"), ("thresholds", "tile"), ("thresholds", "map")):
+        for value in (beyond, below, 0):
+            yield f"{'.'.join(path)}-{value}", _edit(_set(path, value)), MANIFEST
+    for value in (beyond, -1):
+        settings = {"h": 3, "h_color": value, "template_window": 7, "search_window": 21}
+        yield f"h-color-{value}", _edit(_set(("preprocessing", "denoise"), settings)), MANIFEST
+    if method == "kernel":
+        for value in (beyond, 1e300, below, 0):
+            yield f"bandwidth-{value}", _edit(_set(("density", "bandwidth"), value)), MANIFEST
+
+    def at_the_edge(content: dict[str, Any]) -> None:
+        content["preprocessing"].update(mean=[-3e38, 0.5, 1e9], std=[1, 3e38, 1e-28])
+        content["preprocessing"].update(resize=[1 << 14, 1 << 14])
+        content["map"]["sigma"] = 3.4e38
+        content["thresholds"].update(tile=1.2e-38, map=3.4e38)
+
+    yield "at-the-edge", _edit(at_the_edge), "OK"
