@@ -28,6 +28,12 @@ bool is_exhaustive = false;
 int (*is_in_runtime)() = nullptr;
 long (*runtime_holds)() = nullptr;
 
+thread_local bool is_main_thread = false;
+
+// Whether an allocation is one of libkad. ONNX Runtime allocates in its own calls, and in a thread
+// of its own that lives as long as the process.
+bool is_ours() { return is_in_runtime == nullptr || (is_main_thread && is_in_runtime() == 0); }
+
 bool is_due() {
   long now = left.load();
   while (now > 0 && !left.compare_exchange_weak(now, now - 1)) {
@@ -44,7 +50,7 @@ struct alignas(16) Header {
 };
 
 void* allocate(std::size_t bytes) {
-  const bool counts = is_in_runtime == nullptr || is_in_runtime() == 0;
+  const bool counts = is_ours();
   void* memory = counts && is_due() ? nullptr : std::malloc(sizeof(Header) + bytes);
   if (memory == nullptr) throw std::bad_alloc();
   if (counts) ++held;
@@ -79,8 +85,7 @@ void operator delete[](void* memory, std::size_t) noexcept { release(memory); }
 extern "C" void* aligned_alloc(std::size_t alignment, std::size_t bytes) {
   using Function = void* (*)(std::size_t, std::size_t);
   static const auto next = reinterpret_cast<Function>(dlsym(RTLD_NEXT, "aligned_alloc"));
-  const bool counts = is_in_runtime == nullptr || is_in_runtime() == 0;
-  return counts && is_due() ? nullptr : next(alignment, bytes);
+  return is_ours() && is_due() ? nullptr : next(alignment, bytes);
 }
 
 // Fails the first time, as it may where memory is short.
@@ -222,12 +227,13 @@ void use_runtime(const char* library, kad_detector_options* options) {
 
 int main(int argc, char** argv) {
   if (argc < 4) return EXIT_FAILURE;
+  is_main_thread = true;
   is_exhaustive = std::strcmp(argv[1], "each") == 0;
   kad_detector_options options = toy_options();
   options.n_threads = 2;
   if (std::strcmp(argv[2], "-") != 0) {
     use_runtime(argv[2], &options);
-    options.n_threads = 1;  // a thread of ONNX Runtime's own pool would not be known as one
+    options.n_threads = 1;  // so that all of libkad's allocations are the main thread's
   }
   paint_board(board, kSide, kSide, 3, 1);
   warm_up(argv[3], options);
