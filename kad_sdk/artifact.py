@@ -141,8 +141,8 @@ class Artifact(ABC):
         check_listing(path, manifest.files)
         content = {name: read_checked(path / name, e) for name, e in manifest.files.items()}
         for name in manifest.graph_files():  # those that are not run, too
-            content[name] = bytes(content[name])
-            check_graph(content[name], str(path / name))
+            content[name] = graph = bytes(content[name])
+            check_graph(graph, str(path / name))
         tensors = {
             name: parse_tensors(content[name], str(path / name))
             for name in tensor_layouts(manifest)

@@ -109,7 +109,7 @@ def test_a_graph_that_reads_other_files_is_named(tiny, tiny_artifact, tmp_path):
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="weights.bin")
     bad = dataclasses.replace(tiny, network=model.SerializeToString())
-    with pytest.raises(ArtifactCorruptError, match=r"x\.kad/network\.onnx: the graph's tensor 'w0'"):
+    with pytest.raises(ArtifactCorruptError, match=r"x\.kad/network\.onnx: the graph's tensor"):
         bad.write(tmp_path / "x.kad")
     assert list(tmp_path.iterdir()) == []
 
