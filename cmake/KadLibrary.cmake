@@ -6,11 +6,12 @@ set(kad_sources
     coreset/sketch.cpp density/density.cpp graph/graph_check.cpp
     image/image.cpp image/preprocess.cpp image/resize.cpp image/tiles.cpp search/dense_search.cpp
     search/features.cpp search/index.cpp search/score.cpp search/search.cpp
-    search/search_scalar.cpp search/split.cpp search/statistics.cpp search/sieve/basis.cpp
+    search/search_scalar.cpp search/split.cpp search/statistics.cpp search/stored_index.cpp
+    search/sieve/basis.cpp
     search/sieve/candidates.cpp search/sieve/code_scalar.cpp search/sieve/narrow_pass.cpp
     search/sieve/principal.cpp search/sieve/projection.cpp search/sieve/query_block.cpp
     search/sieve/query_coordinates.cpp search/sieve/query_grid.cpp search/sieve/seeds.cpp
-    search/sieve/sieve.cpp search/sieve/sieve_search.cpp board/board.cpp board/board_map.cpp
+    search/sieve/sieve.cpp search/sieve/sieve_search.cpp search/sieve/sieve_stored.cpp board/board.cpp board/board_map.cpp
     board/board_scalar.cpp board/map_resize.cpp board/regions.cpp board/tile_map.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp

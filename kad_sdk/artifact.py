@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kad_sdk._native import check_graph
+from kad_sdk._native import StoredIndex, check_graph
 from kad_sdk.artifact_folder import (
     MANIFEST,
     check_listing,
@@ -169,6 +169,9 @@ class PatchCoreArtifact(Artifact):
         (M,) int32, index into ``manifest.bank.images``.
     source_xy
         (M, 2) int32, centre of the training patch in that image, px.
+    index
+        (n,) uint8, the stored index of the search; None where there is none, and it is built from
+        the bank.
     """
 
     manifest: PatchCoreManifest
@@ -176,6 +179,17 @@ class PatchCoreArtifact(Artifact):
     neighbors: NDArray[np.int64]
     source_image: NDArray[np.int32]
     source_xy: NDArray[np.int32]
+    index: NDArray[np.uint8] | None = None
+
+    @property
+    def stored_index(self) -> StoredIndex | None:
+        """The stored index with the bank that it is of."""
+        if self.index is None:
+            return None
+        files, bank = self.manifest.files, self.manifest.bank
+        return StoredIndex(
+            self.index, files[bank.file].sha256, name=f"{self.path / str(bank.index_file)}"
+        )
 
     def golden(self) -> PatchCoreGoldenTiles:
         """Give the golden tiles and what they must score."""
@@ -235,7 +249,10 @@ def _assemble(
 ) -> Artifact:
     network, golden = bytes(content[manifest.network.file]), tensors[manifest.golden.file]
     if isinstance(manifest, PatchCoreManifest):
-        return PatchCoreArtifact(path, manifest, network, golden, **tensors[manifest.bank.file])
+        index = manifest.bank.index_file
+        stored = {} if index is None else tensors[index]
+        bank = tensors[manifest.bank.file]
+        return PatchCoreArtifact(path, manifest, network, golden, **bank, **stored)
     if isinstance(manifest, CutPasteManifest):
         explain = manifest.cutpaste.explain_file
         kind, bandwidth = manifest.density.kind, manifest.density.bandwidth

@@ -24,7 +24,9 @@ Layout: TypeAlias = "dict[str, tuple[type[np.generic], tuple[int | None, ...]]]"
 def tensor_layouts(manifest: Manifest) -> dict[str, Layout]:
     """Give the tensors that each safetensors file of an artifact must hold, by file name."""
     if isinstance(manifest, PatchCoreManifest):
+        index = manifest.bank.index_file
         return {
+            **({} if index is None else {index: {"index": (np.uint8, (None,))}}),
             manifest.bank.file: _bank_layout(manifest),
             manifest.golden.file: _golden_layout(manifest) | _patchcore_golden(manifest),
         }

@@ -78,7 +78,7 @@ __all__ = [
 ]
 
 FORMAT = "kad-artifact"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 MANIFEST_LIMIT_BYTES = 16 << 20
 
 
@@ -183,6 +183,7 @@ class Manifest:
         newer = _check_version(content, name)
         del content["format"]
         try:
+            _upgrade(content)
             manifest: Manifest = decode(_kind(content), content, allow_unknown=newer)
             manifest.check()
         except SchemaError as error:
@@ -203,7 +204,8 @@ class PatchCoreManifest(Manifest):
     method: Literal["patchcore"] = "patchcore"
 
     def named_files(self) -> tuple[str, ...]:  # noqa: D102 - as the base's
-        return (*super().named_files(), self.bank.file)
+        given = (*super().named_files(), self.bank.file)
+        return given if self.bank.index_file is None else (*given, self.bank.index_file)
 
     def graph(self) -> Graph:
         """Say what the network takes and gives."""
@@ -303,6 +305,17 @@ def _kind(content: Mapping[str, Any]) -> type[Manifest]:
     if not isinstance(method, str) or method not in _METHODS:
         raise expected("method", " or ".join(map(repr, _METHODS)), method)
     return _METHODS[method]
+
+
+def _upgrade(content: dict[str, Any]) -> None:
+    """Bring a manifest of an older minor version to this one."""
+    bank = content.get("bank")
+    if content["format_version"].split(".")[1].lstrip("0") or not isinstance(bank, dict):
+        return
+    if "index_file" in bank:
+        raise SchemaError("unknown key bank.index_file: this format version has no such key")
+    content["format_version"] = FORMAT_VERSION
+    bank["index_file"] = None
 
 
 def _check_version(content: Mapping[str, Any], name: str) -> bool:

@@ -193,13 +193,17 @@ class Coreset:
 
 @dataclass(frozen=True)
 class Bank:
-    """The memory bank: (rows, dims) float32, and the images its rows came from."""
+    """The memory bank: (rows, dims) float32, and the images its rows came from.
+
+    `index_file` holds the index of the search, where one is stored.
+    """
 
     file: FileName
     rows: Count
     dims: Count
     images: tuple[Text, ...]
     coreset: Coreset
+    index_file: FileName | None = None
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,21 @@ from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings
 from kad_sdk.session import NetworkSession
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from kad_sdk.artifact import PatchCoreArtifact
-    from kad_sdk.manifest import MapSettings, PatchCore, Preprocessing
+    from kad_sdk.manifest import MapSettings, NetworkOutput, PatchCore, Preprocessing
 
-__all__ = ["PatchCoreScorer"]
+__all__ = ["PatchCoreScorer", "map_layout"]
+
+
+def map_layout(outputs: Sequence[NetworkOutput], patchcore: PatchCore) -> MapLayout:
+    """Say what the base maps of a network look like to the search."""
+    layers = [(output.channels, output.height, output.width) for output in outputs]
+    return MapLayout(layers, patchcore.grid, patchcore.resampling)
 
 
 class PatchCoreScorer(BoardScorer):
@@ -70,11 +78,12 @@ class PatchCoreScorer(BoardScorer):
         manifest = artifact.manifest
         session = NetworkSession(artifact.network, threads=threads, max_batch=batch, **running)
         session.check(manifest.graph())
-        layers = [(o.channels, o.height, o.width) for o in manifest.network.outputs]
-        layout = MapLayout(layers, manifest.patchcore.grid, manifest.patchcore.resampling)
+        layout = map_layout(manifest.network.outputs, manifest.patchcore)
         return cls(
             session,
-            NativeIndex(artifact.bank, layout=layout, threads=threads),
+            NativeIndex(
+                artifact.bank, layout=layout, threads=threads, stored=artifact.stored_index
+            ),
             preprocessing=manifest.preprocessing,
             patchcore=manifest.patchcore,
             map_settings=manifest.map,

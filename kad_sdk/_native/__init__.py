@@ -12,7 +12,7 @@ from kad_sdk._native.density import density_score
 from kad_sdk._native.graph import check_graph
 from kad_sdk._native.images import plan_tiles, preprocess, resize_image
 from kad_sdk._native.kcenter import NativeKCenter, PrincipalDirections, lower_distances, spread_rows
-from kad_sdk._native.search import MapLayout, NativeIndex, patch_features
+from kad_sdk._native.search import MapLayout, NativeIndex, StoredIndex, patch_features
 
 __all__ = [
     "MapLayout",
@@ -21,6 +21,7 @@ __all__ = [
     "NativeKCenter",
     "PrincipalDirections",
     "RegionRecord",
+    "StoredIndex",
     "check_graph",
     "cpu_level",
     "default_threads",

@@ -196,6 +196,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_patch_features": (_MAPS, c_int32, c_void_p),
     "kad_index_create": (c_void_p, c_int64, c_int64, c_int32, POINTER(c_void_p)),
     "kad_index_create_for_maps": (c_void_p, c_int64, _MAPS, c_int32, POINTER(c_void_p)),
+    "kad_index_store": (c_void_p, c_char_p, c_int32, c_void_p, c_int64, POINTER(c_int64)),
+    "kad_index_create_stored": (
+        *(c_void_p, c_int64, _MAPS, c_char_p, c_void_p, c_int64, c_int32, POINTER(c_void_p)),
+    ),
     "kad_index_info": (c_void_p, POINTER(IndexFacts)),
     "kad_index_stats": (c_void_p, POINTER(SearchStatsRecord)),
     "kad_index_query": (c_void_p, c_void_p, c_int64, c_int32, c_int32, c_void_p, c_void_p),
@@ -281,6 +285,7 @@ _ERRORS: dict[int, type[Exception]] = {
     2: NotFiniteError,
     3: MemoryError,
     6: ImageTooSmallError,
+    14: ArtifactCorruptError,
     15: ArtifactCorruptError,
 }
 

@@ -14,6 +14,7 @@ from kad_sdk.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Ints: TypeAlias = npt.NDArray[np.int32]
 Longs: TypeAlias = npt.NDArray[np.int64]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from ctypes import byref, c_int32, c_void_p
+from ctypes import byref, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kad_sdk._native.abi import (
+    BUFFER_TOO_SMALL,
     BaseMaps,
     IndexFacts,
     ScoreOptions,
@@ -19,6 +20,7 @@ from kad_sdk._native.abi import (
     library,
 )
 from kad_sdk._native.arguments import (
+    Bytes,
     Floats,
     Longs,
     array_argument,
@@ -26,7 +28,7 @@ from kad_sdk._native.arguments import (
     int_argument,
     threads_argument,
 )
-from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.errors import ArtifactCorruptError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,6 +120,24 @@ def patch_features(
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class StoredIndex:
+    """What :meth:`NativeIndex.store` gave.
+
+    Attributes
+    ----------
+    data : (n,) uint8
+    bank_sha256 : str
+        SHA-256 of the file that the bank lies in, 64 hexadecimal digits.
+    name : str
+        What errors call it.
+    """
+
+    data: Bytes
+    bank_sha256: str
+    name: str = "the index"
+
+
 class NativeIndex:
     """Exact nearest-neighbour search in a memory bank.
 
@@ -129,6 +149,9 @@ class NativeIndex:
         The maps that the bank's features come from: queries with such maps are then faster.
     threads : int
         Threads that build the index.
+    stored : StoredIndex, optional
+        The index of this bank and layout as it was stored, borrowed like the bank: it is not built
+        then, and the bank's values are not looked at.
 
     Raises
     ------
@@ -136,13 +159,24 @@ class NativeIndex:
         The layout's channels do not add up to D.
     NotFiniteError
         The bank holds NaN or Inf.
+    ArtifactCorruptError
+        What was stored is damaged, or of another bank or layout.
     """
 
-    def __init__(self, bank: Floats, *, layout: MapLayout | None = None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        bank: Floats,
+        *,
+        layout: MapLayout | None = None,
+        threads: int = 1,
+        stored: StoredIndex | None = None,
+    ) -> None:
         self._bank = array_argument("bank", bank, np.float32, (None, None))
         self.rows, self.dims = self._bank.shape
         handle = c_void_p()
         values, threads = self._bank.ctypes.data, threads_argument(threads)
+        if stored is not None and layout is None:
+            raise InvalidArgumentError("layout: expected that of the stored index, got none")
         if layout is None:
             call("kad_index_create", values, self.rows, self.dims, threads, byref(handle))
         else:
@@ -153,11 +187,48 @@ class NativeIndex:
                     f"{channels}"
                 )
             maps = layout.struct()
-            call(
-                "kad_index_create_for_maps", values, self.rows, byref(maps), threads, byref(handle)
-            )
+            if stored is None:
+                call(
+                    "kad_index_create_for_maps",
+                    *(values, self.rows, byref(maps), threads, byref(handle)),
+                )
+            else:
+                self._restore(stored, maps, threads, handle)
         self._handle = handle
         self._finalizer = weakref.finalize(self, library().kad_index_close, handle)
+
+    def _restore(self, stored: StoredIndex, maps: BaseMaps, threads: int, handle: c_void_p) -> None:
+        self._stored = array_argument("stored", stored.data, np.uint8, (None,))
+        try:
+            call(
+                "kad_index_create_stored",
+                *(self._bank.ctypes.data, self.rows, byref(maps)),
+                *(stored.bank_sha256.encode(), self._stored.ctypes.data, self._stored.size),
+                *(threads, byref(handle)),
+            )
+        except ArtifactCorruptError as error:
+            raise ArtifactCorruptError(f"{stored.name}: {error}") from error
+
+    def store(self, bank_sha256: str, *, threads: int = 1) -> Bytes | None:
+        """Give what takes long to build, to be kept with the bank.
+
+        Parameters
+        ----------
+        bank_sha256 : str
+            SHA-256 of the file that the bank lies in, 64 hexadecimal digits.
+
+        Returns
+        -------
+        (n,) uint8
+            A function of the bank and of the layout alone, built anew in arithmetic that is the
+            same on every processor; None where the bank is so small that nothing is worth storing.
+        """
+        size = c_int64()
+        arguments = (self._open_handle(), bank_sha256.encode(), threads_argument(threads))
+        call("kad_index_store", *arguments, None, 0, byref(size), accept=(BUFFER_TOO_SMALL,))
+        out = np.empty(size.value, np.uint8)
+        call("kad_index_store", *arguments, out.ctypes.data, out.size, byref(size))
+        return out[: size.value].copy() if size.value else None
 
     def close(self) -> None:
         """Free the index; it cannot be used after."""

@@ -21,6 +21,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "base/level.hpp"
@@ -36,6 +37,7 @@
 #include "search/sieve/sieve_search.hpp"
 #include "search/split.hpp"
 #include "search/statistics.hpp"
+#include "search/stored_index.hpp"
 #include "search_families.hpp"
 
 namespace {
@@ -127,15 +129,36 @@ void match_watched(const kad::MatchTask& task, uint32_t* masks) {
   }
 }
 
+// An index that was built, or one that was stored and taken in again.
+class TestedIndex {
+ public:
+  TestedIndex(const Data& data, const kad::SplitLayout& layout, bool stores)
+      : index_(std::make_unique<kad_index>(data.bank.data(), data.rows, layout,
+                                           kad::current_level(), kThreads)) {
+    const std::string digest(64, '0');
+    if (stores) stored_ = kad::store_index(*index_, digest.c_str(), kThreads);
+    if (stored_.empty()) return;
+    index_ = kad::restore_index(data.bank.data(), data.rows, layout, digest.c_str(), stored_.data(),
+                                stored_.size(), kThreads);
+  }
+
+  const kad_index& index() const { return *index_; }
+
+ private:
+  std::vector<uint8_t> stored_;
+  std::unique_ptr<kad_index> index_;
+};
+
 // All bounds of one bank and its queries at one level.
 class BoundCheck {
  public:
-  BoundCheck(const Data& data, kad::Level level, Ledgers& ledgers)
-      : BoundCheck(data, kad::SplitLayout(data.dims), nullptr, level, ledgers) {}
+  BoundCheck(const Data& data, bool stores, kad::Level level, Ledgers& ledgers)
+      : BoundCheck(data, kad::SplitLayout(data.dims), nullptr, stores, level, ledgers) {}
 
   /// The queries are the patches of a tile.
-  BoundCheck(const Data& data, const kad::FeatureMaps& maps, kad::Level level, Ledgers& ledgers)
-      : BoundCheck(data, kad::SplitLayout(maps), &maps, level, ledgers) {}
+  BoundCheck(const Data& data, const kad::FeatureMaps& maps, bool stores, kad::Level level,
+             Ledgers& ledgers)
+      : BoundCheck(data, kad::SplitLayout(maps), &maps, stores, level, ledgers) {}
 
   void run() {
     if (index_.sieve) {
@@ -159,10 +182,11 @@ class BoundCheck {
   };
 
   BoundCheck(const Data& data, const kad::SplitLayout& layout, const kad::FeatureMaps* maps,
-             kad::Level level, Ledgers& ledgers)
+             bool stores, kad::Level level, Ledgers& ledgers)
       : data_(data),
         ledgers_(ledgers),
-        index_(data.bank.data(), data.rows, layout, kThreads),
+        tested_(data, layout, stores),
+        index_(tested_.index()),
         kernels_(kad::search_kernels(level)),
         block_(index_, kernels_, 1),
         true2_(size(data.n)) {
@@ -342,7 +366,8 @@ class BoundCheck {
 
   const Data& data_;
   Ledgers& ledgers_;
-  kad_index index_;
+  TestedIndex tested_;
+  const kad_index& index_;
   const kad::SearchKernels& kernels_;
   kad::CodeKernels watched_ = {};
   kad::QueryBlock block_;
@@ -425,14 +450,21 @@ void at_every_level(Check check) {
   kad_cpu_level_force(KAD_LEVEL_AUTO);
 }
 
-void check_data(const Data& data, Ledgers& ledgers) {
-  at_every_level([&](kad::Level level) { BoundCheck(data, level, ledgers).run(); });
+// By turns with an index that was built and with one that was stored.
+bool stores(size_t family, kad::Level level) { return (family + static_cast<size_t>(level)) % 2; }
+
+void check_data(const Data& data, size_t family, Ledgers& ledgers) {
+  at_every_level(
+      [&](kad::Level level) { BoundCheck(data, stores(family, level), level, ledgers).run(); });
 }
 
-void check_tile(const Data& data, int32_t coarse_dims, int32_t resampling, Ledgers& ledgers) {
+void check_tile(const Data& data, size_t family, int32_t coarse_dims, int32_t resampling,
+                Ledgers& ledgers) {
   const Tile tile(data, coarse_dims, resampling);
   const Data patches = tile.with_patches(data);
-  at_every_level([&](kad::Level level) { BoundCheck(patches, tile.maps(), level, ledgers).run(); });
+  at_every_level([&](kad::Level level) {
+    BoundCheck(patches, tile.maps(), stores(family, level), level, ledgers).run();
+  });
 }
 
 // Once too small for codes, once large enough, and once as the patches of a tile.
@@ -440,12 +472,13 @@ void check_family(size_t number, uint64_t seed, Ledgers& ledgers) {
   const families::Family& family = families::kFamilies[number];
   families::Generator random(seed * std::size(families::kFamilies) + number);
   const int64_t few = 1 + random.below(63), many = 64 + random.below(200);
-  check_data(families::make(family, seed, 1 + random.below(150), few, 9), ledgers);
-  check_data(families::make(family, seed, 1024 + random.below(150), many, 20), ledgers);
+  check_data(families::make(family, seed, 1 + random.below(150), few, 9), number, ledgers);
+  check_data(families::make(family, seed, 1024 + random.below(150), many, 20), number, ledgers);
   const auto coarse_dims = static_cast<int32_t>(8 + random.below(many - 16));
   const int32_t resampling =
       seed % 2 == number % 2 ? KAD_RESAMPLE_BILINEAR : KAD_RESAMPLE_ADAPTIVE_AVERAGE;
-  check_tile(families::make(family, seed + 1, 1024, many, 30), coarse_dims, resampling, ledgers);
+  check_tile(families::make(family, seed + 1, 1024, many, 30), number, coarse_dims, resampling,
+             ledgers);
 }
 
 // All families, and again with other seeds until the time is over.

@@ -136,6 +136,74 @@ static void test_info_and_stats(void) {
   kad_index_close(index);
 }
 
+enum { ROWS = 1100, DIMS = 64, QUERIES = 9 };
+
+static float* make_values(int64_t n) {
+  float* values = (float*)malloc((size_t)n * sizeof(float));
+  if (values == NULL) abort();
+  for (int64_t i = 0; i < n; ++i) values[i] = sinf((float)(i % 977) * (float)(i / 977 % 13 + 1));
+  return values;
+}
+
+// The same answers from an index that was stored.
+static void test_stored(void) {
+  const int32_t channels[1] = {DIMS}, sides[1] = {3};
+  kad_base_maps maps = make_maps();
+  maps.n_tiles = 0;
+  maps.n_layers = 1;
+  maps.data = NULL;
+  maps.channels = channels;
+  maps.heights = maps.widths = sides;
+  maps.grid_height = maps.grid_width = 3;
+  char digest[65];
+  memset(digest, 'a', 64);
+  digest[64] = '\0';
+  float* bank = make_values(ROWS * DIMS);
+  kad_index *built = NULL, *index = NULL;
+  CHECK_OK(kad_index_create_for_maps(bank, ROWS, &maps, 2, &built));
+  int64_t capacity = 0, bytes = 0;
+  CHECK_FAILS(kad_index_store(built, digest, 2, NULL, 0, &capacity), KAD_ERROR_BUFFER_TOO_SMALL,
+              "room for 0 bytes");
+  const banded stored = banded_new((size_t)capacity);
+  uint8_t* data = (uint8_t*)banded_data(stored);
+  CHECK_OK(kad_index_store(built, digest, 2, data, capacity, &bytes));
+  CHECK(bytes > ROWS * DIMS / 4 && bytes <= capacity);
+  CHECK_OK(kad_index_create_stored(bank, ROWS, &maps, digest, data, bytes, 2, &index));
+  float* queries = make_values(QUERIES * DIMS);
+  float dist[2][QUERIES];
+  int64_t rows[2][QUERIES];
+  CHECK_OK(kad_index_query(built, queries, QUERIES, 1, 1, dist[0], rows[0]));
+  CHECK_OK(kad_index_query(index, queries, QUERIES, 1, 1, dist[1], rows[1]));
+  CHECK(memcmp(dist[0], dist[1], sizeof(dist[0])) == 0);
+  CHECK(memcmp(rows[0], rows[1], sizeof(rows[0])) == 0);
+  kad_index_close(index);
+
+  digest[63] = 'b';
+  CHECK_FAILS(kad_index_create_stored(bank, ROWS, &maps, digest, data, bytes, 1, &index),
+              KAD_ERROR_ARTIFACT_TENSORS, "another bank");
+  CHECK(index == NULL);
+  digest[63] = 'a';
+  CHECK_FAILS(kad_index_create_stored(bank, ROWS, &maps, digest, data, bytes - 64, 1, &index),
+              KAD_ERROR_ARTIFACT_TENSORS, "ends within an array");
+  CHECK_FAILS(kad_index_create_stored(bank, ROWS, &maps, digest, data, 5, 1, &index),
+              KAD_ERROR_ARTIFACT_TENSORS, "ends within an array");
+  CHECK_INVALID(kad_index_create_stored(bank, ROWS, &maps, "a", data, bytes, 1, &index), "got 1");
+  CHECK_INVALID(kad_index_create_stored(bank, ROWS, &maps, NULL, data, bytes, 1, &index), "NULL");
+  CHECK_INVALID(kad_index_create_stored(bank, ROWS, &maps, digest, NULL, 9, 1, &index), "NULL");
+  CHECK_INVALID(kad_index_create_stored(bank, ROWS, &maps, digest, data, -1, 1, &index), "bytes");
+  CHECK_INVALID(kad_index_create_stored(NULL, ROWS, &maps, digest, data, bytes, 1, &index), "NULL");
+  CHECK_INVALID(kad_index_create_stored(bank, 0, &maps, digest, data, bytes, 1, &index), "(0, 64)");
+  CHECK_INVALID(kad_index_create_stored(bank, ROWS, &maps, digest, data, bytes, 1, NULL), "NULL");
+  CHECK_INVALID(kad_index_store(NULL, digest, 1, data, capacity, &bytes), "NULL");
+  CHECK_INVALID(kad_index_store(built, digest, 1, data, capacity, NULL), "NULL");
+  CHECK_INVALID(kad_index_store(built, digest, 1, NULL, capacity, &bytes), "NULL");
+  CHECK_INVALID(kad_index_store(built, digest, 0, data, capacity, &bytes), "n_threads");
+  kad_index_close(built);
+  free(queries);
+  free(bank);
+  banded_check_and_free(stored);
+}
+
 static void test_bad_banks(void) {
   const float bad[4] = {0, 1, NAN, 3};
   kad_index* index = NULL;
@@ -152,6 +220,7 @@ static void test_all(void) {
   test_query();
   test_maps_and_scores();
   test_info_and_stats();
+  test_stored();
 }
 
 int main(void) {

@@ -22,7 +22,7 @@ def _text(change: Callable[[str], str | bytes]) -> Spoil:
     return spoil
 
 
-def _edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
+def edit(change: Callable[[dict[str, Any]], object]) -> Spoil:
     def spoil(folder: Path) -> None:
         content = manifest_of(folder)
         change(content)
@@ -90,7 +90,7 @@ def _at(content: Any, path: tuple[Any, ...]) -> Any:
     return content
 
 
-def _set(path: tuple[Any, ...], value: Any) -> Callable[[dict[str, Any]], None]:
+def set_at(path: tuple[Any, ...], value: Any) -> Callable[[dict[str, Any]], None]:
     def change(content: dict[str, Any]) -> None:
         _at(content, path[:-1])[path[-1]] = copy.deepcopy(value)
 
@@ -118,24 +118,24 @@ def value_cases(content: dict[str, Any], entries: tuple[str, ...]) -> Named:
             continue
         for i, value in enumerate(VALUES):
             if value != _at(content, path) or type(value) is not type(_at(content, path)):
-                yield f"value-{name}-{i}", _edit(_set(path, value)), None
-        yield f"without-{name}", _edit(_delete(path)), None
+                yield f"value-{name}-{i}", edit(set_at(path, value)), None
+        yield f"without-{name}", edit(_delete(path)), None
         if isinstance(_at(content, path), dict):
-            yield f"more-in-{name}", _edit(_set((*path, "unheard"), 1)), None
+            yield f"more-in-{name}", edit(set_at((*path, "unheard"), 1)), None
 
 
 def version_cases() -> Named:
     for version in ("2.0", "0.9", "1000.0"):
-        yield f"version-{version}", _edit(_set(("format_version",), version)), VERSION
-    yield "format", _edit(_set(("format",), "other")), VERSION
+        yield f"version-{version}", edit(set_at(("format_version",), version)), VERSION
+    yield "format", edit(set_at(("format",), "other")), VERSION
     for version in ("1", "1.", ".1", "1.0.0", "1.x", "-1.0", "10000.0", "\u0661.0", "1.0 "):
-        yield f"version-{version}", _edit(_set(("format_version",), version)), MANIFEST
+        yield f"version-{version}", edit(set_at(("format_version",), version)), MANIFEST
 
     def newer(content: dict[str, Any]) -> None:
         content.update(format_version="1.9", unheard={"of": [1, None]})
         content["thresholds"]["unheard"] = 1.5
 
-    yield "newer-minor", _edit(newer), "OK"
+    yield "newer-minor", edit(newer), "OK"
 
 
 def name_cases() -> Named:
@@ -152,10 +152,10 @@ def name_cases() -> Named:
         "a\\b",
         "x" * 129,
     ):
-        yield f"listed-{name[:20]!r}", _edit(_set(("files", name), entry)), MANIFEST
-        yield f"named-{name[:20]!r}", _edit(_set(("network", "file"), name)), MANIFEST
-    yield "same-file-twice", _edit(_set(("network", "file"), "golden.safetensors")), MANIFEST
-    yield "named-manifest", _edit(_set(("network", "file"), "manifest.json")), MANIFEST
+        yield f"listed-{name[:20]!r}", edit(set_at(("files", name), entry)), MANIFEST
+        yield f"named-{name[:20]!r}", edit(set_at(("network", "file"), name)), MANIFEST
+    yield "same-file-twice", edit(set_at(("network", "file"), "golden.safetensors")), MANIFEST
+    yield "named-manifest", edit(set_at(("network", "file"), "manifest.json")), MANIFEST
 
 
 def range_cases(method: str) -> Named:
@@ -169,16 +169,16 @@ def range_cases(method: str) -> Named:
     ]
     for key, values in preprocessing:
         for value in values:
-            yield f"{key}-{value}", _edit(_set(("preprocessing", key), value)), MANIFEST
+            yield f"{key}-{value}", edit(set_at(("preprocessing", key), value)), MANIFEST
     for path in (("map", "sigma"), ("thresholds", "tile"), ("thresholds", "map")):
         for value in (beyond, below, 0):
-            yield f"{'.'.join(path)}-{value}", _edit(_set(path, value)), MANIFEST
+            yield f"{'.'.join(path)}-{value}", edit(set_at(path, value)), MANIFEST
     for value in (beyond, -1):
         settings = {"h": 3, "h_color": value, "template_window": 7, "search_window": 21}
-        yield f"h-color-{value}", _edit(_set(("preprocessing", "denoise"), settings)), MANIFEST
+        yield f"h-color-{value}", edit(set_at(("preprocessing", "denoise"), settings)), MANIFEST
     if method == "kernel":
         for value in (beyond, 1e300, below, 0):
-            yield f"bandwidth-{value}", _edit(_set(("density", "bandwidth"), value)), MANIFEST
+            yield f"bandwidth-{value}", edit(set_at(("density", "bandwidth"), value)), MANIFEST
 
     def at_the_edge(content: dict[str, Any]) -> None:
         content["preprocessing"].update(mean=[-3e38, 0.5, 1e9], std=[1, 3e38, 1e-28])
@@ -186,4 +186,4 @@ def range_cases(method: str) -> Named:
         content["map"]["sigma"] = 3.4e38
         content["thresholds"].update(tile=1.2e-38, map=3.4e38)
 
-    yield "at-the-edge", _edit(at_the_edge), "OK"
+    yield "at-the-edge", edit(at_the_edge), "OK"

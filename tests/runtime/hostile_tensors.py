@@ -35,7 +35,7 @@ def _with_header(name: str, change: Callable[[dict[str, Any]], object]) -> Spoil
     return spoil
 
 
-def _retensored(name: str, change: Callable[[dict[str, np.ndarray]], object]) -> Spoil:
+def retensored(name: str, change: Callable[[dict[str, np.ndarray]], object]) -> Spoil:
     def spoil(folder: Path) -> None:
         tensors = {key: tensor.copy() for key, tensor in read_tensors(folder / name).items()}
         change(tensors)
@@ -95,14 +95,14 @@ def header_cases(name: str, header: dict[str, Any]) -> Named:
 
 def content_cases(name: str, header: dict[str, Any]) -> Named:
     first = next(iter(header))
-    yield f"{name}-more", _retensored(name, lambda t: t.update(more=np.zeros(4, np.int64))), TENSORS
-    yield f"{name}-fewer", _retensored(name, lambda t: t.pop(first)), TENSORS
+    yield f"{name}-more", retensored(name, lambda t: t.update(more=np.zeros(4, np.int64))), TENSORS
+    yield f"{name}-fewer", retensored(name, lambda t: t.pop(first)), TENSORS
     for key, entry in header.items():
         if entry["dtype"] == "F32":
             for value in (np.nan, np.inf, -np.inf):
-                change = _retensored(name, lambda t, k=key, v=value: t[k].reshape(-1).put(-1, v))
+                change = retensored(name, lambda t, k=key, v=value: t[k].reshape(-1).put(-1, v))
                 yield f"{name}-{key}-{value}", change, TENSORS
-        change = _retensored(name, lambda t, k=key: t.update({k: t[k][:-1]}))
+        change = retensored(name, lambda t, k=key: t.update({k: t[k][:-1]}))
         yield f"{name}-{key}-shorter", change, None if key == "samples" else TENSORS
 
 
@@ -111,19 +111,19 @@ def meaning_cases(method: str) -> Named:
     if method == "patchcore":
         for key in ("neighbors", "source_image"):
             for value in (-1, tiny.ROWS if key == "neighbors" else len(tiny.IMAGES)):
-                change = _retensored("bank.safetensors", lambda t, k=key, v=value: t[k].put(3, v))
+                change = retensored("bank.safetensors", lambda t, k=key, v=value: t[k].put(3, v))
                 yield f"{key}-{value}", change, TENSORS
         return
     file = "density.safetensors"
     if method == "cutpaste":
         for value in (0.0, -1.0):
-            change = _retensored(file, lambda t, v=value: t["cholesky"].put(0, v))
+            change = retensored(file, lambda t, v=value: t["cholesky"].put(0, v))
             yield f"diagonal-{value}", change, TENSORS
-        yield "upper-triangle", _retensored(file, lambda t: t["cholesky"].put(3, 0.5)), TENSORS
+        yield "upper-triangle", retensored(file, lambda t: t["cholesky"].put(3, 0.5)), TENSORS
         return
-    none = _retensored(file, lambda t: t.update(samples=t["samples"][:0]))
+    none = retensored(file, lambda t: t.update(samples=t["samples"][:0]))
     yield "no-samples", none, TENSORS
-    many = _retensored(file, lambda t: t.update(samples=np.repeat(t["samples"], 2, axis=0)))
+    many = retensored(file, lambda t: t.update(samples=np.repeat(t["samples"], 2, axis=0)))
     yield "too-many-samples", many, TENSORS
-    half = _retensored(file, lambda t: t.update(samples=t["samples"][: tiny.SAMPLES // 2]))
+    half = retensored(file, lambda t: t.update(samples=t["samples"][: tiny.SAMPLES // 2]))
     yield "fewer-samples", half, "OK"

@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 import hostile
+import hostile_index
 import hostile_manifest
 import hostile_tensors
 import programs
@@ -142,6 +143,19 @@ def test_tensors(method, tmp_path):
         for case in hostile_tensors.tensor_cases(name, (method[1] / name).read_bytes())
     ]
     check([*cases, *hostile_tensors.meaning_cases(method[0])], method[1], tmp_path)
+
+
+def test_stored_index(tmp_path):
+    good = tiny.write(tmp_path / "good.kad", tiny.indexed())
+    other = tiny.write(tmp_path / "other.kad", tiny.indexed("valid-adaptive"))
+    cases = [
+        ("good", lambda _: None, "OK"),
+        ("old-version", hostile_index.old_version, "OK"),
+        ("old-version-with-an-index", hostile_index.old_version_with_an_index, "MANIFEST"),
+        *hostile.byte_cases(["index.safetensors"]),
+        *hostile_index.index_cases(other / "index.safetensors"),
+    ]
+    check(cases, good, tmp_path)
 
 
 def test_network(method, tmp_path):

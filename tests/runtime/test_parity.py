@@ -14,6 +14,8 @@ ARTIFACTS = {
     "bilinear": lambda: tiny.patchcore("same-bilinear", "thesis", 3),
     "adaptive": lambda: tiny.patchcore("valid-adaptive", "paper", 5),
     "plain": lambda: tiny.patchcore("same-bilinear", "none", 0, board="largest-tile"),
+    "indexed": tiny.indexed,
+    "indexed-adaptive": lambda: tiny.indexed("valid-adaptive"),
     "half": lambda: tiny.patchcore(resize=0.5),
     "enlarged": lambda: tiny.patchcore("valid-adaptive", resize=1.37),
     "fixed-size": lambda: tiny.patchcore(resize=(90, 140), stride=11),
@@ -27,6 +29,7 @@ LABELS = (Rect(20, 20, 9, 11), Rect(100, 50, 5, 5))
 CASES = [
     *(Case(name) for name in ARTIFACTS),
     *(Case("bilinear", threads=threads, batch=batch) for threads in (2, 3) for batch in (1, 7)),
+    Case("indexed", threads=2, batch=3),
     *(Case("grad-cam", threads=threads, batch=5) for threads in (2, 4)),
     *(Case("bilinear", pixel_format=name, padding=3 * i) for i, name in enumerate(FORMATS)),
     *(Case("grad-cam", pixel_format=name, padding=1) for name in ("rgb8", "bgr16")),

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from kad_sdk._native import NativeIndex
 from kad_sdk.artifact import write_artifact
+from kad_sdk.artifact_folder import file_entry
 from kad_sdk.manifest import (
     Bank,
     BaseMapNetwork,
@@ -34,6 +36,8 @@ from kad_sdk.manifest import (
     Training,
     Weights,
 )
+from kad_sdk.patchcore import map_layout
+from kad_sdk.tensors import encode_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,9 +74,9 @@ def _pooled(source: str, to: str, kernel: int) -> Any:
     return helper.make_node("AveragePool", [source], [to], kernel_shape=sides, strides=sides)
 
 
-def _base_map_graph(sides: tuple[int, int]) -> bytes:
+def _base_map_graph(channels_of: tuple[int, int], sides: tuple[int, int]) -> bytes:
     nodes, constants, outputs = [], [], {}
-    for i, (channels, side) in enumerate(zip(CHANNELS, sides, strict=True)):
+    for i, (channels, side) in enumerate(zip(channels_of, sides, strict=True)):
         constants.append(_constant(f"w{i}", channels, 3, 3, 3))
         nodes += [
             helper.make_node("Conv", ["tiles", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
@@ -160,30 +164,37 @@ def _network(kind: type[Network], **more: Any) -> Any:
 
 
 def patchcore(
-    pooling: str = "same-bilinear", reweighting: str = "thesis", n_neighbors: int = 3, **common: Any
+    pooling: str = "same-bilinear",
+    reweighting: str = "thesis",
+    n_neighbors: int = 3,
+    *,
+    channels: tuple[int, int] = CHANNELS,
+    rows: int = ROWS,
+    **common: Any,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Give manifest and files of a PatchCore artifact, as :func:`write_artifact` takes them."""
     sides = SIDES[pooling]
-    network = _base_map_graph(sides)
+    network = _base_map_graph(channels, sides)
     generator = np.random.default_rng(SEED)
-    maps = _run(network, _noise(16)).values()
-    dims = sum(CHANNELS)
+    noise = _noise(16 if rows == ROWS else 40)
+    maps = _run(network, noise).values()
+    dims = sum(channels)
     enlarged = [np.repeat(np.repeat(m, 2, 2), 2, 3)[:, :, : sides[0], : sides[0]] for m in maps]
-    enlarged[0] = next(iter(_run(network, _noise(16)).values()))
+    enlarged[0] = next(iter(_run(network, noise).values()))
     pool = np.concatenate(enlarged, axis=1).transpose(0, 2, 3, 1).reshape(-1, dims)
-    bank = np.ascontiguousarray(pool[generator.choice(len(pool), ROWS, replace=False)])
-    between = np.linalg.norm(bank[:, None] - bank[None], axis=-1)
+    bank = np.ascontiguousarray(pool[generator.choice(len(pool), rows, replace=False)])
+    between = np.array([np.linalg.norm(bank - row, axis=-1) for row in bank])
     np.fill_diagonal(between, np.inf)
     outputs = tuple(
-        NetworkOutput(f"base_map_{i}", channels, side, side)
-        for i, (channels, side) in enumerate(zip(CHANNELS, sides, strict=True))
+        NetworkOutput(f"base_map_{i}", *size)
+        for i, size in enumerate(zip(channels, sides, sides, strict=True))
     )
     manifest = PatchCoreManifest(
         network=_network(BaseMapNetwork, layers=("layer2", "layer3"), outputs=outputs),
         patchcore=PatchCore(RESAMPLINGS[pooling], pooling, GRID, reweighting, n_neighbors),
         bank=Bank(
             file="bank.safetensors",
-            rows=ROWS,
+            rows=rows,
             dims=dims,
             images=IMAGES,
             coreset=Coreset(
@@ -204,13 +215,27 @@ def patchcore(
     tensors = {
         "bank": bank,
         "neighbors": np.argsort(between, axis=1, kind="stable")[:, :8].astype(np.int64),
-        "source_image": generator.integers(0, len(IMAGES), ROWS).astype(np.int32),
-        "source_xy": generator.integers(0, 4000, (ROWS, 2)).astype(np.int32),
+        "source_image": generator.integers(0, len(IMAGES), rows).astype(np.int32),
+        "source_xy": generator.integers(0, 4000, (rows, 2)).astype(np.int32),
     }
     return manifest, {
         "network.onnx": network,
         "bank.safetensors": tensors,
         "golden.safetensors": golden,
+    }
+
+
+def indexed(pooling: str = "same-bilinear") -> tuple[Manifest, dict[str, Any]]:
+    """Give manifest and files of a PatchCore artifact with a bank that is worth an index."""
+    manifest, files = patchcore(pooling, channels=(40, 56), rows=1100)
+    tensors = files["bank.safetensors"]
+    digest = file_entry(encode_tensors(tensors)).sha256
+    layout = map_layout(manifest.network.outputs, manifest.patchcore)
+    index = NativeIndex(tensors["bank"], layout=layout).store(digest)
+    bank = dataclasses.replace(manifest.bank, index_file="index.safetensors")
+    return dataclasses.replace(manifest, bank=bank), {
+        **files,
+        "index.safetensors": {"index": index},
     }
 
 

@@ -63,6 +63,9 @@ void read_method(Artifact* artifact) {
   if (manifest.method == Method::patchcore) {
     artifact->bank = read_tensors(*artifact, manifest.bank.file, bank_layout(manifest));
     check_bank(artifact->bank, manifest, folder + manifest.bank.file);
+    if (!manifest.bank.index_file.empty()) {
+      artifact->index = read_tensors(*artifact, manifest.bank.index_file, index_layout());
+    }
   } else {
     artifact->density = read_tensors(*artifact, manifest.density.file, density_layout(manifest));
     check_density(artifact->density, manifest, folder + manifest.density.file);

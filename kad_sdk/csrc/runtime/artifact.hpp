@@ -15,6 +15,7 @@ struct Artifact {
   Manifest manifest;
   std::map<std::string, MappedFile> files;
   Tensors bank;     // of PatchCore: bank, neighbors, source_image, source_xy
+  Tensors index;    // of PatchCore, where one is stored: index
   Tensors density;  // of CutPaste: mean, cholesky; or samples
 
   const MappedFile& file(const std::string& name) const { return files.at(name); }

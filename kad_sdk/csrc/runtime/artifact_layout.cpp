@@ -38,6 +38,8 @@ TensorLayouts bank_layout(const Manifest& manifest) {
           {"source_xy", {Dtype::i32, {bank.rows, 2}}}};
 }
 
+TensorLayouts index_layout() { return {{"index", {Dtype::u8, {kAnyLength}}}}; }
+
 TensorLayouts density_layout(const Manifest& manifest) {
   const int64_t dims = manifest.cutpaste.embedding_dims;
   if (manifest.density.kind == KAD_DENSITY_KERNEL) {

@@ -9,6 +9,7 @@
 namespace kad {
 
 TensorLayouts bank_layout(const Manifest& manifest);
+TensorLayouts index_layout();
 TensorLayouts density_layout(const Manifest& manifest);
 TensorLayouts golden_layout(const Manifest& manifest);
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kFormat = "kad-artifact";
 constexpr int64_t kMajor = 1;
-constexpr int64_t kMinor = 0;
+constexpr int kMinor = 1;
 
 bool is_short_number(const std::string& text) {
   return !text.empty() && text.size() <= 4 &&
@@ -29,8 +29,8 @@ std::string string_of(const std::vector<Value::Member>& members, const char* key
   return "";
 }
 
-// Refuse what this reader does not know; true when the minor version is newer than ours.
-bool check_version(Value root, const std::string& name) {
+// Refuse what this reader does not know; the minor version.
+int check_version(Value root, const std::string& name) {
   if (root.kind() != Kind::object) schema_error("manifest", "a JSON object", root);
   const auto members = root.members();
   const std::string format = string_of(members, "format");
@@ -54,7 +54,7 @@ bool check_version(Value root, const std::string& name) {
          name.c_str(), version.c_str(), static_cast<long long>(kMajor),
          major > kMajor ? "upgrade libkad" : "export the artifact again");
   }
-  return std::stoi(minor_text) > kMinor;
+  return std::stoi(minor_text);
 }
 
 std::map<std::string, FileEntry> read_files(Fields* manifest) {
@@ -76,6 +76,7 @@ void check_named_files(const Manifest& manifest) {
   std::vector<std::string> named = manifest.graph_files();
   named.push_back(manifest.golden.file);
   if (manifest.method == Method::patchcore) named.push_back(manifest.bank.file);
+  if (!manifest.bank.index_file.empty()) named.push_back(manifest.bank.index_file);
   if (manifest.method == Method::cutpaste) named.push_back(manifest.density.file);
   std::set<std::string> different = {"manifest.json"};
   for (const std::string& name : named) {
@@ -87,9 +88,10 @@ void check_named_files(const Manifest& manifest) {
   }
 }
 
-Manifest read(Value root, bool newer) {
-  Fields fields(root, "", newer);
+Manifest read(Value root, int minor) {
+  Fields fields(root, "", minor > kMinor);
   Manifest manifest;
+  manifest.minor = minor;
   fields.take("format");
   fields.take("format_version");
   manifest.method = static_cast<Method>(fields.choice("method", {"patchcore", "cutpaste"}));
@@ -136,8 +138,7 @@ Graph Manifest::graph(bool explain) const {
 Manifest read_manifest(std::string_view text, const std::string& name) {
   try {
     const json::Document document(text);
-    const bool newer = check_version(document.root(), name);
-    Manifest manifest = read(document.root(), newer);
+    Manifest manifest = read(document.root(), check_version(document.root(), name));
     manifest.text = std::string(text);
     return manifest;
   } catch (const json::Error& error) {

@@ -85,6 +85,7 @@ struct PatchCoreSettings {
 
 struct BankSettings {
   std::string file;
+  std::string index_file;  // empty where no index is stored
   int64_t rows = 0;
   int64_t dims = 0;
   std::vector<std::string> images;
@@ -112,6 +113,7 @@ struct GoldenSettings {
 
 struct Manifest {
   std::string text;  // the file itself
+  int minor = 0;     // of the format's version
   Method method = Method::patchcore;
   std::string network_file;
   std::string network_input;

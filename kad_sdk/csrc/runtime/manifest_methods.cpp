@@ -68,9 +68,11 @@ void check_coreset(Fields coreset) {
   coreset.end();
 }
 
-BankSettings read_bank(Fields fields) {
+BankSettings read_bank(Fields fields, int minor) {
   BankSettings bank;
   bank.file = fields.file_name("file");
+  const bool stores = minor >= 1 && !fields.is_null("index_file");
+  if (stores) bank.index_file = fields.file_name("index_file");
   bank.rows = fields.integer("rows", 1);
   bank.dims = fields.integer("dims", 1);
   for (const Item& image : fields.list("images")) {
@@ -173,7 +175,7 @@ void read_tolerance(Fields golden, Manifest* manifest, const std::vector<const c
 void read_patchcore(Fields* fields, Manifest* manifest) {
   read_base_map_network(fields->object("network"), manifest);
   read_settings(fields->object("patchcore"), &manifest->patchcore);
-  manifest->bank = read_bank(fields->object("bank"));
+  manifest->bank = read_bank(fields->object("bank"), manifest->minor);
   read_tolerance(fields->object("golden"), manifest, {"base_map", "score"});
   check_bank(*manifest);
   check_grid("patchcore.grid", manifest->patchcore.grid, *manifest);

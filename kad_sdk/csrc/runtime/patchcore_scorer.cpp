@@ -21,12 +21,7 @@ class PatchCoreScorer : public Scorer {
       heights_.push_back(static_cast<int32_t>(output.height));
       widths_.push_back(static_cast<int32_t>(output.width));
     }
-    const Tensor& bank = artifact.bank.at("bank");
-    kad_index* index = nullptr;
-    const kad_base_maps layout = base_maps(nullptr, 0);
-    check_stage(
-        kad_index_create_for_maps(bank.floats(), bank.shape[0], &layout, n_threads, &index));
-    index_.reset(index);
+    index_.reset(open_index(artifact, n_threads));
   }
 
   void score(float* const* outputs, int64_t n, int32_t n_threads,
@@ -46,6 +41,30 @@ class PatchCoreScorer : public Scorer {
   int64_t embedding_dims() const override { return 0; }
 
  private:
+  // As it was stored, or built from the bank.
+  kad_index* open_index(const Artifact& artifact, int32_t n_threads) const {
+    const Tensor& bank = artifact.bank.at("bank");
+    const kad_base_maps layout = base_maps(nullptr, 0);
+    kad_index* index = nullptr;
+    if (artifact.index.empty()) {
+      check_stage(
+          kad_index_create_for_maps(bank.floats(), bank.shape[0], &layout, n_threads, &index));
+      return index;
+    }
+    const Tensor& stored = artifact.index.at("index");
+    const BankSettings& settings = artifact.manifest.bank;
+    const std::string& digest = artifact.manifest.files.at(settings.file).sha256;
+    const kad_status status =
+        kad_index_create_stored(bank.floats(), bank.shape[0], &layout, digest.c_str(), stored.data,
+                                stored.count(), n_threads, &index);
+    if (status == KAD_ERROR_ARTIFACT_TENSORS) {
+      const std::string why = kad_last_error();
+      fail(status, "%s/%s: %s", artifact.path.c_str(), settings.index_file.c_str(), why.c_str());
+    }
+    check_stage(status);
+    return index;
+  }
+
   kad_base_maps base_maps(const float* const* data, int64_t n) const {
     kad_base_maps maps = {};
     maps.struct_size = sizeof(maps);

@@ -98,6 +98,16 @@ float query_term(double norm2, double limit, int64_t dims) {
                     2.0 * static_cast<double>(dims) * kTiny);
 }
 
+void check_bank_shape(int64_t rows, int64_t dims) {
+  if (rows < 1 || dims < 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "a bank needs at least one row and one dimension, got (%lld, %lld)",
+         static_cast<long long>(rows), static_cast<long long>(dims));
+  }
+  check_count(dims, 1, "dims");
+  check_count(rows, dims, "rows");
+}
+
 bool has_non_finite(const float* values, int64_t n) {
   constexpr uint32_t kExponent = 0x7F800000u;
   uint32_t found = 0;
@@ -112,12 +122,12 @@ bool has_non_finite(const float* values, int64_t n) {
 }  // namespace kad
 
 kad_index::kad_index(const float* bank_values, int64_t n_rows, const kad::SplitLayout& split_layout,
-                     int32_t n_threads)
+                     kad::Level level, int32_t n_threads)
     : bank(bank_values), rows(n_rows), dims(split_layout.dims()), layout(split_layout) {
   kad::check_finite(*this, n_threads);
   centre = kad::mean_row(*this, n_threads);
   row_terms.assign(static_cast<size_t>(rows + kad::kMaxPanelRows), 0.0F);
-  const kad::SearchKernels& kernels = kad::search_kernels(kad::current_level());
+  const kad::SearchKernels& kernels = kad::search_kernels(level);
   kad::parallel_for(kad::blocks_of(rows), n_threads, [&](int64_t block, int32_t) {
     const kad::FloatEnvironment environment;
     for (int64_t r = block * kad::kBlockRows; r < kad::block_end(block, rows); ++r) {
@@ -125,7 +135,22 @@ kad_index::kad_index(const float* bank_values, int64_t n_rows, const kad::SplitL
           kad::row_term(kernels.norm2(row(r), centre.data(), dims), dims);
     }
   });
-  sieve = kad::Sieve::make(*this, n_threads);
+  sieve = kad::Sieve::make(*this, level, n_threads);
+}
+
+kad_index::kad_index(const float* bank_values, int64_t n_rows, const kad::SplitLayout& split_layout,
+                     kad::ByteReader& stored, int32_t n_threads)
+    : bank(bank_values), rows(n_rows), dims(split_layout.dims()), layout(split_layout) {
+  const auto* mean = stored.take<float>(dims);
+  const auto* terms = stored.take<float>(rows);
+  if (kad::has_non_finite(mean, dims) || kad::has_non_finite(terms, rows)) {
+    kad::fail(KAD_ERROR_ARTIFACT_TENSORS,
+              "the stored index holds NaN or Inf; export the artifact again");
+  }
+  centre.assign(mean, mean + dims);
+  row_terms.assign(terms, terms + rows);
+  row_terms.resize(static_cast<size_t>(rows + kad::kMaxPanelRows), 0.0F);
+  sieve = kad::Sieve::restore(*this, stored, n_threads);
 }
 
 int64_t kad_index::bytes() const {
@@ -139,14 +164,9 @@ void create(const float* bank, int64_t rows, const kad::SplitLayout& layout, int
             kad_index** out_index) {
   kad::check_pointer(bank, "bank");
   kad::check_threads(n_threads);
-  if (rows < 1 || layout.dims() < 1) {
-    kad::fail(KAD_ERROR_INVALID_ARGUMENT,
-              "a bank needs at least one row and one dimension, got (%lld, %lld)",
-              static_cast<long long>(rows), static_cast<long long>(layout.dims()));
-  }
-  kad::check_count(layout.dims(), 1, "dims");
-  kad::check_count(rows, layout.dims(), "rows");
-  *out_index = std::make_unique<kad_index>(bank, rows, layout, n_threads).release();
+  kad::check_bank_shape(rows, layout.dims());
+  *out_index =
+      std::make_unique<kad_index>(bank, rows, layout, kad::current_level(), n_threads).release();
 }
 
 }  // namespace

@@ -27,14 +27,22 @@
 #include <memory>
 #include <vector>
 
+#include "base/level.hpp"
 #include "kad/kad.h"
+#include "search/byte_arrays.hpp"
 #include "search/sieve/sieve.hpp"
 #include "search/split.hpp"
 #include "search/statistics.hpp"
 
 struct kad_index {
+  /// Built from its bank, with the arithmetic of a level: codes differ in their last bits between
+  /// levels, answers do not.
   kad_index(const float* bank_values, int64_t n_rows, const kad::SplitLayout& split_layout,
-            int32_t n_threads);
+            kad::Level level, int32_t n_threads);
+
+  /// As `store` wrote it (stored_index.hpp). Borrows those bytes.
+  kad_index(const float* bank_values, int64_t n_rows, const kad::SplitLayout& split_layout,
+            kad::ByteReader& stored, int32_t n_threads);
 
   const float* row(int64_t r) const { return bank + r * dims; }
 
@@ -68,6 +76,9 @@ float row_term(double norm2, int64_t dims);
 /// (1 - s) norm2 / 2 - (1 + s) T / 2 - D 2^-148 rounded down; -inf where the screening cannot be
 /// trusted, and for an infinite T.
 float query_term(double norm2, double limit, int64_t dims);
+
+/// Check that a bank of this shape can be. Raises KAD_ERROR_INVALID_ARGUMENT.
+void check_bank_shape(int64_t rows, int64_t dims);
 
 /// Whether a value of the array is NaN or infinite.
 bool has_non_finite(const float* values, int64_t n);

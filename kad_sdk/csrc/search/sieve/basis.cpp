@@ -13,10 +13,8 @@ constexpr int64_t kMostPartWidth = 192;  // that are looked for in each part
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-PrincipalDirections directions(const kad_index& index, int64_t first, int64_t dims, int64_t width,
-                               int32_t n_threads) {
-  return principal_directions(index.bank + first, index.rows, index.dims, dims,
-                              index.centre.data() + first, width, n_threads);
+int64_t first_fine(const SplitLayout& layout) {
+  return layout.coarse_dims() > 0 && layout.coarse_first() == 0 ? layout.coarse_dims() : 0;
 }
 
 double captured(const PrincipalDirections& found, int64_t width) {
@@ -25,20 +23,21 @@ double captured(const PrincipalDirections& found, int64_t width) {
 
 }  // namespace
 
-Basis::Basis(const kad_index& index, int64_t width, int32_t n_threads) {
-  const SplitLayout& layout = index.layout;
-  const int64_t coarse_dims = layout.coarse_dims(), fine_dims = index.dims - coarse_dims;
-  coarse_first_ = layout.coarse_first();
-  fine_first_ = coarse_dims > 0 && coarse_first_ == 0 ? coarse_dims : 0;
+Basis::Basis(const kad_index& index, int64_t width, const SearchKernels& kernels, int32_t n_threads)
+    : fine_first_(first_fine(index.layout)), coarse_first_(index.layout.coarse_first()) {
+  const int64_t coarse_dims = index.layout.coarse_dims(), fine_dims = index.dims - coarse_dims;
+  const auto directions = [&](int64_t first, int64_t dims, int64_t wanted) {
+    return principal_directions(index.bank + first, index.rows, index.dims, dims,
+                                index.centre.data() + first, wanted, kernels, n_threads);
+  };
   const auto most = [&](int64_t part) {
     return std::min(round_up(part, kProjectColumns), coarse_dims > 0 ? kMostPartWidth : width);
   };
-  const PrincipalDirections fine =
-      directions(index, fine_first_, fine_dims, most(fine_dims), n_threads);
+  const PrincipalDirections fine = directions(fine_first_, fine_dims, most(fine_dims));
   int64_t fine_width = most(fine_dims), coarse_width = 0;
   PrincipalDirections coarse;
   if (coarse_dims > 0) {
-    coarse = directions(index, coarse_first_, coarse_dims, most(coarse_dims), n_threads);
+    coarse = directions(coarse_first_, coarse_dims, most(coarse_dims));
     const int64_t both =
         std::clamp(width, 2 * kProjectColumns, most(fine_dims) + most(coarse_dims));
     double best = -1.0;
@@ -56,6 +55,15 @@ Basis::Basis(const kad_index& index, int64_t width, int32_t n_threads) {
   variance_.assign(fine.variance.begin(), fine.variance.begin() + fine_width);
   variance_.insert(variance_.end(), coarse.variance.begin(),
                    coarse.variance.begin() + coarse_width);
+}
+
+Basis::Basis(const SplitLayout& layout, int64_t fine_width, const float* fine_columns,
+             int64_t coarse_width, const float* coarse_columns)
+    : fine_first_(first_fine(layout)), coarse_first_(layout.coarse_first()) {
+  fine_ = Projection::from_columns(fine_columns, fine_width, layout.dims() - layout.coarse_dims());
+  if (coarse_width > 0) {
+    coarse_ = Projection::from_columns(coarse_columns, coarse_width, layout.coarse_dims());
+  }
 }
 
 void Basis::apply(const SearchKernels& kernels, const float* packed, int64_t n, float* out) const {

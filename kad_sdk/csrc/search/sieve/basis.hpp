@@ -22,7 +22,12 @@ constexpr int64_t kPackedVectors = 32;
 class Basis {
  public:
   /// Directions of an index's bank: of the fine and the coarse dimensions those that vary most.
-  Basis(const kad_index& index, int64_t width, int32_t n_threads);
+  Basis(const kad_index& index, int64_t width, const SearchKernels& kernels, int32_t n_threads);
+
+  /// Maps that were found before (Projection::columns). Raises KAD_ERROR_ARTIFACT_TENSORS when they
+  /// may lengthen a vector.
+  Basis(const SplitLayout& layout, int64_t fine_width, const float* fine_columns,
+        int64_t coarse_width, const float* coarse_columns);
 
   /// Coordinates of a vector: the fine ones, then the coarse ones.
   int64_t width() const { return fine_.width() + coarse_.width(); }
@@ -33,7 +38,8 @@ class Basis {
   int64_t fine_first() const { return fine_first_; }
   int64_t coarse_first() const { return coarse_first_; }
 
-  /// Variance of the bank along each of the coordinates, falling within each part.
+  /// Variance of the bank along each of the coordinates, falling within each part; empty for maps
+  /// that were found before.
   const std::vector<double>& variance() const { return variance_; }
 
   int64_t bytes() const { return fine_.bytes() + coarse_.bytes(); }
@@ -46,8 +52,8 @@ class Basis {
   double error(double length) const;
 
  private:
-  Projection fine_, coarse_;
   int64_t fine_first_, coarse_first_;
+  Projection fine_, coarse_;
   std::vector<double> variance_;
 };
 

@@ -48,7 +48,7 @@ void Candidates::screen(const CodePair* pairs, int64_t n) {
       const float product = 2.0F * query.scale * row.scale * static_cast<float>(products[i]);
       const float distance2 = (query.norm2 + row.norm2) - product;
       if (distance2 > reach * reach) continue;
-      const float bound = std::sqrt(std::max(distance2, 0.0F)) - row.error;
+      const float bound = std::sqrt(std::max(0.0F, distance2)) - row.error;
       const int32_t row_number = sieve_.row(pairs[i].slot);
       prefetch_far(index_.row(row_number), row_bytes);
       if (first_[q] < 0) active_.push_back(pairs[i].query);

@@ -39,9 +39,8 @@ struct Matrix {
 
 // out[i, c] = sum over s < n of a[s, i] b[s, c], for i < rows and c < columns, a multiple of
 // kBlock.
-void multiply(const Matrix& a, const Matrix& b, int64_t n, int64_t rows, int64_t columns,
-              int32_t n_threads, Matrix& out) {
-  const SearchKernels& kernels = search_kernels(current_level());
+void multiply(const SearchKernels& kernels, const Matrix& a, const Matrix& b, int64_t n,
+              int64_t rows, int64_t columns, int32_t n_threads, Matrix& out) {
   parallel_for((rows + kBlock - 1) / kBlock, n_threads, [&](int64_t task, int32_t) {
     const FloatEnvironment environment;
     for (int64_t c = 0; c < columns; c += kernels.columns) {
@@ -54,10 +53,10 @@ void multiply(const Matrix& a, const Matrix& b, int64_t n, int64_t rows, int64_t
   });
 }
 
-Matrix transposed(const Matrix& matrix, int64_t rows, int64_t columns) {
+Matrix transposed(const SearchKernels& kernels, const Matrix& matrix, int64_t rows,
+                  int64_t columns) {
   Matrix out(columns, rows);
-  search_kernels(current_level())
-      .pack(matrix.row(0), matrix.stride, rows, out.stride, columns, nullptr, out.row(0));
+  kernels.pack(matrix.row(0), matrix.stride, rows, out.stride, columns, nullptr, out.row(0));
   return out;
 }
 
@@ -88,19 +87,20 @@ void orthonormalise_block(Matrix& rows, int64_t begin, int64_t end, int64_t dims
 
 // Gram-Schmidt on the rows (width, dims), block by block: what earlier blocks hold of a block is
 // taken out by matrix products.
-void orthonormalise(Matrix& rows, int64_t width, int64_t dims, int32_t n_threads) {
+void orthonormalise(const SearchKernels& kernels, Matrix& rows, int64_t width, int64_t dims,
+                    int32_t n_threads) {
   std::vector<double> before(size(width));
   for (int64_t i = 0; i < width; ++i) before[size(i)] = dot(rows.row(i), rows.row(i), dims);
   for (int64_t begin = 0; begin < width; begin += kBlock) {
     const int64_t end = std::min(width, begin + kBlock);
     for (int pass = 0; pass < 2 && begin > 0; ++pass) {
-      const Matrix columns = transposed(rows, end, dims);  // (dims, end)
+      const Matrix columns = transposed(kernels, rows, end, dims);  // (dims, end)
       Matrix block(dims, kBlock), shares(begin, kBlock), held(kBlock, dims);
       for (int64_t d = 0; d < dims; ++d) {
         std::copy_n(columns.row(d) + begin, end - begin, block.row(d));
       }
-      multiply(columns, block, dims, begin, kBlock, n_threads, shares);
-      multiply(shares, rows, begin, end - begin, round_up(dims, kBlock), n_threads, held);
+      multiply(kernels, columns, block, dims, begin, kBlock, n_threads, shares);
+      multiply(kernels, shares, rows, begin, end - begin, round_up(dims, kBlock), n_threads, held);
       for (int64_t i = begin; i < end; ++i) {
         subtract_multiple(rows.row(i), held.row(i - begin), 1.0, dims);
       }
@@ -139,24 +139,25 @@ PrincipalDirections sorted(const Matrix& rows, const std::vector<double>& varian
 
 PrincipalDirections principal_directions(const float* values, int64_t n, int64_t stride,
                                          int64_t dims, const float* centre, int64_t width,
-                                         int32_t n_threads) {
+                                         const SearchKernels& kernels, int32_t n_threads) {
   const FloatEnvironment environment;
   const Matrix sample = centred_sample(values, n, stride, dims, centre);
-  const Matrix columns = transposed(sample, sample.n, dims);  // (dims, samples)
+  const Matrix columns = transposed(kernels, sample, sample.n, dims);  // (dims, samples)
   Matrix rows(width, dims), coordinates(sample.n, width);
   for (int64_t i = 0; i < std::min({width, sample.n, dims}); ++i) {
     const float* row = sample.row(i * sample.n / width);
     std::copy_n(row, dims, rows.row(i));
   }
-  orthonormalise(rows, width, dims, n_threads);
+  orthonormalise(kernels, rows, width, dims, n_threads);
   // Subspace iteration. The last turn only measures.
   for (int iteration = 0; iteration <= kIterations; ++iteration) {
-    multiply(columns, transposed(rows, width, dims), dims, sample.n, width, n_threads, coordinates);
+    multiply(kernels, columns, transposed(kernels, rows, width, dims), dims, sample.n, width,
+             n_threads, coordinates);
     if (iteration == kIterations) break;
     Matrix moved(dims, width);
-    multiply(sample, coordinates, sample.n, dims, width, n_threads, moved);
-    rows = transposed(moved, dims, width);
-    orthonormalise(rows, width, dims, n_threads);
+    multiply(kernels, sample, coordinates, sample.n, dims, width, n_threads, moved);
+    rows = transposed(kernels, moved, dims, width);
+    orthonormalise(kernels, rows, width, dims, n_threads);
   }
   std::vector<double> variance(size(width));
   for (int64_t i = 0; i < sample.n; ++i) {

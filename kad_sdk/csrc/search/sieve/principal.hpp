@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "search/search_kernels.hpp"
+
 namespace kad {
 
 struct PrincipalDirections {
@@ -16,6 +18,6 @@ struct PrincipalDirections {
 /// of 32 and at most dims, rounded up to a multiple of 32; what goes beyond the rank is zero.
 PrincipalDirections principal_directions(const float* values, int64_t n, int64_t stride,
                                          int64_t dims, const float* centre, int64_t width,
-                                         int32_t n_threads);
+                                         const SearchKernels& kernels, int32_t n_threads);
 
 }  // namespace kad

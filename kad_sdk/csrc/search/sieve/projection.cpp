@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include "base/guard.hpp"
 #include "search/sieve/dot.hpp"
 
 namespace kad {
@@ -50,17 +51,44 @@ Matrix contraction(const float* rows, int64_t n, int64_t dims) {
   }
 }
 
+// Where element (c, d) of the map lies among the columns.
+size_t place(int64_t c, int64_t d, int64_t dims) {
+  return size(c / kProjectColumns * kProjectColumns * dims + d * kProjectColumns +
+              c % kProjectColumns);
+}
+
 }  // namespace
 
 Projection::Projection(const float* rows, int64_t width, int64_t dims)
     : width_(width), dims_(dims), columns_(size(width * dims)) {
   const Matrix codes = contraction(rows, width, dims);
   for (int64_t c = 0; c < width; ++c) {
-    float* panel = columns_.data() + c / kProjectColumns * kProjectColumns * dims;
     for (int64_t d = 0; d < dims; ++d) {
-      panel[d * kProjectColumns + c % kProjectColumns] = codes[size(c * dims + d)] * 0x1p-15F;
+      columns_[place(c, d, dims)] = codes[size(c * dims + d)] * 0x1p-15F;
     }
   }
+}
+
+Projection Projection::from_columns(const float* columns, int64_t width, int64_t dims) {
+  Projection map;
+  map.width_ = width;
+  map.dims_ = dims;
+  map.columns_.assign(columns, columns + width * dims);
+  Matrix codes(size(width * dims));
+  bool integers = true;
+  for (int64_t c = 0; c < width; ++c) {
+    for (int64_t d = 0; d < dims; ++d) {
+      const float code = map.columns_[place(c, d, dims)] * static_cast<float>(kOne);
+      integers = integers && std::fabs(code) <= kOne && std::nearbyint(code) == code;
+      codes[size(c * dims + d)] = code;
+    }
+  }
+  if (!integers || norm2_limit(codes, width, dims) > kOne * kOne) {
+    fail(KAD_ERROR_ARTIFACT_TENSORS,
+         "the stored index holds a map that may lengthen vectors, so its bounds would not hold; "
+         "export the artifact again");
+  }
+  return map;
 }
 
 void Projection::apply(const SearchKernels& kernels, const float* vectors, int64_t stride,

@@ -26,6 +26,13 @@ class Projection {
   /// kProjectColumns.
   Projection(const float* rows, int64_t width, int64_t dims);
 
+  /// The map that `columns` gave. Raises KAD_ERROR_ARTIFACT_TENSORS unless it is one of integers,
+  /// of norm at most 1.
+  static Projection from_columns(const float* columns, int64_t width, int64_t dims);
+
+  /// The matrix itself, (width / kProjectColumns, dims, kProjectColumns).
+  const std::vector<float>& columns() const { return columns_; }
+
   int64_t width() const { return width_; }
   int64_t dims() const { return dims_; }
   int64_t bytes() const { return static_cast<int64_t>(columns_.size() * sizeof(float)); }
@@ -41,7 +48,7 @@ class Projection {
  private:
   int64_t width_ = 0;
   int64_t dims_ = 0;
-  std::vector<float> columns_;  // (width / kProjectColumns, dims, kProjectColumns)
+  std::vector<float> columns_;
 };
 
 }  // namespace kad

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <limits>
 #include <mutex>
 
 #include "base/float_environment.hpp"
+#include "base/guard.hpp"
 #include "base/parallel.hpp"
 #include "search/index.hpp"
 #include "search/search_kernels.hpp"
@@ -16,18 +16,15 @@ namespace {
 
 constexpr int64_t kLeastRows = 1024;
 constexpr int64_t kLeastDims = 64;
-constexpr int64_t kMostDims = 65536;     // of which the error terms allow for
-constexpr double kWideLength = 32000.0;  // of a coded vector: products stay below 2^31
+constexpr double kWideLength = 32000.0;  // of a coded vector, see kMostWideNorm
 constexpr double kUnderflow = 1e-20;     // what squares of errors may lose
 constexpr double kUp = 1.0 + 0x1p-19;    // room for the rounding of float arithmetic on bounds
 constexpr double kDown = 1.0 - 0x1p-19;
 constexpr double kFitting = 0.93;  // share of the rows whose codes are of the finest scale
-constexpr int32_t kMostExponent = 40;
 
 // What a depth costs, in coordinates that are compared for every pair. Mixing positions costs as
 // much as a few.
 constexpr double kDepthCosts[kMostDepths] = {12.0, 20.0, 30.0, 44.0, 64.0};
-constexpr int64_t kMostNarrow = 96;  // coordinates of a part
 
 size_t size(int64_t value) { return static_cast<size_t>(value); }
 
@@ -52,9 +49,9 @@ struct Sieve::Bank {
   std::vector<float> magnitudes;   // (rows,) largest number that narrow codes must hold
 };
 
-std::unique_ptr<const Sieve> Sieve::make(const kad_index& index, int32_t n_threads) {
-  if (index.rows < kLeastRows || index.rows > std::numeric_limits<int32_t>::max() - kCodeRows ||
-      index.dims < kLeastDims || index.dims > kMostDims) {
+std::unique_ptr<const Sieve> Sieve::make(const kad_index& index, Level level, int32_t n_threads) {
+  if (index.rows < kLeastRows || index.rows > kMostRows || index.dims < kLeastDims ||
+      index.dims > kMostDims) {
     return nullptr;
   }
   const auto terms = std::minmax_element(index.row_terms.begin(), index.row_terms.end());
@@ -63,14 +60,13 @@ std::unique_ptr<const Sieve> Sieve::make(const kad_index& index, int32_t n_threa
       !(longest2 < kLongest * kLongest)) {
     return nullptr;
   }
-  std::unique_ptr<Sieve> sieve(
-      new Sieve(index, code_kernels(current_level()), coordinate_count(index.dims), n_threads));
-  sieve->encode(index, n_threads);
+  std::unique_ptr<Sieve> sieve(new Sieve(index, level, coordinate_count(index.dims), n_threads));
+  sieve->encode(index, search_kernels(level), n_threads);
   return sieve;
 }
 
-Sieve::Sieve(const kad_index& index, const CodeKernels& codes, int64_t width, int32_t n_threads)
-    : codes_(codes), basis_(index, width, n_threads) {
+Sieve::Sieve(const kad_index& index, Level level, int64_t width, int32_t n_threads)
+    : codes_(code_kernels(level)), basis_(index, width, search_kernels(level), n_threads) {
   choose_depths(index.layout.coarse_share());
 }
 
@@ -101,14 +97,15 @@ void Sieve::choose_depths(double coarse_share) {
   }
 }
 
-void Sieve::encode(const kad_index& index, int32_t n_threads) {
+void Sieve::encode(const kad_index& index, const SearchKernels& kernels, int32_t n_threads) {
   Bank bank;
-  measure(index, bank, n_threads);
+  measure(index, kernels, bank, n_threads);
   arrange(bank);
   const Depth& deepest = depths_.back();
   narrow_codes_.assign(size(n_panels() * deepest.dims() * kCodeRows), kRaise);
   norms2_.assign(size(n_panels() * n_depths() * kCodeRows), 0);
-  wide_codes_.resize(size(n_panels() * kCodeRows * width()));
+  own_wide_codes_.resize(size(n_panels() * kCodeRows * width()));
+  wide_codes_ = own_wide_codes_.data();
   wide_rows_.resize(size(n_panels() * kCodeRows));
   std::mutex mutex;
   parallel_for(static_cast<int64_t>(groups_.size()), n_threads, [&](int64_t number, int32_t) {
@@ -128,8 +125,8 @@ void Sieve::encode(const kad_index& index, int32_t n_threads) {
 }
 
 // Coordinates of every row, the lengths of their rests, and the shift that centres those.
-void Sieve::measure(const kad_index& index, Bank& bank, int32_t n_threads) {
-  const SearchKernels& kernels = search_kernels(current_level());
+void Sieve::measure(const kad_index& index, const SearchKernels& kernels, Bank& bank,
+                    int32_t n_threads) {
   const int64_t rows = index.rows, n_blocks = (rows + kPackedVectors - 1) / kPackedVectors;
   bank.coordinates.resize(size(n_blocks * kPackedVectors * width()));
   bank.norms2.resize(size(rows));
@@ -191,40 +188,55 @@ void Sieve::arrange(const Bank& bank) {
   std::nth_element(magnitudes.begin(), fitting, magnitudes.end());
   const double largest = *std::max_element(fitting, magnitudes.end());
   const double fits =
-      std::max({static_cast<double>(*fitting), std::ldexp(largest, -kMostExponent), kShortest});
+      std::max({static_cast<double>(*fitting), std::ldexp(largest, -kMostRowExponent), kShortest});
   unit_ = static_cast<double>(static_cast<float>(1.000001 * fits / kRowCode));
-  std::vector<std::vector<int32_t>> classes(kMostExponent + 1);
+  std::vector<std::vector<int32_t>> classes(kMostRowExponent + 1);
   for (size_t r = 0; r < n; ++r) {
     int32_t exponent = 0;
     while (static_cast<double>(bank.magnitudes[r]) > kRowCode * std::ldexp(unit_, exponent) &&
-           exponent < kMostExponent) {
+           exponent < kMostRowExponent) {
       ++exponent;
     }
     classes[static_cast<size_t>(exponent)].push_back(static_cast<int32_t>(r));
   }
-  for (int32_t exponent = 0; exponent <= kMostExponent; ++exponent) {
+  for (int32_t exponent = 0; exponent <= kMostRowExponent; ++exponent) {
     const std::vector<int32_t>& members = classes[static_cast<size_t>(exponent)];
     for (size_t begin = 0; begin < members.size(); begin += size(kGroupRows)) {
       const size_t end = std::min(members.size(), begin + size(kGroupRows));
-      SieveGroup group = {};
-      group.first_panel = n_panels();
-      group.exponent = exponent;
-      group.scale = std::ldexp(unit_, exponent);
-      for (size_t r = begin; r < end; r += size(kCodeRows)) {
-        const size_t count = std::min(end - r, size(kCodeRows));
-        panel_rows_.push_back(static_cast<int64_t>(count));
-        rows_.insert(rows_.end(), members.begin() + static_cast<std::ptrdiff_t>(r),
-                     members.begin() + static_cast<std::ptrdiff_t>(r + count));
-        rows_.resize(panel_rows_.size() * size(kCodeRows), 0);
-      }
-      group.n_panels = n_panels() - group.first_panel;
-      groups_.push_back(group);
+      add_group(exponent, members.data() + begin, static_cast<int64_t>(end - begin));
     }
   }
-  slots_.resize(n);
+  place_rows(static_cast<int64_t>(n));
+}
+
+void Sieve::add_group(int32_t exponent, const int32_t* rows, int64_t n) {
+  SieveGroup group = {};
+  group.first_panel = n_panels();
+  group.exponent = exponent;
+  group.scale = std::ldexp(unit_, exponent);
+  for (int64_t r = 0; r < n; r += kCodeRows) {
+    const int64_t count = std::min(n - r, kCodeRows);
+    panel_rows_.push_back(count);
+    rows_.insert(rows_.end(), rows + r, rows + r + count);
+    rows_.resize(panel_rows_.size() * size(kCodeRows), 0);
+  }
+  group.n_panels = n_panels() - group.first_panel;
+  groups_.push_back(group);
+}
+
+// Where each of n rows is.
+void Sieve::place_rows(int64_t n) {
+  slots_.assign(size(n), -1);
   for (int64_t panel = 0; panel < n_panels(); ++panel) {
     for (int64_t slot = panel * kCodeRows; slot < panel * kCodeRows + panel_rows(panel); ++slot) {
-      slots_[size(row(slot))] = static_cast<int32_t>(slot);
+      const int64_t r = row(slot);
+      if (r < 0 || r >= n || slots_[size(r)] >= 0) {
+        fail(KAD_ERROR_ARTIFACT_TENSORS,
+             "the stored index is damaged: it names bank row %lld twice, or there is none; export "
+             "the artifact again",
+             static_cast<long long>(r));
+      }
+      slots_[size(r)] = static_cast<int32_t>(slot);
     }
   }
 }
@@ -255,7 +267,7 @@ void Sieve::encode_row(const Bank& bank, int64_t slot, SieveGroup& group, float*
     out[(i / step * kCodeRows + lane) * step + i % step] = static_cast<uint8_t>(codes[i] + kRaise);
   }
   wide_rows_[size(slot)] = encode_wide(codes_, coordinates, norm2, bank.rests[size(r)],
-                                       wide_codes_.data() + slot * width());
+                                       own_wide_codes_.data() + slot * width());
 }
 
 WideVector Sieve::encode_wide(const CodeKernels& kernels, const float* coordinates, double norm2,
@@ -268,9 +280,13 @@ WideVector Sieve::encode_wide(const CodeKernels& kernels, const float* coordinat
   const double length = std::sqrt(norm2 * (1.0 + 0x1p-10) + last * last);
   const auto scale = static_cast<float>(std::max(length, kShortest) / kWideLength);
   const Coded coded = kernels.encode_wide(values, n, scale, out);
-  const double unit2 = static_cast<double>(scale) * static_cast<double>(scale);
-  return {scale, static_cast<float>(kDown * unit2 * coded.norm2),
+  return {scale, wide_norm2(scale, static_cast<double>(coded.norm2)),
           total_error(coded, length, static_cast<double>(rest.error))};
+}
+
+float Sieve::wide_norm2(float scale, double codes_norm2) {
+  return static_cast<float>(kDown * static_cast<double>(scale) * static_cast<double>(scale) *
+                            codes_norm2);
 }
 
 int64_t Sieve::bytes() const {
@@ -278,7 +294,8 @@ int64_t Sieve::bytes() const {
     return static_cast<int64_t>(values.size() * sizeof(values[0]));
   };
   return basis_.bytes() + of(groups_) + of(panel_rows_) + of(rows_) + of(slots_) +
-         of(narrow_codes_) + of(norms2_) + of(wide_codes_) + of(wide_rows_);
+         of(narrow_codes_) + of(norms2_) + of(wide_rows_) +
+         static_cast<int64_t>(wide_rows_.size() * size(width()) * sizeof(wide_codes_[0]));
 }
 
 const SieveGroup& Sieve::group_of(int64_t panel) const {

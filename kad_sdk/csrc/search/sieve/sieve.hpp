@@ -31,9 +31,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
+#include "base/level.hpp"
+#include "search/byte_arrays.hpp"
 #include "search/sieve/basis.hpp"
 #include "search/sieve/code_kernels.hpp"
 
@@ -42,6 +46,13 @@ struct kad_index;
 namespace kad {
 
 constexpr int64_t kMostDepths = 5;
+constexpr int64_t kMostNarrow = 96;  // coordinates of a part that narrow codes hold
+constexpr int32_t kMostRowExponent = 40;
+constexpr int64_t kMostDims = 65536;  // of which the error terms allow for
+constexpr int64_t kMostRows = std::numeric_limits<int32_t>::max() / 2;
+
+/// No vector of wide codes is longer: products of two, and of parts of them, stay below 2^31.
+constexpr int32_t kMostWideNorm = 32500;
 
 /// Coordinates that narrow codes are compared by: the first of each part.
 struct Depth {
@@ -82,7 +93,19 @@ class Sieve {
  public:
   /// The sieve of an index's bank, or null where it would not pay: few rows or dimensions, values
   /// of extreme size.
-  static std::unique_ptr<const Sieve> make(const kad_index& index, int32_t n_threads);
+  static std::unique_ptr<const Sieve> make(const kad_index& index, Level level, int32_t n_threads);
+
+  /// Write what `restore` reads: the sieve of an index that was built with Level::scalar.
+  void store(ByteWriter& out) const;
+
+  /// No fewer bytes than `store` writes for a bank of this size.
+  int64_t most_stored_bytes() const;
+
+  /// A sieve from what was stored, for the level in use. What is used as a place or as a size is
+  /// checked, and so is the norm of R; what depends on the codes is computed from them; the errors
+  /// e are taken as they are. Raises KAD_ERROR_ARTIFACT_TENSORS.
+  static std::unique_ptr<const Sieve> restore(const kad_index& index, ByteReader& stored,
+                                              int32_t n_threads);
 
   int64_t bytes() const;
   const Basis& basis() const { return basis_; }
@@ -117,7 +140,7 @@ class Sieve {
   /// The largest norm of a row's codes of the coarse coordinates at a depth.
   double coarse_norm(int64_t depth) const { return coarse_norms_[depth]; }
 
-  const int16_t* wide_codes() const { return wide_codes_.data(); }
+  const int16_t* wide_codes() const { return wide_codes_; }
   const WideVector& wide_row(int64_t slot) const { return wide_rows_[static_cast<size_t>(slot)]; }
 
   /// Rest of a vector of this squared length with these coordinates, known up to `error`.
@@ -128,13 +151,22 @@ class Sieve {
                          const Rest& rest, int16_t* out) const;
 
  private:
-  Sieve(const kad_index& index, const CodeKernels& codes, int64_t width, int32_t n_threads);
+  Sieve(const kad_index& index, Level level, int64_t width, int32_t n_threads);
+  Sieve(const CodeKernels& codes, Basis basis) : codes_(codes), basis_(std::move(basis)) {}
 
   struct Bank;
+  struct Facts;
   void choose_depths(double coarse_share);
-  void encode(const kad_index& index, int32_t n_threads);
-  void measure(const kad_index& index, Bank& bank, int32_t n_threads);
+  void encode(const kad_index& index, const SearchKernels& kernels, int32_t n_threads);
+  void measure(const kad_index& index, const SearchKernels& kernels, Bank& bank, int32_t n_threads);
   void arrange(const Bank& bank);
+  void add_group(int32_t exponent, const int32_t* rows, int64_t n);
+  void place_rows(int64_t n);
+  static float wide_norm2(float scale, double codes_norm2);
+  static void check_facts(const Facts& facts, const kad_index& index);
+  void restore_codes(ByteReader& stored, int32_t n_threads);
+  void restore_narrow(const uint8_t* codes, int64_t panel, double* coarse_norms);
+  void restore_wide(int64_t slot, float scale, float error);
   void encode_row(const Bank& bank, int64_t slot, SieveGroup& group, float* coarse_norms);
 
   const CodeKernels& codes_;
@@ -144,12 +176,13 @@ class Sieve {
   double shift_ = 0.0;
   double coarse_norms_[kMostDepths] = {};
   std::vector<SieveGroup> groups_;
-  std::vector<int64_t> panel_rows_;    // (panels,)
-  std::vector<int32_t> rows_;          // (slots,)
-  std::vector<int32_t> slots_;         // (rows,) where each row is
-  std::vector<uint8_t> narrow_codes_;  // (panels, steps of fine and coarse, kCodeRows, step_dims)
-  std::vector<int32_t> norms2_;        // (panels, depths, kCodeRows)
-  std::vector<int16_t> wide_codes_;    // (slots, width)
+  std::vector<int64_t> panel_rows_;      // (panels,)
+  std::vector<int32_t> rows_;            // (slots,)
+  std::vector<int32_t> slots_;           // (rows,) where each row is
+  std::vector<uint8_t> narrow_codes_;    // (panels, steps of fine and coarse, kCodeRows, step_dims)
+  std::vector<int32_t> norms2_;          // (panels, depths, kCodeRows)
+  const int16_t* wide_codes_ = nullptr;  // (slots, width): own ones, or stored ones
+  std::vector<int16_t> own_wide_codes_;
   std::vector<WideVector> wide_rows_;  // (slots,)
 };
 

@@ -81,7 +81,17 @@ const std::vector<int32_t>& SieveSearch::run(QueryBlock& block, const CoarseWind
     search(block, pass);
     open.swap(unfit);
   }
+  leave_missing(block);
   return left_;
+}
+
+// Rows are lost to wrong bounds only, which a stored index may have that was tampered with: what is
+// reported must be rows even then.
+void SieveSearch::leave_missing(const QueryBlock& block) {
+  for (int32_t q = 0; q < block.n(); ++q) {
+    if (block.nearest(q).count() >= block.k()) continue;
+    if (std::find(left_.begin(), left_.end(), q) == left_.end()) left_.push_back(q);
+  }
 }
 
 // Decide the guesses of every query: they give the first limits.

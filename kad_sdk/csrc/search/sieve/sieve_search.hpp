@@ -37,6 +37,7 @@ class SieveSearch {
   void search(QueryBlock& block, NarrowPass& pass);
   bool hopeless(int64_t pairs, int64_t matched, int64_t decided) const;
   void leave(const NarrowPass& pass);
+  void leave_missing(const QueryBlock& block);
 
   const kad_index& index_;
   const Sieve& sieve_;
