@@ -18,12 +18,14 @@ import numpy as np
 from kad_export.options import PatchCoreOptions
 from kad_export.patchcore import build_network
 from kad_export.pipeline import export_patchcore
+from kad_export.stored_index import store_index
 from kad_export.synth import generate_dataset
 
 from kad_bench.thesis_path import BLUR_RADIUS, BLUR_SIGMA
 from kad_sdk._native import plan_tiles
 from kad_sdk.annotations import Annotation
 from kad_sdk.artifact import PatchCoreArtifact, write_artifact
+from kad_sdk.artifact_layout import tensor_layouts
 from kad_sdk.dataset import read_mask, scan_dataset, tile_labels
 from kad_sdk.errors import DatasetError
 from kad_sdk.images import read_image
@@ -149,7 +151,7 @@ class ModelSpec:
         if not path.is_dir():
             settings.say(f"making {path.name}")
             self._export(boards, path, settings)
-        artifact = PatchCoreArtifact.open(path)
+        artifact = _with_index(PatchCoreArtifact.open(path), settings)
         if artifact.manifest.bank.rows != self.rows:
             raise DatasetError(
                 f"{path}: expected a bank of {self.rows} rows, got {artifact.manifest.bank.rows}: "
@@ -194,8 +196,7 @@ class ModelSpec:
             dataclasses.replace(manifest, map=MapSettings(BLUR_SIGMA, BLUR_RADIUS)),
             {
                 manifest.network.file: exported.network,
-                manifest.bank.file: read_tensors(with_own_blur / manifest.bank.file),
-                manifest.golden.file: read_tensors(with_own_blur / manifest.golden.file),
+                **{file: read_tensors(with_own_blur / file) for file in tensor_layouts(manifest)},
             },
         )
         shutil.rmtree(with_own_blur)
@@ -209,6 +210,26 @@ class ModelSpec:
             f"board {width} x {height} px; AUROC on labelled tiles of boards unlike those learnt "
             "from"
         )
+
+
+def _with_index(artifact: PatchCoreArtifact, settings: Settings) -> PatchCoreArtifact:
+    """Give an artifact of the cache, made before artifacts held one, its index."""
+    manifest, path = artifact.manifest, artifact.path
+    if artifact.index is not None:
+        return artifact
+    tensors = {file: read_tensors(path / file) for file in tensor_layouts(manifest)}
+    index = store_index(
+        tensors[manifest.bank.file],
+        manifest.network.outputs,
+        manifest.patchcore,
+        threads=settings.threads,
+    )
+    if not index:
+        return artifact
+    bank = dataclasses.replace(manifest.bank, index_file=next(iter(index)))
+    files = {manifest.network.file: artifact.network, **tensors, **index}
+    write_artifact(path, dataclasses.replace(manifest, bank=bank), files, replace=True)
+    return PatchCoreArtifact.open(path)
 
 
 def prepare_boards(boards: Boards, settings: Settings) -> Path:

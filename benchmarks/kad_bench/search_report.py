@@ -82,7 +82,7 @@ def _work(cases: list[dict[str, Any]]) -> str:
 
 def _banks(banks: list[dict[str, Any]]) -> str:
     header = ["bank", "bank MB", "index MB", "index bytes a row", "bank and index / bank"]
-    header += ["open s", "then first tile s"]
+    header += ["open s, then first tile s", "the same, index stored"]
     rows = []
     for bank in banks:
         size, index = bank["bank_bytes"], bank["index_bytes"]
@@ -93,11 +93,14 @@ def _banks(banks: list[dict[str, Any]]) -> str:
                 bank["case"],
                 f"{size / 1e6:.0f}",
                 *memory,
-                f"{bank['open_s']:.2f}",
-                f"{bank['first_tile_s']:.2f}",
+                *(_opening(x) for x in (bank, bank.get("stored"))),
             ]
         )
     return _markdown(header, rows)
+
+
+def _opening(bank: dict[str, Any] | None) -> str:
+    return "–" if bank is None else f"{bank['open_s']:.2f}, {bank['first_tile_s']:.2f}"
 
 
 def _ratio(summary: dict[str, float] | None) -> str:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BANK_FILE",
     "GOLDEN_FILE",
+    "INDEX_FILE",
     "NETWORK_FILE",
     "describe_bank",
     "describe_network",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 NETWORK_FILE, BANK_FILE, GOLDEN_FILE = "network.onnx", "bank.safetensors", "golden.safetensors"
+INDEX_FILE = "index.safetensors"
 PACKAGES = (
     *("numpy", "onnx", "onnxruntime", "opencv-python", "scikit-learn", "torch", "torchvision"),
 )
@@ -60,7 +62,9 @@ def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.BaseMa
     )
 
 
-def describe_bank(bank: Bank, boards: Sequence[BoardTiles], settings: BankSettings) -> schema.Bank:
+def describe_bank(
+    bank: Bank, boards: Sequence[BoardTiles], settings: BankSettings, *, has_index: bool
+) -> schema.Bank:
     """Give the manifest's entry of the bank."""
     rows, dims = bank.bank.shape
     projected = bank.projected_dims if bank.projected_dims < dims else None
@@ -83,6 +87,7 @@ def describe_bank(bank: Bank, boards: Sequence[BoardTiles], settings: BankSettin
             separation=bank.coreset.separation,
             ratio=bank.coreset.ratio,
         ),
+        index_file=INDEX_FILE if has_index else None,
     )
 
 

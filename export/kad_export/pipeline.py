@@ -28,6 +28,7 @@ from kad_export.options import N_NEIGHBORS, PatchCoreOptions
 from kad_export.patchcore import PatchCoreNetwork, build_network
 from kad_export.report import Silent
 from kad_export.steps import check_output, find_thresholds, labelled_boards, map_settings, write
+from kad_export.stored_index import store_index
 from kad_export.survey import measure_normalisation, survey_boards
 from kad_export.verify import TOLERANCE, expected_scores, parity_gate
 from kad_sdk import manifest as schema
@@ -138,19 +139,23 @@ def export_patchcore(
     console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
     with console.step("parity gate"):
         expected, figures = _verify(golden, fitted, calibration)
+    with console.step("index"):
+        described = describe_network(module, network.onnx)
+        tensors, outputs = bank.tensors(), described.outputs
+        index = store_index(tensors, outputs, fitted.settings, threads=fitted.threads)
     manifest = schema.PatchCoreManifest(
         created_by=versions(),
-        network=describe_network(module, network.onnx),
+        network=described,
         preprocessing=preprocessing,
         patchcore=fitted.settings,
         map=map_settings(options.sigma),
-        bank=describe_bank(bank, boards, settings),
+        bank=describe_bank(bank, boards, settings, has_index=bool(index)),
         thresholds=describe_thresholds(calibration, options.board_score),
         golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), TOLERANCE),
         training=describe_training(dataset, boards),
         verification=figures,
     )
-    files = {NETWORK_FILE: network.graph, BANK_FILE: bank.tensors(), GOLDEN_FILE: expected}
+    files = {NETWORK_FILE: network.graph, BANK_FILE: tensors, GOLDEN_FILE: expected, **index}
     path = write(target, manifest, files, console, force=options.force)
     if job is not None:
         job.remove()

@@ -134,6 +134,10 @@ def test_memory_of_the_index_is_that_of_the_process(tmp_path: Path) -> None:
         pytest.skip("this system does not say how much memory a process has")
     # Not the mapped bank; what building takes for a while is not all given back.
     assert 0.9 * found["index_bytes"] <= found["added_bytes"] <= 3 * features.bank.nbytes
+    # Of a stored index most stays where it is mapped.
+    stored = found["stored"]
+    assert stored["index_bytes"] == pytest.approx(found["index_bytes"], rel=0.05)
+    assert stored["added_bytes"] < 0.7 * stored["index_bytes"]
 
 
 def test_tables_come_from_the_document_alone(
