@@ -18,8 +18,11 @@ from kad_sdk.search import SearchIndex
 
 # Values of extreme size, and rows that are all the same, get no codes: products of all pairs.
 NEVER_CODED = {"huge", "tiny", "equal_rows"}
-# All queries are answered from codes. For the other families products of all pairs are cheaper, or
-# may be: tests/c/search_bound.cpp makes these use codes as well.
+# Codes tell no row from another, which a sample of the pairs shows beforehand: products of all
+# pairs, which take a hundredth of the time that codes would, since these leave all to be decided.
+ALL_DENSE = {"uniform", "shell", "lattice", "far_queries"}
+# All queries are answered from codes. For the other families it depends on the level and the size:
+# tests/c/search_bound.cpp makes all of them use codes.
 ALL_CODED = {"curved", "queries_of_the_bank", "duplicates"}
 
 
@@ -28,7 +31,7 @@ def test_family_at_the_size_of_codes(family):
     totals = Totals()
     for seed, (rows, dims, n, k) in enumerate([(1100, 64, 40, 1), (1300, 130, 70, 3)]):
         totals.update(check_case(Case(family, seed, rows, dims, n, k), levels_here()))
-    if family in NEVER_CODED:
+    if family in NEVER_CODED | ALL_DENSE:
         assert totals["narrow bounds"] == 0
         assert totals["dense bounds"] > 0
     elif family in ALL_CODED:
@@ -114,7 +117,11 @@ def test_real_features(data_dir, weights_file):
             for threads in (1, 2, 7):
                 oracle.check(*index.query(queries, 3, threads=threads))
             stats = index.stats()
-            assert stats.narrow_pairs > 2 * stats.wide_pairs > 0
+            # In plain C++ a dimension of the 8-bit codes costs 14 times what it does with AVX2, a
+            # pair of 16-bit codes about the same: so 12 dimensions are compared instead of 64,
+            # which leave twice the rows (28 % instead of 15 %).
+            least = 2 if level == "scalar" else 4
+            assert stats.narrow_pairs > least * stats.wide_pairs > 0
             assert stats.dense_queries == 0
 
 
