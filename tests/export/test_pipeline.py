@@ -21,6 +21,7 @@ from kad_export.options import PatchCoreOptions
 from kad_export.pipeline import export_patchcore
 
 from kad_sdk import Detector
+from kad_sdk._native import NativeIndex
 from kad_sdk.artifact import Artifact
 from kad_sdk.errors import (
     DatasetError,
@@ -30,6 +31,7 @@ from kad_sdk.errors import (
 )
 from kad_sdk.images import read_image
 from kad_sdk.manifest import Denoise
+from kad_sdk.patchcore import map_layout
 from kad_sdk.verify import verify_artifact
 
 
@@ -158,6 +160,19 @@ def test_both_doors_score_boards_alike(export, small_dataset, small_artifact, tm
         board = read_image(small_dataset / "test" / kind / "000.png")
         case = parity.Case(pixel_format="grey8", padding=5, threads=2, batch=5)
         parity.check(case, artifact, board, tmp_path)
+
+
+def test_a_large_bank_comes_with_its_index(export, small_artifact, small_dataset):
+    assert Artifact.open(small_artifact).stored_index is None
+    artifact = Artifact.open(export(small_dataset, coreset=0.5))
+    assert artifact.manifest.bank.index_file == "index.safetensors"
+    layout = map_layout(artifact.manifest.network.outputs, artifact.manifest.patchcore)
+    index = NativeIndex(artifact.bank, layout=layout, stored=artifact.stored_index)
+    assert index.info()["wide_dims"] > 0
+    assert index.query(artifact.bank[::100], 1)[1].ravel().tolist() == list(
+        range(0, artifact.manifest.bank.rows, 100)
+    )
+    assert verify_artifact(artifact.path).passed
 
 
 def test_only_image_is_split(export, dataset):
