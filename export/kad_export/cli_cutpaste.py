@@ -68,6 +68,13 @@ _optimisation = shared.options(
     option("--momentum", default=0.9, type=click.FloatRange(0, 1, max_open=True)),
     option("--weight-decay", default=3e-5, type=click.FloatRange(0, 1, max_open=True)),
     option(
+        "--freeze-epochs",
+        default=0,
+        type=click.IntRange(0),
+        help="In so many first epochs the layers that --weights gives stay as they are. Default: "
+        "0, all of the network is trained.",
+    ),
+    option(
         "--patience",
         default=5,
         type=click.IntRange(1),

@@ -34,6 +34,7 @@ __all__ = [
     "CutPasteNet",
     "NetworkConfig",
     "build_cutpaste",
+    "given_layers",
     "initialise",
 ]
 
@@ -159,6 +160,12 @@ def initialise(config: NetworkConfig, weights_spec: str, seed: int) -> tuple[Cut
     if last == "layer3":
         weights = dataclasses.replace(weights, name=f"{weights.name}, layer4 from seed {seed}")
     return network, weights
+
+
+def given_layers(network: CutPasteNet, weights: Weights) -> list[nn.Module]:
+    """Return the parts of the encoder whose parameters `weights` gave, from the input on."""
+    given = {name.partition(".")[0] for name in weights.state_dict}
+    return [layer for name, layer in network.encoder.named_children() if name in given]
 
 
 def _projection_head(features: int) -> nn.Sequential:

@@ -47,6 +47,9 @@ class TrainingOptions:
         and augmented (equation 4.11), so 32 tiles for 2 classes at 64.
     optimizer : str
         ``"sgd"``, or ``"adam"`` (thesis, outlook), for which `momentum` is its first beta.
+    freeze_epochs : int
+        In so many first epochs the layers that the weights give stay as they are, batch norm's
+        statistics too; what was drawn at random learns alone. The thesis does not: 0.
     patience : int
         Training stops after this many epochs in which the loss on held-out tiles did not fall.
     steps_per_epoch : int or None
@@ -85,6 +88,7 @@ class TrainingOptions:
     momentum: float = 0.9
     weight_decay: float = 3e-5
     optimizer: str = "sgd"
+    freeze_epochs: int = 0
     patience: int = 5
     steps_per_epoch: int | None = None
     validation_tiles: int = 1024
@@ -112,6 +116,7 @@ class TrainingOptions:
             "momentum": (0 <= self.momentum < 1, "0 or more, below 1"),
             "weight_decay": (0 <= self.weight_decay < 1, "0 or more, below 1"),
             "optimizer": (self.optimizer in OPTIMIZERS, ", ".join(OPTIMIZERS)),
+            "freeze_epochs": (self.freeze_epochs >= 0, "at least 0"),
             "patience": (self.patience >= 1, "at least 1 epoch"),
             "steps_per_epoch": (
                 self.steps_per_epoch is None or self.steps_per_epoch >= 1,

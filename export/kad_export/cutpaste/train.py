@@ -24,7 +24,7 @@ from kad_export.cutpaste.data import (
     shuffled,
 )
 from kad_export.cutpaste.material import prepare
-from kad_export.cutpaste.network import initialise
+from kad_export.cutpaste.network import given_layers, initialise
 from kad_export.cutpaste.options import TrainingOptions
 from kad_export.cutpaste.run_folder import Curves, Position, RunFolder, Validation
 from kad_export.errors import TrainingError
@@ -136,6 +136,7 @@ class _Trainer:
     ) -> None:
         self.options, self.material, self.weights = material.options, material, weights
         self.network, self.folder, self.console = network, folder, console
+        self.given = given_layers(network, weights)
         self.optimizer = _optimizer(network, self.options)
         self.position, self.curves = Position(), Curves()
         workers = self.options.workers or default_workers()
@@ -177,6 +178,7 @@ class _Trainer:
         order = shuffled(self.material.learn, self.material.window, rng, count)
         label = f"epoch {epoch + 1} of {self.options.epochs}"
         self.network.train()
+        self._freeze(epoch < self.options.freeze_epochs)
         self._saved = time.monotonic()
         with (
             self.learn.batches(order, SAMPLE, epoch, self.position.step) as batches,
@@ -187,6 +189,11 @@ class _Trainer:
                 self._after_step(bar)
         self._flush()
         self.learn.cache.clear()
+
+    def _freeze(self, frozen: bool) -> None:
+        """Let the given layers learn or stay as they are, batch norm's statistics too."""
+        for layer in self.given:
+            layer.requires_grad_(not frozen).train(not frozen)
 
     def _step(self, batch: Batch) -> None:
         for group in self.optimizer.param_groups:

@@ -21,8 +21,10 @@ from kad_export.cutpaste.run_folder import RunFolder, Validation
 from kad_export.cutpaste.train import train_cutpaste
 from kad_export.errors import CheckpointError, MemoryBudgetError, TrainingError
 from kad_export.report import Console
+from kad_export.weights import load_weights
 
 from kad_sdk.errors import InvalidArgumentError, OutputError, ProviderUnavailableError
+from kad_sdk.tensors import encode_tensors
 
 STEPS = 3  # of an epoch; there are two
 
@@ -90,8 +92,11 @@ def test_a_stop_at_any_moment_can_be_gone_on_from(
     assert weights(run) == weights(trained)
 
 
-def test_adam_goes_on_too(monkeypatch, tmp_path, small_dataset, train_options):
-    adam = dataclasses.replace(train_options, optimizer="adam", epochs=1, checkpoint_seconds=0.0)
+@pytest.mark.parametrize("freeze_epochs", [0, 1])
+def test_adam_goes_on_too(monkeypatch, tmp_path, small_dataset, train_options, freeze_epochs):
+    adam = dataclasses.replace(
+        train_options, optimizer="adam", checkpoint_seconds=0.0, freeze_epochs=freeze_epochs
+    )
     train_cutpaste(small_dataset, tmp_path / "whole", adam)
     original = module._Trainer._save
 
@@ -105,6 +110,32 @@ def test_adam_goes_on_too(monkeypatch, tmp_path, small_dataset, train_options):
             train_cutpaste(small_dataset, tmp_path / "stopped", adam)
     train_cutpaste(small_dataset, tmp_path / "stopped", dataclasses.replace(adam, resume=True))
     assert curves(tmp_path / "stopped") == curves(tmp_path / "whole")
+
+
+def test_given_layers_stay_as_they_are_for_the_epochs_asked_for(
+    tmp_path, small_dataset, train_options
+):
+    """Weights that end with layer3: layer4 and the head learn from the first epoch on."""
+    whole = load_weights("random:0", "resnet18").state_dict
+    last = ("layer4.", "fc.")
+    trunk = {name: tensor.numpy() for name, tensor in whole.items() if not name.startswith(last)}
+    (tmp_path / "trunk.safetensors").write_bytes(b"".join(encode_tensors(trunk)))
+    start = {f"encoder.{name}": array.tobytes() for name, array in trunk.items()}
+    changed = []
+    for epochs in (1, 2):
+        options = dataclasses.replace(
+            train_options,
+            weights=str(tmp_path / "trunk.safetensors"),
+            epochs=epochs,
+            freeze_epochs=1,
+        )
+        run = tmp_path / f"{epochs}.run"
+        train_cutpaste(small_dataset, run, options)
+        arrays, _, _ = read_document(RunFolder(run).last)
+        state = {name.removeprefix("network/"): array for name, array in arrays.items()}
+        changed.append({name for name in start if state[name].tobytes() != start[name]})
+        assert len(np.unique(state["encoder.layer4.0.bn1.running_mean"])) > 1  # 0 at the start
+    assert changed == [set(), set(start)]
 
 
 def test_tensorboard_has_each_step_once(tmp_path, small_dataset, train_options, trained):
@@ -289,6 +320,7 @@ def test_cuda_is_never_replaced_silently(tmp_path, small_dataset, train_options)
         ("optimizer", "lion"),
         ("variant", "4-way"),
         ("patience", 0),
+        ("freeze_epochs", -1),
         ("holdout", 0.0),
         ("checkpoint_seconds", -1.0),
     ],
