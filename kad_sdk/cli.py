@@ -143,8 +143,9 @@ def _warn_of_annotations(images: tuple[Path, ...]) -> None:
 def _describe(detector: Detector) -> str:
     from kad_sdk._native import cpu_level
 
+    stage = "search" if detector.artifact.manifest.method == "patchcore" else "density"
     return (
-        f"network on {detector.device} ({detector.provider}, {detector.precision}), search on cpu "
+        f"network on {detector.device} ({detector.provider}, {detector.precision}), {stage} on cpu "
         f"({cpu_level()}, {detector.threads} threads)"
     )
 
