@@ -33,7 +33,7 @@ _network = shared.options(
         "--backbone",
         default="resnet18",
         type=click.Choice(["resnet18", "resnet50"]),
-        help="The encoder; all of it is trained.",
+        help="The encoder.",
     ),
     shared.WEIGHTS,
 )

@@ -39,11 +39,12 @@ from kad_sdk.dataset import read_mask, resize_mask, scan_dataset
 from kad_sdk.detector import Detector
 from kad_sdk.images import read_image
 
-SYNTH = "--category white-with-edges --boards 12 --test-boards 24 --size 1200x1400 --seed 1"
+SYNTH = "--category white-with-edges --boards 12 --test-boards 24 --size 1200x1400 --seed 2"
 TRAINING = (
-    "--resize 0.5 --tile 64 --stride 64 --train-stride 32 --optimizer adam --learning-rate 0.0005 "
-    "--epochs 4 --steps-per-epoch 45 --batch 32 --validation-tiles 64 --threads 1 "
-    "--augment transparency=60 --augment min-contrast=3"
+    "--resize 0.5 --tile 64 --stride 64 --train-stride 32 --optimizer adam --learning-rate 0.001 "
+    "--epochs 4 --freeze-epochs 4 --steps-per-epoch 25 --validation-tiles 128 --threads 1 "
+    "--augment scar-width=1,6 --augment scar-length=10,25 --augment black-dot-diameter=3,5 "
+    "--augment white-dot-diameter=3,6 --augment arc-radius=17,45 --augment arc-thickness=2.5"
 )
 FIGURES = {
     "tile_roc_auc": "tile ROC-AUC",
