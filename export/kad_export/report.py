@@ -70,7 +70,15 @@ def format_seconds(seconds: float) -> str:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory this process has had."""
+    """Largest resident memory this process has had.
+
+    On Linux not getrusage's, which a process inherits from the one that started it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError):
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
