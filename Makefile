@@ -4,6 +4,8 @@
 #   make test    lint, C++ tests, Python tests
 #   make quality detection quality on real images (KAD_WEIGHTS_DIR, KAD_DATA_DIR), into the README
 #   make cutpaste trains CutPaste on synthetic boards, twice (KAD_WEIGHTS_DIR), into docs/cutpaste.md
+#   make experiments  the thesis' grid on synthetic boards (KAD_WEIGHTS_DIR; half an hour), into
+#                docs/experiments.md; RESNET50_WEIGHTS=random:0 where ImageNet's cannot be had
 #   make bench   speed and memory, answers checked first (KAD_WEIGHTS_DIR), into the README
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
@@ -27,7 +29,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality cutpaste test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench fuzz-search sanitize
+.PHONY: demo quality cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench fuzz-search sanitize
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -56,6 +58,13 @@ cutpaste: setup
 	$(BIN)/python tests/export/cutpaste_quality.py --results benchmarks/results/cutpaste.json \
 	  --docs docs/cutpaste.md --repeat --keep build/cutpaste
 	$(BIN)/python tests/export/cutpaste_pictures.py build/cutpaste/first docs/images
+
+RESNET50_WEIGHTS ?= imagenet
+
+experiments: setup
+	$(BIN)/python tests/export/experiments_docs.py build/experiments --docs docs/experiments.md \
+	  --images docs/images --results benchmarks/results/experiments.json \
+	  --resnet50-weights $(RESNET50_WEIGHTS)
 
 BENCH_RESULTS := benchmarks/results/regular.json
 

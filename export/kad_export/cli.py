@@ -1,4 +1,4 @@
-"""The command ``kad-export``: artifacts from folders of boards, and synthetic boards.
+"""The command ``kad-export``: artifacts from folders of boards, experiments, synthetic boards.
 
 Exit codes: 0 done; 1 an error, told in one message; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from kad_export.cli_cutpaste import cutpaste
+from kad_export.cli_experiments import experiments
 from kad_export.cli_options import SEED, Parsed, option, parse_size
 from kad_export.cli_patchcore import patchcore
 from kad_sdk import __version__
@@ -37,6 +38,7 @@ def main(debug: bool) -> None:
 
 main.add_command(patchcore)
 main.add_command(cutpaste)
+main.add_command(experiments)
 
 
 @main.command()

@@ -11,7 +11,9 @@ __all__ = [
     "CheckpointError",
     "DecisionFlipError",
     "DensityError",
+    "ExperimentError",
     "ExportError",
+    "GridError",
     "JobError",
     "MemoryBudgetError",
     "OutputMismatchError",
@@ -56,6 +58,14 @@ class CheckpointError(ExportError):
 
 class TrainingError(ExportError):
     """A training cannot be started or cannot go on."""
+
+
+class GridError(ExportError, ValueError):
+    """A grid of experiments cannot be read, or asks for what there is not."""
+
+
+class ExperimentError(ExportError):
+    """A run of a grid failed, or its folder holds something else."""
 
 
 class ParityError(ExportError):
