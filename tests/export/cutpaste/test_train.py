@@ -15,7 +15,7 @@ import pytest
 import torch
 from cutpaste_runs import curves, make_narrow, weights
 from kad_export.cutpaste import train as module
-from kad_export.cutpaste.checkpoint import load_checkpoint
+from kad_export.cutpaste.checkpoint import load_checkpoint, read_document
 from kad_export.cutpaste.options import TrainingOptions
 from kad_export.cutpaste.run_folder import RunFolder, Validation
 from kad_export.cutpaste.train import train_cutpaste
