@@ -54,6 +54,13 @@ def data_dir() -> Path:
     return _folder("KAD_DATA_DIR")
 
 
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for :func:`convert_once`, one for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "graphs"
+
+
 @pytest.fixture
 def snapshot() -> Callable[[Path], dict[str, bytes | None]]:
     """Everything below a folder: path to content, None for folders."""

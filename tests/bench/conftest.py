@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner, Result
+from convert_once import convert_once
 from kad_bench.cli import main
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ class Smoke(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+def smoke_run(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Smoke:
     folder = tmp_path_factory.mktemp("smoke-run")
     path = folder / "out.json"
     words = ["run", *END_TO_END, "smoke", "--threads", "2"]
     words += ["--cache", str(folder), "--json", str(path)]
-    result = CliRunner().invoke(main, words)
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(graphs, patch)
+        result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     return Smoke(END_TO_END, result, path, json.loads(path.read_text()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import cv2
@@ -64,13 +63,6 @@ def quick_options() -> dict[str, object]:
         "coreset": 0.05,
         "threads": 2,
     }
-
-
-@pytest.fixture(scope="session")
-def graphs(tmp_path_factory) -> Path:
-    """A folder for :func:`convert_once`, one for all workers of a run."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "graphs"
 
 
 @pytest.fixture(scope="session")
