@@ -15,6 +15,7 @@ are therefore compared with, is the same path with its distances in float64.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -84,7 +85,8 @@ class ThesisPatchCore:
     ) -> None:
         self._dtype = torch.float64 if exact else torch.float32
         self.device = torch.device(device)
-        self._trunk = trunk.eval().requires_grad_(False).to(self.device)
+        # A copy: other paths run the caller's on the CPU.
+        self._trunk = copy.deepcopy(trunk).eval().requires_grad_(False).to(self.device)
         self._bank = torch.from_numpy(np.array(bank)).to(self.device)  # (M, D)
         self._mean, self._std = (
             torch.tensor(values, device=self.device).view(3, 1, 1) for values in (mean, std)

@@ -14,6 +14,7 @@ from kad_bench.answers import WrongAnswerError, check_answer, find_truth
 from kad_bench.bank_probe import probe_bank
 from kad_bench.cases import PROFILES, SmoothFeatures
 from kad_bench.cli import main
+from kad_bench.counts import check_counts, collect_counts
 from kad_bench.features import ImageFeatures, StoredFeatures
 from kad_bench.measure import interleave, ratios, sgemm_gflop_per_s, summarise
 from kad_bench.peers import FAISS, TORCH_CDIST, TORCH_MATMUL, make_peers
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PEERS = {FAISS, TORCH_CDIST, TORCH_MATMUL}
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def smoke(cache: Path, *options: str) -> Result:
@@ -117,6 +119,12 @@ def test_counts_of_the_work_are_exact(document: dict[str, Any]) -> None:
         assert case["checked_queries"] == PROFILES["smoke"].checked
 
 
+def test_no_more_work_than_the_committed_counts(document: dict[str, Any]) -> None:
+    check_counts(document, RESULTS / "smoke_counts.json")
+    coded = [counts["code_products"] for counts in collect_counts(document).values()]
+    assert sum(n > 0 for n in coded) == 8  # of the smooth features
+
+
 def test_banks_are_opened_in_a_process_of_their_own(document: dict[str, Any]) -> None:
     (bank,) = document["suites"]["search"]["banks"]
     assert (bank["case"], bank["bank_bytes"]) == ("smooth 2,000 x 64", 2_000 * 64 * 4)
@@ -178,7 +186,7 @@ def test_committed_tables_are_those_of_the_committed_results(page: str, suite: s
     root = Path(__file__).parents[2]
     text = (root / "docs" / f"{page}.md").read_text()
     between = text.partition(f"<!-- kad-bench table: {suite} -->")[2].partition("<!-- end of")[0]
-    results = root / "benchmarks" / "results" / f"{suite}.json"
+    results = RESULTS / f"{suite}.json"
     expected = document_table(json.loads(results.read_text())) if results.is_file() else ""
     assert between.strip() == expected.strip()
 
