@@ -18,7 +18,6 @@ import numpy as np
 from kad_export.options import PatchCoreOptions
 from kad_export.patchcore import build_network
 from kad_export.pipeline import export_patchcore
-from kad_export.stored_index import store_index
 from kad_export.synth import generate_dataset
 
 from kad_bench.thesis_path import BLUR_RADIUS, BLUR_SIGMA
@@ -29,7 +28,7 @@ from kad_sdk.artifact_layout import tensor_layouts
 from kad_sdk.dataset import read_mask, scan_dataset, tile_labels
 from kad_sdk.errors import DatasetError
 from kad_sdk.images import read_image
-from kad_sdk.manifest import MapSettings
+from kad_sdk.manifest import FORMAT_VERSION, MapSettings
 from kad_sdk.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -151,7 +150,7 @@ class ModelSpec:
         if not path.is_dir():
             settings.say(f"making {path.name}")
             self._export(boards, path, settings)
-        artifact = _with_index(PatchCoreArtifact.open(path), settings)
+        artifact = PatchCoreArtifact.open(path)
         if artifact.manifest.bank.rows != self.rows:
             raise DatasetError(
                 f"{path}: expected a bank of {self.rows} rows, got {artifact.manifest.bank.rows}: "
@@ -171,7 +170,8 @@ class ModelSpec:
 
     def _digest(self, network: PatchCoreNetwork) -> str:
         boards = dataclasses.asdict(self.boards)
-        made_from = [_MAKER, boards, self.pooling, self.reweighting, network.weights.sha256]
+        made_from = [_MAKER, FORMAT_VERSION, boards, self.pooling, self.reweighting]
+        made_from.append(network.weights.sha256)
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
 
     def _export(self, boards: Path, path: Path, settings: Settings) -> None:
@@ -210,26 +210,6 @@ class ModelSpec:
             f"board {width} x {height} px; AUROC on labelled tiles of boards unlike those learnt "
             "from"
         )
-
-
-def _with_index(artifact: PatchCoreArtifact, settings: Settings) -> PatchCoreArtifact:
-    """Give an artifact of the cache, made before artifacts held one, its index."""
-    manifest, path = artifact.manifest, artifact.path
-    if artifact.index is not None:
-        return artifact
-    tensors = {file: read_tensors(path / file) for file in tensor_layouts(manifest)}
-    index = store_index(
-        tensors[manifest.bank.file],
-        manifest.network.outputs,
-        manifest.patchcore,
-        threads=settings.threads,
-    )
-    if not index:
-        return artifact
-    bank = dataclasses.replace(manifest.bank, index_file=next(iter(index)))
-    files = {manifest.network.file: artifact.network, **tensors, **index}
-    write_artifact(path, dataclasses.replace(manifest, bank=bank), files, replace=True)
-    return PatchCoreArtifact.open(path)
 
 
 def prepare_boards(boards: Boards, settings: Settings) -> Path:
