@@ -111,10 +111,9 @@ def _compare(model: Model, rounds: int, n_tiles: int | None, settings: Settings)
     of = len(result.tiles)
     chosen = np.linspace(0, of - 1, min(n_tiles or of, of)).astype(np.int64)
     part = _Part(model, [result.tiles[i] for i in chosen], of)
-    device = "cpu" if settings.provider == "cpu" else "cuda"
-    right, _ = part.score(thesis_tiles(model, device=device, exact=True))
+    right, _ = part.score(thesis_tiles(model, device=settings.device, exact=True))
     accuracy = _compare_found(KAD, right, part.of_result(result), TOLERANCE)
-    peer = _run_thesis(thesis_tiles(model, device=device), part, right, rounds)
+    peer = _run_thesis(thesis_tiles(model, device=settings.device), part, right, rounds)
     engines = {
         KAD: _figures(kad, of, board, settings) | {"accuracy": accuracy},
         THESIS: _figures(peer, of, board, settings),

@@ -115,12 +115,11 @@ def _measure(
 ) -> dict[str, Any]:
     x = np.random.default_rng(0).standard_normal((batch, 3, TILE, TILE), dtype=np.float32)
     session = NetworkSession(graph, provider=settings.provider, threads=settings.threads)
-    device = "cpu" if settings.provider == "cpu" else "cuda"
-    network = network.to(device)
+    network = network.to(settings.device)
 
     @torch.inference_mode()
     def in_torch() -> list[NDArray[np.float32]]:
-        return [found.cpu().numpy() for found in network(torch.from_numpy(x).to(device))]
+        return [found.cpu().numpy() for found in network(torch.from_numpy(x).to(settings.device))]
 
     calls = {ORT: lambda: session.run(x), TORCH: in_torch}
     difference = check_maps(calls[TORCH](), calls[ORT]())

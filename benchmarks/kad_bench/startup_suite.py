@@ -65,8 +65,9 @@ def _measure(model: Model, weights: str, settings: Settings) -> dict[str, Any]:
             forget_files(artifact)
             found[KAD_FROM_DISK].append(probe_process(job))
             found[THESIS].append(probe_process(dataclasses.replace(job, engine="thesis")))
-    device = "cpu" if settings.provider == "cpu" else "cuda"
-    right = thesis_tiles(model, device=device, exact=True)(model.labelled.tiles[:1], Stopwatch())
+    right = thesis_tiles(model, device=settings.device, exact=True)(
+        model.labelled.tiles[:1], Stopwatch()
+    )
     accuracy = {
         name: check_found(
             name,

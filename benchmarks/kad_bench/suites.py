@@ -108,6 +108,11 @@ class Settings:
     provider: str = "cpu"
     takt_s: float = 60.0
 
+    @property
+    def device(self) -> str:
+        """Where PyTorch runs beside that provider: ``"cpu"`` or ``"cuda"``."""
+        return "cpu" if self.provider == "cpu" else "cuda"
+
 
 def run_suites(names: Sequence[str], settings: Settings) -> dict[str, Any]:
     """Run suites by name.

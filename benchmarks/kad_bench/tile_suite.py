@@ -119,9 +119,9 @@ def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict
     engines = {
         KAD: Engine(kad, batch, fast, f"batches of {batch}"),
         KAD_ONE: Engine(_open(model, settings, 1), 1, fast),
-        THESIS: _by_products(thesis_tiles(model, device=_device(settings)), 1, slow),
+        THESIS: _by_products(thesis_tiles(model, device=settings.device), 1, slow),
     }
-    right = Engine(thesis_tiles(model, device=_device(settings), exact=True), 1, slow)
+    right = Engine(thesis_tiles(model, device=settings.device, exact=True), 1, slow)
     peers, skipped = peer_tiles(model, settings.threads)
     engines |= {name: _by_products(path, min(4, slow), slow) for name, path in peers.items()}
     settings.say(f"tile: {model.name}")
@@ -160,10 +160,6 @@ def _open(model: Model, settings: Settings, batch: int, **options: Any) -> KadTi
     return kad_tiles(model.artifact, batch=batch, **given)
 
 
-def _device(settings: Settings) -> str:
-    return "cpu" if settings.provider == "cpu" else "cuda"
-
-
 def _anomalib_case(profile: Profile, settings: Settings) -> list[dict[str, Any]]:
     """Measure anomalib on an artifact that pools and re-weights as it does; none without it."""
     model = LIKE_ANOMALIB[settings.profile].prepare(settings)
@@ -200,7 +196,7 @@ def _cutpaste_case(model: Model, profile: Profile, settings: Settings) -> dict[s
     kad = cutpaste.kad(threads=settings.threads, batch=16, provider=settings.provider)
     engines = {
         KAD: Engine(kad, 16, 16, "batches of 16"),
-        THESIS: Engine(cutpaste.thesis(_device(settings)), 1, slow),
+        THESIS: Engine(cutpaste.thesis(settings.device), 1, slow),
     }
     accuracy = check_engines(
         engines, tiles, labels, right=engines[THESIS], map_tolerance=MAP_TOLERANCE
@@ -243,7 +239,7 @@ def _bank_growth(model: Model, profile: Profile, settings: Settings) -> dict[str
     tiles = model.labelled.tiles
     for rows in profile.sweep_rows:
         kad = _open(model, settings, n, rows=rows)
-        thesis = thesis_tiles(model, device=_device(settings), rows=rows)
+        thesis = thesis_tiles(model, device=settings.device, rows=rows)
         calls = {
             KAD: lambda kad=kad: kad(tiles[:n], Stopwatch()),
             THESIS: lambda thesis=thesis: thesis(tiles[:2], Stopwatch()),
