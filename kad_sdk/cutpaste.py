@@ -37,6 +37,11 @@ class CutPasteScorer(BoardScorer):
         As :class:`kad_sdk.scoring.BoardScorer` takes them.
     maps
         Whether board maps are made.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Maps of Grad-CAM are asked for, and the session's graph does not give it.
     """
 
     def __init__(

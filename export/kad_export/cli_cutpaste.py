@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from kad_export import cli_options as shared
 from kad_export.cli_options import Parsed, option
+from kad_sdk.errors import InvalidArgumentError
 
 __all__ = ["cutpaste"]
 
@@ -208,10 +209,14 @@ def _training_options(*, memory: int, resize: Any, augment: Any, **given: Any) -
             raise click.BadParameter(
                 f"no size {name!r}: expected one of {', '.join(known)}", param_hint="--augment"
             )
+    try:
+        augmentation = AugmentationSettings(**dict(augment))
+    except InvalidArgumentError as error:
+        raise click.BadParameter(str(error), param_hint="--augment") from None
     return TrainingOptions(
         memory_bytes=memory,
         resize=None if resize == "none" else resize,
-        augmentation=AugmentationSettings(**dict(augment)),
+        augmentation=augmentation,
         **given,
     )
 

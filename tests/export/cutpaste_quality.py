@@ -7,8 +7,9 @@ The commands are those that a user types: ``kad-export synth``, ``kad-export cut
 ``kad evaluate``. The network as it was before its training is exported from the same command, by
 ``--checkpoint``, so that the two columns of the table differ in the training alone.
 KAD_WEIGHTS_DIR names the folder with resnet18_trunk.safetensors, which ends with layer3; layer4
-and the head are drawn from the seed. With ``--repeat`` all is done a second time, and figures or
-losses that are not the same bit by bit are an error.
+and the head are drawn from the seed. It is an error when a kind of defect is ranked no better after
+the training than before; with ``--repeat`` all is done a second time, and figures or losses that
+are not the same bit by bit are an error too.
 """
 
 from __future__ import annotations
@@ -149,6 +150,26 @@ def measure(weights: Path, folder: Path) -> dict:
     return result
 
 
+def not_learnt(figures: dict) -> list[str]:
+    """Name what the training did not make better: all defects, or one kind of them."""
+    trained, before = (
+        {"all": one, **one["kinds"]} for one in (figures["trained"], figures["untrained"])
+    )
+    return [
+        kind for kind in trained if trained[kind]["tile_roc_auc"] <= before[kind]["tile_roc_auc"]
+    ]
+
+
+def commands() -> list[str]:
+    """Give the commands that made the table, as a user types them."""
+    return [
+        f"kad-export synth boards {SYNTH}",
+        f"kad-export cutpaste boards --out trained.kad {TRAINING} "
+        "--weights resnet18_trunk.safetensors",
+        "kad evaluate trained.kad boards --out evaluation",
+    ]
+
+
 def table(result: dict) -> str:
     """Lay out the result as Markdown."""
     figures = result["figures"]
@@ -172,18 +193,12 @@ def table(result: dict) -> str:
     false = (1 - one["precision"] for one in (before, trained))
     lines.append(f"| wrong among those found | | | | {' | '.join(f'{x:.0%}' for x in false)} |")
     minutes = result["training_and_export"]["processor_minutes"]
-    commands = [
-        f"kad-export synth boards {SYNTH}",
-        f"kad-export cutpaste boards --out trained.kad {TRAINING} "
-        "--weights resnet18_trunk.safetensors",
-        "kad evaluate trained.kad boards --out evaluation",
-    ]
     validations = ", ".join(f"{v['loss']:.3f}" for v in figures["validations"])
     told = (
         f"Training and export took {minutes:.1f} minutes of processor time; loss on held-out tiles "
         f"by epoch: {validations}. Encoder: {result['network']}."
     )
-    return "\n".join([*lines, "", told, "", "```", *commands, "```"])
+    return "\n".join([*lines, "", told, "", "```", *commands(), "```"])
 
 
 def main() -> None:
@@ -203,8 +218,10 @@ def main() -> None:
         result, *others = (measure(weights, folder / name) for name in names)
     if any(other["figures"] != result["figures"] for other in others):
         sys.exit(f"another run gave other figures: {others[0]['figures']}")
+    if worse := not_learnt(result["figures"]):
+        sys.exit(f"the training made no better tile ROC-AUC of: {', '.join(worse)}")
     result["repeated"] = given.repeat
-    result["command"] = shlex.join(["kad-export", "cutpaste", *TRAINING.split()])
+    result["commands"] = commands()
     given.results.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     replace_between(given.docs, BEGIN, END, table(result))
 

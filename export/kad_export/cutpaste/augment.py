@@ -18,7 +18,7 @@ mark lies; outside the mask no pixel differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -48,6 +48,13 @@ __all__ = [
 
 MIN_SIDE = 8
 """Smallest height and width of a tile that a mark is drawn into, px."""
+PIXEL_RANGES = (
+    "scar_width",
+    "scar_length",
+    "black_dot_diameter",
+    "white_dot_diameter",
+    "arc_radius",
+)
 ATTEMPTS = 10  # places tried before a mark is made lighter or darker
 FORCED_CONTRAST = 64.0  # grey levels, of a mark that can be seen nowhere
 
@@ -82,6 +89,11 @@ class AugmentationSettings:
         (paper, appendix A).
     min_contrast : float
         See the module's text; grey levels of 255.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A value of the wrong kind or beyond its limits.
     """
 
     transparency: float = 15.0
@@ -101,10 +113,9 @@ class AugmentationSettings:
     min_contrast: float = 8.0
 
     def __post_init__(self) -> None:
-        for name in (
-            *("scar_width", "scar_length", "black_dot_diameter", "white_dot_diameter"),
-            *("arc_radius", "cutpaste_area", "cutpaste_aspect"),
-        ):
+        for field in fields(self):
+            self._check_kind(field.name, field.default)
+        for name in (*PIXEL_RANGES, "cutpaste_area", "cutpaste_aspect"):
             low, high = getattr(self, name)
             self._check(name, 0 < low <= high, "two numbers above 0, the smaller first")
         self._check("scar_angle", self.scar_angle[0] <= self.scar_angle[1], "the smaller first")
@@ -116,6 +127,18 @@ class AugmentationSettings:
         self._check("fade", 0 < self.fade <= 1, "a share above 0, at most 1")
         self._check("jitter", 0 <= self.jitter < 1, "0 or more, below 1")
         self._check("min_contrast", 0 < self.min_contrast <= 32, "above 0, at most 32 grey levels")
+
+    def _check_kind(self, name: str, default: float | tuple[float, float]) -> None:
+        """Hold a value to its default's kind: a number, or two of them; whole ones where drawn."""
+        value = getattr(self, name)
+        number = int if name in PIXEL_RANGES else (int, float)
+        kind = "whole number" if name in PIXEL_RANGES else "number"
+        if isinstance(default, tuple):
+            pair = isinstance(value, tuple) and len(value) == 2
+            good = pair and all(isinstance(one, number) for one in value)
+            self._check(name, good, f"two {kind}s (low, high)")
+        else:
+            self._check(name, isinstance(value, number), f"one {kind}")
 
     def _check(self, name: str, good: bool, expected: str) -> None:
         if not good:

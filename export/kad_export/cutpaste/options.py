@@ -70,6 +70,13 @@ class TrainingOptions:
         Longest time of training that a kill can cost.
     resume : bool
         Go on with the run where it stopped.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A value beyond its limits.
+    BackboneError
+        No such backbone.
     """
 
     backbone: str = "resnet18"
@@ -196,6 +203,11 @@ class ExportOptions:
         Tiles computed at a time; processor threads (None: all).
     force : bool
         Replace an artifact that exists.
+
+    Raises
+    ------
+    InvalidArgumentError
+        A value beyond its limits, or a threshold's rule that is not one.
     """
 
     density: str = "gaussian"
