@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from kad_bench.thesis_path import normalised
-from kad_bench.tile_paths import Found, TilePath
+from kad_bench.tile_paths import CPU_ALONE, Found, TilePath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +28,10 @@ ANOMALIB = "anomalib PatchCore"
 NEIGHBOURS = 9
 
 
-def anomalib_missing() -> str | None:
-    """Say why anomalib cannot run here; None: it can."""
+def anomalib_missing(device: str = "cpu") -> str | None:
+    """Say why anomalib cannot run here, beside a kad on that device; None: it can."""
+    if device != "cpu":
+        return CPU_ALONE
     try:
         _import_model()
     except ImportError as error:

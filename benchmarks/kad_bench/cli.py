@@ -165,19 +165,19 @@ def report(results: Path, *, out: Path, plots: Path | None) -> None:
     type=click.FloatRange(0),
     default=0.05,
     show_default=True,
-    help="Share by which a time may grow, beyond the noise of both runs.",
+    help="Share by which a time or a size may grow, beyond the noise of both runs.",
 )
 def compare(before: Path, after: Path, *, limit: float) -> None:
-    """Compare kad's times in two files that ``run --json`` wrote; exit 1 on a regression."""
+    """Compare kad's times and memory in two files of ``run --json``; exit 1 on a regression."""
     from kad_bench.compare import changes_table, compare_documents
     from kad_bench.suites import read_document
 
     changes = compare_documents(read_document(before), read_document(after))
     click.echo(changes_table(changes, limit))
-    slower = sum(change.regressed(limit) for change in changes)
-    if slower:
-        click.echo(f"kad-bench: {slower} of {len(changes)} times grew by more than {limit:.0%}, "
-                   "noise aside", err=True)  # fmt: skip
+    worse = sum(change.regressed(limit) for change in changes)
+    if worse:
+        click.echo(f"kad-bench: {worse} of {len(changes)} times and sizes grew by more than "
+                   f"{limit:.0%}, noise aside", err=True)  # fmt: skip
         sys.exit(1)
 
 

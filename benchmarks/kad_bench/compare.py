@@ -1,4 +1,9 @@
-"""Two runs' documents against each other: which times have changed by more than their noise."""
+"""Two runs' documents against each other: which times and sizes changed by more than their noise.
+
+That all of n times lie above all of n others happens by chance once in binom(2n, n): in 252 for five,
+in 20 for three, in 2 for one. So the bounds of fewer than five times are widened by what a shared
+machine does to a single time. A size in memory differs little from run to run.
+"""
 
 from __future__ import annotations
 
@@ -13,47 +18,60 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "changes_table", "compare_documents"]
 
+_FEW = 5  # times: bounds of fewer are widened
+_NOISE_OF_FEW = 1.25  # factor, each way
+_NOISE_OF_SIZES = 1.02
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A time in seconds or a size in bytes, with its bounds."""
+
+    value: float
+    low: float
+    high: float
+    seconds: bool
+
+    def text(self) -> str:
+        return format_seconds(self.value) if self.seconds else f"{self.value / 1e6:.1f} MB"
+
 
 @dataclass(frozen=True)
 class Change:
-    """A median time before and after.
+    """A value before and after, the text of both.
 
-    `low` and `high` bound the ratio after / before: the two medians' own bounds, divided.
+    `ratio` is after / before; `low` and `high` bound it: the two values' own bounds, divided.
     """
 
     place: str
-    before_s: float
-    after_s: float
+    before: str
+    after: str
+    ratio: float
     low: float
     high: float
 
-    @property
-    def ratio(self) -> float:
-        """After over before."""
-        return self.after_s / self.before_s
-
     def regressed(self, limit: float) -> bool:
-        """Whether it takes longer by more than a share `limit`, noise aside."""
+        """Whether it grew by more than a share `limit`, noise aside."""
         return self.low > 1 + limit
 
     def verdict(self, limit: float) -> str:
         """Say it in a word."""
         if self.regressed(limit):
-            return "SLOWER"
+            return "WORSE"
         if self.high < 1:
-            return "faster"
-        return "slower, within the limit" if self.low > 1 else "within noise"
+            return "better"
+        return "worse, within the limit" if self.low > 1 else "within noise"
 
 
 def compare_documents(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
-    """Compare every time of kad's that both documents have.
+    """Compare every time and every size in memory of kad's that both documents have.
 
     Raises
     ------
     InvalidArgumentError
-        They have no time in common, or are not of this format.
+        They have none in common, or are not of this format.
     """
-    old, new = dict(_times(before)), dict(_times(after))
+    old, new = dict(_values(before)), dict(_values(after))
     found = [_change(place, old[place], new[place]) for place in old if place in new]
     if not found:
         raise InvalidArgumentError(
@@ -63,30 +81,44 @@ def compare_documents(before: dict[str, Any], after: dict[str, Any]) -> list[Cha
     return found
 
 
-def _times(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+def _values(document: dict[str, Any]) -> Iterator[tuple[str, _Value]]:
     for suite, results in document["suites"].items():
         for case in results["cases"]:
             for engine, figures in case["engines"].items():
-                if engine.startswith("kad"):  # that a peer became slower is no regression
-                    yield f"{suite}: {case_name(case)}: {engine}", figures["seconds"]
+                if not engine.startswith("kad"):  # that a peer became slower is no regression
+                    continue
+                place = f"{suite}: {case_name(case)}: {engine}"
+                if "seconds" in figures:
+                    yield f"time: {place}", _time(figures["seconds"])
+                for kind, size in figures.get("memory_bytes", {}).items():
+                    yield f"{kind} memory: {place}", _size(size)
 
 
-def _change(place: str, before: dict[str, float], after: dict[str, float]) -> Change:
+def _time(seconds: dict[str, float]) -> _Value:
+    wider = _NOISE_OF_FEW if seconds["n"] < _FEW else 1.0
+    low, high = seconds.get("low", seconds["min"]), seconds.get("high", seconds["max"])
+    return _Value(seconds["median"], low / wider, high * wider, seconds=True)
+
+
+def _size(size: float) -> _Value:
+    return _Value(size, size / _NOISE_OF_SIZES, size * _NOISE_OF_SIZES, seconds=False)
+
+
+def _change(place: str, before: _Value, after: _Value) -> Change:
     return Change(
-        place,
-        before["median"],
-        after["median"],
-        after.get("low", after["min"]) / before.get("high", before["max"]),
-        after.get("high", after["max"]) / before.get("low", before["min"]),
+        *(place, before.text(), after.text()),
+        after.value / before.value,
+        after.low / before.high,
+        after.high / before.low,
     )
 
 
 def changes_table(changes: Sequence[Change], limit: float) -> str:
     """Lay changes out as Markdown, the largest ratio first."""
-    header = ["time of", "before", "after", "after / before", "noise bounds", "verdict"]
+    header = ["what", "before", "after", "after / before", "noise bounds", "verdict"]
     rows = [
         [
-            *(change.place, format_seconds(change.before_s), format_seconds(change.after_s)),
+            *(change.place, change.before, change.after),
             *(f"{change.ratio:.3f}", f"{change.low:.3f} to {change.high:.3f}"),
             change.verdict(limit),
         ]

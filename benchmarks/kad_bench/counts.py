@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CountRegressionError", "check_counts", "collect_counts", "write_counts"]
 
 ALLOWED_GROWTH = 0.01
+_SEARCHING = ("search", "tile")  # suites whose counts depend on the instructions
 
 Counts = dict[str, dict[str, int]]
 
@@ -32,7 +33,7 @@ class CountRegressionError(KadError):
 def collect_counts(document: dict[str, Any]) -> Counts:
     """Take all counts out of a run's document: ``suite: case: engine`` to name to number.
 
-    The suite search has its level of instructions in its name: ``search (avx2)``.
+    What searches has its level of instructions in its name: ``search (avx2)``.
     """
     level = document["environment"]["cpu"]["kad_level"]
     return {
@@ -45,7 +46,7 @@ def collect_counts(document: dict[str, Any]) -> Counts:
 
 
 def _titled(suite: str, level: str) -> str:
-    return f"{suite} ({level})" if suite == "search" else suite
+    return f"{suite} ({level})" if suite in _SEARCHING else suite
 
 
 def check_counts(document: dict[str, Any], path: Path) -> list[str]:

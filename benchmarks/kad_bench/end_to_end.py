@@ -35,8 +35,6 @@ class Engine:
     tiles : int
         How many of the given tiles it scores in each round, a multiple of `batch`: slow engines get
         fewer, tiles being independent.
-    notes : str
-        Shown below the table.
     tolerance : float
         Largest difference of its scores and maps from the right ones.
     """
@@ -44,7 +42,6 @@ class Engine:
     path: TilePath
     batch: int
     tiles: int
-    notes: str = ""
     tolerance: float = TOLERANCE
     watch: Stopwatch = field(default_factory=Stopwatch)
     calls_s: list[float] = field(default_factory=list)
@@ -100,7 +97,7 @@ def time_engines(
     -------
     figures : dict
         Engine to ``seconds`` (of a tile; the spread is that of single calls), ``stages_s``,
-        ``latency_s`` (of a call of `batch` tiles), ``batch`` and ``notes``.
+        ``latency_s`` (of a call of `batch` tiles) and ``batch``.
     totals : dict
         Engine to seconds of a tile, round by round.
     """
@@ -128,7 +125,6 @@ def _figures(engine: Engine, rounds: int) -> dict[str, Any]:
         "stages_s": stages,
         "latency_s": summarise(engine.calls_s),
         "batch": engine.batch,
-        "notes": engine.notes,
     }
 
 

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["fit_law", "law_text"]
+__all__ = ["fit_law", "growth", "law_text"]
+
+_FEWEST = 3  # points that a law is fitted to
+
+
+def growth(x: str, y: str, points: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, Any]:
+    """Say how y grows with x, for each engine, with a law where there are three points.
+
+    Parameters
+    ----------
+    x, y
+        In words, with their unit.
+    points
+        Engine to its (x, y).
+
+    Returns
+    -------
+    dict
+        ``x``, ``y``, ``points``, ``law``; see :mod:`kad_bench.suites`.
+    """
+    law = {name: fit_law(found) for name, found in points.items() if len(found) >= _FEWEST}
+    return {"x": x, "y": y, "points": dict(points), "law": law}
 
 
 def fit_law(points: Sequence[Sequence[float]]) -> dict[str, float]:

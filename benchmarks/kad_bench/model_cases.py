@@ -12,7 +12,7 @@ _SMALL_BOARDS = Boards(train=2, test=4, size=(600, 560))
 _BOARDS = Boards(train=4, test=4, size=(2360, 2032))
 _THESIS_BOARD = (4730, 4074)  # height, width of the line-scan camera's images
 
-_SMOKE = ModelSpec("resnet18", "random:0", 500, _SMALL_BOARDS, (700, 620), 16)
+_SMOKE = ModelSpec("resnet18", "random:0", 500, _SMALL_BOARDS, (512, 512), 16)
 _RESNET18 = ModelSpec("resnet18", "imagenet", 10_000, _BOARDS, _THESIS_BOARD, 64)
 _RESNET50 = ModelSpec("resnet50", "random:0", 72_500, _BOARDS, _THESIS_BOARD, 64)
 

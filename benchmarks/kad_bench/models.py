@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from kad_export.bank import nearest_rows
 from kad_export.options import PatchCoreOptions
 from kad_export.patchcore import build_network
 from kad_export.pipeline import export_patchcore
+from kad_export.stored_index import store_index
 from kad_export.synth import generate_dataset
 
 from kad_bench.thesis_path import BLUR_RADIUS, BLUR_SIGMA
@@ -41,7 +44,15 @@ if TYPE_CHECKING:
     from kad_bench.suites import Settings
     from kad_sdk.dataset import Sample
 
-__all__ = ["Boards", "LabelledTiles", "Model", "ModelSpec", "prepare_boards"]
+__all__ = [
+    "Boards",
+    "LabelledTiles",
+    "Model",
+    "ModelSpec",
+    "prepare_boards",
+    "save_weights",
+    "write_with_rows",
+]
 
 TILE, STRIDE = 224, 112
 LAYERS = ("layer2", "layer3")
@@ -210,6 +221,30 @@ class ModelSpec:
             f"board {width} x {height} px; AUROC on labelled tiles of boards unlike those learnt "
             "from"
         )
+
+
+def save_weights(model: Model, path: Path) -> Path:
+    """Write the network's weights as PyTorch's users keep them, for a fresh process to load."""
+    torch.save(model.network.trunk.network.state_dict(), path)
+    return path
+
+
+def write_with_rows(model: Model, rows: int, path: Path, threads: int) -> Path:
+    """Write a model's artifact with the first rows of its bank alone; its golden tiles stay.
+
+    Greedy k-center selects in order, so the first rows are what it would have selected alone.
+    """
+    manifest, folder = model.artifact.manifest, model.artifact.path
+    tensors = {file: read_tensors(folder / file) for file in tensor_layouts(manifest)}
+    kept = {name: np.array(x[:rows]) for name, x in tensors.pop(manifest.bank.file).items()}
+    kept["neighbors"] = nearest_rows(kept["bank"], threads).astype(kept["neighbors"].dtype)
+    tensors.pop(manifest.bank.index_file or "", None)
+    index = store_index(kept, manifest.network.outputs, manifest.patchcore, threads=threads)
+    bank = dataclasses.replace(manifest.bank, rows=rows, index_file=next(iter(index), None))
+    files = {manifest.network.file: model.artifact.network, manifest.bank.file: kept}
+    return write_artifact(
+        path, dataclasses.replace(manifest, bank=bank), {**files, **tensors, **index}
+    )
 
 
 def prepare_boards(boards: Boards, settings: Settings) -> Path:

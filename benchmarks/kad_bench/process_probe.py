@@ -32,14 +32,16 @@ class Job:
     artifact : str
         Its folder.
     image : str
-        A file; ``"thesis"`` scores its upper left tile alone.
+        A file.
     weights : str
-        For ``"thesis"``, as for kad-export.
+        State dict of the trunk for ``"thesis"``, a file of ``torch.save``.
     threads : int
     provider : str
     batch : int
-    rows : int or None
-        Rows of the bank that are used: the first of them; None: all.
+        Of kad.
+    tiles : int
+        The thesis' path scores so many of the image's tiles, evenly spread: its memory does not
+        grow with their number.
     """
 
     engine: str
@@ -49,7 +51,7 @@ class Job:
     threads: int
     provider: str = "cpu"
     batch: int = 16
-    rows: int | None = None
+    tiles: int = 1
 
 
 def probe_process(job: Job) -> dict[str, Any]:
@@ -59,7 +61,8 @@ def probe_process(job: Job) -> dict[str, Any]:
     -------
     dict
         ``total_s``, from the start of the process to its answer; ``stages_s``: ``interpreter``,
-        ``import``, ``open``, ``score``; ``scores`` of the tiles; ``peak_bytes`` of the process'
+        ``import``, ``open``, ``score``; ``scores``, of all tiles or those that the thesis' path
+        scored; ``peak_bytes`` of the process'
         resident memory, ``opened_bytes`` before it scored, ``device_bytes`` of GPU memory; None
         where the system does not say.
     """
@@ -114,30 +117,20 @@ def _kad_steps(job: Job) -> Any:
     from kad_sdk import Detector  # noqa: PLC0415 - its time is what is measured
 
     yield None
-    if job.rows is None:
-        detector = Detector.open(
-            job.artifact, provider=job.provider, threads=job.threads, batch=job.batch
-        )
-        yield None
-        yield [tile.score for tile in detector.score(job.image).tiles]
-        return
-    from kad_bench.tile_paths import kad_tiles  # noqa: PLC0415
-    from kad_sdk.artifact import PatchCoreArtifact  # noqa: PLC0415
-    from kad_sdk.images import read_image  # noqa: PLC0415
-
-    artifact = PatchCoreArtifact.open(job.artifact)
-    kad = kad_tiles(artifact, threads=job.threads, batch=job.batch, rows=job.rows)
+    detector = Detector.open(
+        job.artifact, provider=job.provider, threads=job.threads, batch=job.batch
+    )
     yield None
-    yield kad.scorer.score(read_image(job.image)).scores.tolist()
+    yield [tile.score for tile in detector.score(job.image).tiles]
 
 
 def _thesis_steps(job: Job) -> Any:
     """Yield after importing, opening, scoring."""
     import torch  # noqa: PLC0415 - its time is what is measured
     from kad_export.backbones import build_trunk  # noqa: PLC0415
-    from kad_export.weights import load_into_trunk, load_weights  # noqa: PLC0415
 
-    from kad_bench.thesis_path import ThesisPatchCore  # noqa: PLC0415
+    from kad_bench.thesis_path import BoardMap, ThesisPatchCore, spread  # noqa: PLC0415
+    from kad_sdk._native import plan_tiles  # noqa: PLC0415
     from kad_sdk.images import read_image  # noqa: PLC0415
     from kad_sdk.manifest import Manifest  # noqa: PLC0415
     from kad_sdk.tensors import read_tensors  # noqa: PLC0415
@@ -147,14 +140,21 @@ def _thesis_steps(job: Job) -> Any:
     folder = Path(job.artifact)
     manifest = Manifest.from_json((folder / "manifest.json").read_bytes(), job.artifact)
     trunk = build_trunk(manifest.network.backbone, manifest.network.layers)
-    load_into_trunk(trunk, load_weights(job.weights, manifest.network.backbone))
-    bank = read_tensors(folder / manifest.bank.file)["bank"][: job.rows]
+    trunk.network.load_state_dict(torch.load(job.weights, weights_only=True))
+    bank = read_tensors(folder / manifest.bank.file)["bank"]
     settings = manifest.preprocessing
     device = "cpu" if job.provider == "cpu" else "cuda"
     path = ThesisPatchCore(trunk, bank, mean=settings.mean, std=settings.std, device=device)
     yield None
-    tile = read_image(job.image)[: settings.tile, : settings.tile]
-    yield [path.score(tile).score]
+    image, side = read_image(job.image), settings.tile
+    xy = plan_tiles(*image.shape[:2], tile=side, stride=settings.stride, borders=(), labels=())
+    board_map, scores = BoardMap(*image.shape[:2]), []
+    for x, y in xy[spread(job.tiles, len(xy))]:
+        found = path.score(image[y : y + side, x : x + side])
+        board_map.add(x, y, found.map)
+        scores.append(found.score)
+    board_map.map()
+    yield scores
 
 
 def _resident(field: str) -> int | None:

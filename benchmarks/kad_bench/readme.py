@@ -25,15 +25,34 @@ def performance_table(documents: Sequence[dict[str, Any]]) -> str:
         for case in (c for d in documents for c in d["suites"].get(suite, {}).get("cases", [])):
             for ours, peers in list(case["ratios"].items())[:1]:
                 for peer, ratio in _shown(suite, peers).items():
-                    row = [what, case_name(case), _time(case, ours), peer, _time(case, peer)]
-                    rows.append([*row, ratio_text(ratio)])
+                    row = [what, case_name(case), _time(case, ours), _difference(case, ours)]
+                    row += [peer, _time(case, peer), _difference(case, peer)]
+                    rows.append([*row, ratio_text(ratio), str(ratio["n"])])
     if not rows:
         raise InvalidArgumentError(
             f"the results hold none of the suites {', '.join(_SUITES)}: run kad-bench run again"
         )
-    header = ["what", "network, bank", "kad", "against", "its time", "kad is faster by"]
+    header = ["what", "network, bank", "kad", "largest difference", "against", "its time"]
+    header += ["its largest difference", "kad is faster by", "rounds"]
     notes = dict.fromkeys(map(_note, documents))  # each once, in order
-    return "\n\n".join([*notes, markdown(header, rows)])
+    parts = [*notes, markdown(header, rows), "\n".join(_remarks(documents))]
+    return "\n\n".join(filter(None, parts))
+
+
+def _remarks(documents: Sequence[dict[str, Any]]) -> list[str]:
+    """Say what part of a board the thesis' path scored, and who could not be measured."""
+    found = []
+    for document in documents:
+        for suite, what in _SUITES.items():
+            for case in document["suites"].get(suite, {}).get("cases", []):
+                name = f"{what}, {case_name(case)}"
+                if case.get("thesis_tiles", 0) < case.get("tiles", 0):
+                    found.append(
+                        f"- {name}: the thesis' path scored {case['thesis_tiles']} of "
+                        f"{case['tiles']:,} tiles"
+                    )
+                found += [f"- {name}: {p} not run: {why}" for p, why in case["skipped"].items()]
+    return list(dict.fromkeys(found))
 
 
 def _shown(suite: str, peers: dict[str, Any]) -> dict[str, Any]:
@@ -47,11 +66,13 @@ def _shown(suite: str, peers: dict[str, Any]) -> dict[str, Any]:
 def _note(document: dict[str, Any]) -> str:
     """Say where and when the suites of the table were run."""
     cpu, run = document["environment"]["cpu"], document["run"]
-    commit = document["environment"]["git"] or {"commit": "unknown"}
+    commit = document["environment"]["git"] or {"commit": "unknown", "dirty": False}
+    changed = " with changes" if commit["dirty"] else ""
     suites = " and ".join(suite for suite in _SUITES if suite in document["suites"])
     return (
         f"{suites}: {cpu['model']}, {run['threads']} threads, {cpu['kad_level']}, float32, commit "
-        f"{commit['commit'][:12]}, {run['started'][:10]}; medians, and the bounds of their ratio."
+        f"{commit['commit'][:12]}{changed}, {run['started'][:10]}; medians, and the bounds of "
+        "their ratio."
     )
 
 
@@ -60,6 +81,16 @@ def _time(case: dict[str, Any], engine: str) -> str:
     figures = case["engines"][engine]
     each = figures["seconds"]["median"] / figures.get("queries", 1)
     return format_seconds(each)
+
+
+def _difference(case: dict[str, Any], engine: str) -> str:
+    """Largest difference from the right answer that was found, in shares of the largest value."""
+    figures = case["engines"][engine]
+    if "largest_error_of_allowed" in figures:  # search: of a squared distance
+        return f"{figures['largest_error_of_allowed']:.2g} of what is allowed"
+    accuracy = figures.get("accuracy", {})
+    found = [value for name, value in accuracy.items() if name.endswith("difference")]
+    return f"{max(found):.1e}" if found else "–"
 
 
 def write_readme(documents: Sequence[dict[str, Any]], readme: Path) -> None:

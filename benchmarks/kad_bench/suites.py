@@ -19,8 +19,9 @@ What ``run`` gives may hold keys of the suite's own. These mean the same in ever
     ``unit``
         What one time is for, and what rates count: ``"tile"``, ``"board"``, ``"start"``.
     ``engines``
-        Name to figures. ``seconds`` is :func:`kad_bench.measure.summarise` of the times of one
-        unit. Optional: ``counts``, name to an exact number that the same code always gives
+        Name to figures, all optional: ``seconds`` is :func:`kad_bench.measure.summarise` of the
+        times of one unit; ``batch``, units in a call; ``counts``, name to an exact number that the
+        same code always gives
         (operations, bytes, candidates), held by the guard; ``accuracy`` and ``rates``, name to a
         number; ``stages_s``, stage to seconds of one unit, in order; ``memory_bytes``, kind to
         bytes; ``energy_j``, device to joules of one unit; ``notes``, text.

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 __all__ = ["case_name", "format_seconds", "markdown", "ratio_text", "suite_table"]
 
 
+_TIMES = ("p50", "p90", "p99", "n", "a second", "kad is faster by")  # n: times that were taken
+
+
 def case_name(case: dict[str, Any]) -> str:
     """Name of a case, which no other of its suite has."""
     parts = [case["case"], case.get("queries"), f"k = {case['k']}" if "k" in case else None]
@@ -21,36 +24,56 @@ def case_name(case: dict[str, Any]) -> str:
 def suite_table(results: dict[str, Any]) -> str:
     """Lay out the keys that all suites share; see :mod:`kad_bench.suites`."""
     cases, growth = results["cases"], results.get("growth", [])
-    parts = [_engines(cases), _stages(cases), _growth(growth)]
+    parts = [_engines([case for case in cases if case["engines"]]), _stages(cases)]
+    parts.append(_growth(growth))
     notes = [f"- {case['case']}: {case['what']}" for case in cases]
     for case in cases:
-        notes += [f"- {name} not run: {why}" for name, why in case["skipped"].items()]
-        notes += [f"- {n}: {e['notes']}" for n, e in case["engines"].items() if e.get("notes")]
+        notes += [
+            f"- {case['case']}: {name} not run: {why}" for name, why in case["skipped"].items()
+        ]
+        notes += [
+            f"- {case['case']}: {n}: {e['notes']}"
+            for n, e in case["engines"].items()
+            if e.get("notes")
+        ]
     return "\n\n".join([*filter(None, parts), "\n".join(dict.fromkeys(notes))])
 
 
 def _engines(cases: Sequence[dict[str, Any]]) -> str:
     """One line for each engine of each case: time, rates, ratio, accuracy, memory, energy."""
+    every = [figures for case in cases for figures in case["engines"].values()]
     keys = ("rates", "accuracy", "memory_bytes", "energy_j")
     extra = {key: _names(cases, key) for key in keys}
-    header = ["case", "engine", "p50", "p90", "p99", "a second", "kad is faster by"]
+    timed = any("seconds" in figures for figures in every)
+    batches = any("batch" in figures for figures in every)
+    header = ["case", "engine", *(["batch"] if batches else []), *(_TIMES if timed else [])]
     header += [*extra["rates"], *extra["accuracy"]]
     header += [*(f"{name} MB" for name in extra["memory_bytes"])]
     header += [f"{name} J" for name in extra["energy_j"]]
     rows = []
     for case in cases:
         for name, figures in case["engines"].items():
-            seconds = figures["seconds"]
             row = [case_name(case), name]
-            row += [format_seconds(seconds[key]) for key in ("median", "p90", "p99")]
-            row += [f"{1 / seconds['median']:.3g} {case.get('unit', 'call')}s"]
-            row += [ratio_text(_ours(case).get(name))]
+            row += [str(figures.get("batch", "–"))] if batches else []
+            row += _times(case, name, figures) if timed else []
             row += [_number(figures, "rates", key, 1, ".3g") for key in extra["rates"]]
             row += [_number(figures, "accuracy", key, 1, ".4g") for key in extra["accuracy"]]
             row += [_number(figures, "memory_bytes", k, 1e-6, ".0f") for k in extra["memory_bytes"]]
             row += [_number(figures, "energy_j", key, 1, ".3g") for key in extra["energy_j"]]
             rows.append(row)
     return markdown(header, rows)
+
+
+def _times(case: dict[str, Any], name: str, figures: dict[str, Any]) -> list[str]:
+    seconds = figures.get("seconds")
+    if seconds is None:
+        return ["–"] * len(_TIMES)
+    return [
+        *(format_seconds(seconds[key]) for key in ("median", "p90", "p99")),
+        str(seconds["n"]),
+        f"{1 / seconds['median']:.3g} {case.get('unit', 'call')}s",
+        ratio_text(_ours(case).get(name)),
+    ]
 
 
 def _stages(cases: Sequence[dict[str, Any]]) -> str:
@@ -102,9 +125,11 @@ def _number(figures: dict[str, Any], block: str, key: str, scale: float, form: s
 
 
 def ratio_text(summary: dict[str, float] | None) -> str:
-    """Write a ratio with the bounds of its median."""
+    """Write a ratio with the bounds of its median; of one round there are none."""
     if summary is None:
         return "–"
+    if summary["n"] == 1:
+        return f"{summary['median']:.1f} (one round)"
     low, high = (
         summary.get(key, summary[other]) for key, other in (("low", "min"), ("high", "max"))
     )

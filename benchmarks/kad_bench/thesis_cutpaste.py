@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from kad_export.cutpaste.gradcam import ANOMALOUS_CLASS
 
-from kad_bench.thesis_path import TileResult, enlarged, normalised
+from kad_bench.thesis_path import TileResult, enlarged, normalised, wait_for
 from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ class ThesisCutPaste:
             x = normalised(tile[None], self._mean, self._std)
         with watch.stage("explain"):
             embedding, cam = self.explain(x)
+            wait_for(self.device)
         with watch.stage("density"):
             score = self._distance(embedding)
+            wait_for(self.device)
         with watch.stage("map"):
             peak = cam.max()
             shares = cam / peak if peak > 0 else cam

@@ -41,6 +41,8 @@ __all__ = [
     "TileResult",
     "enlarged",
     "normalised",
+    "spread",
+    "wait_for",
 ]
 
 THESIS = "thesis path"
@@ -101,12 +103,12 @@ class ThesisPatchCore:
             x = normalised(tile[None], self._mean, self._std)  # (1, 3, t, t)
         with watch.stage("network"):
             patches, grid = self._patches(x)  # (P, D)
-            self._wait()
+            wait_for(self.device)
         with watch.stage("search"):
             distances = self._distances(patches)  # (P, M)
             nearest, rows = distances.min(dim=1)  # (P,), (P,)
             score = self._reweighted(patches, nearest, rows)
-            self._wait()
+            wait_for(self.device)
         with watch.stage("map"):
             anomaly_map = enlarged(nearest.view(1, 1, *grid), tile.shape[0])
             return TileResult(float(score), anomaly_map[0, 0].cpu().numpy())
@@ -137,10 +139,16 @@ class ThesisPatchCore:
         """Distances (P, M) float32 of patches (P, D) to all rows of the bank."""
         return torch.cdist(patches.to(self._dtype), self._bank.to(self._dtype)).float()
 
-    def _wait(self) -> None:
-        """Let the device finish, so that a stage is charged with its own work."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+
+def wait_for(device: torch.device) -> None:
+    """Let a device finish, so that a stage is charged with its own work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def spread(n: int | None, of: int) -> NDArray[np.int64]:
+    """Choose n of so many tiles, evenly spread, or all: indices (min(n, of),)."""
+    return np.linspace(0, of - 1, min(n or of, of)).astype(np.int64)
 
 
 def normalised(tiles: NDArray[np.uint8], mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:

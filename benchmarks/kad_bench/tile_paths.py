@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kad_bench.models import Model
+    from kad_bench.suites import Settings
     from kad_bench.thesis_cutpaste import ThesisCutPaste
     from kad_sdk.artifact import PatchCoreArtifact
     from kad_sdk.scoring import BoardScorer, Stopwatch
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     Search = Callable[[NDArray[np.float32], int], tuple[NDArray, NDArray]]
 
 __all__ = [
+    "CPU_ALONE",
     "KAD",
     "ORT_FAISS",
     "PRODUCT_TOLERANCE",
@@ -54,6 +56,7 @@ __all__ = [
 KAD = "kad"
 ORT_FAISS, TORCH_FAISS = "ONNX Runtime + FAISS", "PyTorch + FAISS"
 TORCH_BATCHED = "PyTorch, batched"
+CPU_ALONE = "is built for the CPU alone: no match for kad on a GPU"
 TOLERANCE = 1e-4
 """Largest difference of scores or maps over their largest value."""
 PRODUCT_TOLERANCE = 1e-2
@@ -243,9 +246,11 @@ class BatchedTiles:
         return (weight * largest).astype(np.float32)
 
 
-def peer_tiles(model: Model, threads: int) -> tuple[dict[str, TilePath], dict[str, str]]:
+def peer_tiles(model: Model, settings: Settings) -> tuple[dict[str, TilePath], dict[str, str]]:
     """Build what others would, on the CPU: name to path, and name to why one cannot run."""
-    artifact = model.artifact
+    if settings.device != "cpu":
+        return {}, dict.fromkeys((ORT_FAISS, TORCH_FAISS, TORCH_BATCHED), CPU_ALONE)
+    artifact, threads = model.artifact, settings.threads
     searches, missing = make_peers(artifact.bank, threads)
     session = NetworkSession(artifact.network, threads=threads)
 

@@ -1,7 +1,7 @@
 """Tiles: kad against the thesis' path and what others build, with the same network and bank.
 
 Scores (and maps, where an engine makes them) are compared with the thesis' path, its distances in
-float64, before any time.
+float64, before any time. kad and those whom others build are given batches of the same size.
 Beside the comparison: kad with other batches, numbers of threads and banks.
 """
 
@@ -17,9 +17,9 @@ from kad_bench.anomalib_path import ANOMALIB, AnomalibTiles, anomalib_missing
 from kad_bench.cutpaste_model import MAP_TOLERANCE, CutPasteModel
 from kad_bench.end_to_end import Engine, check_engines, ratio_figures, time_engines
 from kad_bench.graph_cost import count_cost
-from kad_bench.laws import fit_law
-from kad_bench.measure import interleave, summarise
+from kad_bench.laws import growth
 from kad_bench.model_cases import LIKE_ANOMALIB, MODELS, SWEEP
+from kad_bench.models import TILE
 from kad_bench.tables import suite_table as table
 from kad_bench.thesis_path import THESIS
 from kad_bench.tile_paths import (
@@ -33,7 +33,7 @@ from kad_bench.tile_paths import (
 from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:
-    from kad_bench.models import Model
+    from kad_bench.models import LabelledTiles, Model
     from kad_bench.suites import Settings
     from kad_bench.tile_paths import TilePath
 
@@ -48,29 +48,35 @@ class Profile:
 
     Attributes
     ----------
-    checked, slow_tiles, fast_tiles : tuple of int
-        For each model: tiles whose scores are compared, tiles in a round of the thesis' path and of
-        the other engines.
+    checked, thesis_tiles, batch : tuple of int
+        For each model: tiles whose scores are compared; tiles in a round of the thesis' path; tiles
+        that every other engine is given at a time, in one call a round.
     rounds : int
     batches, sweep_rows : tuple of int
         Sizes of batch and bank that kad is tried with.
+    sweep_tiles : int
+        In a round of kad with a part of the bank; the thesis' path gets a quarter.
+    cutpaste : (n, side)
+        Of the tiles that CutPaste scores: how many, and px.
     """
 
     checked: tuple[int, ...]
-    slow_tiles: tuple[int, ...]
-    fast_tiles: tuple[int, ...]
+    thesis_tiles: tuple[int, ...]
+    batch: tuple[int, ...]
     rounds: int
     batches: tuple[int, ...]
     sweep_rows: tuple[int, ...]
+    sweep_tiles: int = 8
+    cutpaste: tuple[int, int] = (64, TILE)
 
 
 PROFILES = {
-    "smoke": Profile((8,), (2,), (4,), 2, (1, 4), (125, 250, 500)),
+    "smoke": Profile((4,), (1,), (2,), 1, (1, 2), (125, 250, 500), 4, (16, 64)),
     "regular": Profile(
-        *((64, 8), (16, 2), (32, 8)), 5, (1, 4, 16, 32), (1_250, 2_500, 5_000, 10_000)
+        *((64, 8), (16, 2), (16, 8)), 5, (1, 4, 16, 32), (1_250, 2_500, 5_000, 10_000)
     ),
     "full": Profile(
-        *((64, 32), (32, 8), (64, 32)),
+        *((64, 32), (32, 8), (16, 16)),
         *(15, (1, 2, 4, 8, 16, 32, 64), (9_000, 18_000, 36_000, 72_500)),
     ),
 }
@@ -90,7 +96,7 @@ def run(settings: Settings) -> dict[str, Any]:
     for i, spec in enumerate(MODELS[settings.profile]):
         model = spec.prepare(settings)
         cases.append(_compare(model, profile, i, settings))
-    cases += _anomalib_case(profile, settings)
+    cases.append(_anomalib_case(profile, settings))
     model = SWEEP[settings.profile].prepare(settings)
     cases += [_cutpaste_case(model, profile, settings), _settings_case(model, profile, settings)]
     return {"cases": cases, "growth": [_bank_growth(model, profile, settings)]}
@@ -113,46 +119,47 @@ def search_counts(kad: KadTiles, n_tiles: int, graph: bytes) -> dict[str, int]:
 
 def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict[str, Any]:
     """Measure one model with every engine."""
-    checked, slow, fast = profile.checked[i], profile.slow_tiles[i], profile.fast_tiles[i]
-    batch = min(16, fast)
+    checked, batch = profile.checked[i], profile.batch[i]
     kad = _open(model, settings, batch)
     engines = {
-        KAD: Engine(kad, batch, fast, f"batches of {batch}"),
-        KAD_ONE: Engine(_open(model, settings, 1), 1, fast),
-        THESIS: _by_products(thesis_tiles(model, device=settings.device), 1, slow),
+        KAD: Engine(kad, batch, batch),
+        KAD_ONE: Engine(_open(model, settings, 1), 1, batch),
+        THESIS: _by_products(
+            thesis_tiles(model, device=settings.device), 1, profile.thesis_tiles[i]
+        ),
     }
-    right = Engine(thesis_tiles(model, device=settings.device, exact=True), 1, slow)
-    peers, skipped = peer_tiles(model, settings.threads)
-    engines |= {name: _by_products(path, min(4, slow), slow) for name, path in peers.items()}
+    peers, skipped = peer_tiles(model, settings)
+    engines |= {name: _by_products(path, batch, batch) for name, path in peers.items()}
     settings.say(f"tile: {model.name}")
-    case = _measured(model, engines, right, checked, profile.rounds)
-    kad_again = _open(model, settings, batch)
-    kad_again(model.labelled.tiles[:checked], Stopwatch())
-    counts = search_counts(kad_again, checked, model.artifact.network)
-    case["engines"][KAD]["counts"] = counts
-    return case | {"case": model.name, "what": model.what, "skipped": skipped}
-
-
-def _measured(
-    model: Model, engines: dict[str, Engine], right: Engine, checked: int, rounds: int
-) -> dict[str, Any]:
     labelled = model.labelled.first(checked)
+    figures, totals = _measure(engines, _right(model, settings), labelled, profile.rounds)
+    kad_again = _open(model, settings, batch)
+    kad_again(labelled.tiles, Stopwatch())
+    figures[KAD]["counts"] = search_counts(kad_again, checked, model.artifact.network)
+    found = ratio_figures(totals, (KAD, KAD_ONE))
+    case = _case(model.name, model.what, figures, found)
+    return case | {"checked_tiles": checked, "skipped": skipped}
+
+
+def _measure(
+    engines: dict[str, Engine], right: Engine, labelled: LabelledTiles, rounds: int
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Check and then time engines; their figures and their seconds of a tile, round by round."""
     accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=right)
-    figures, totals = time_engines(engines, model.labelled.tiles, rounds)
+    figures, totals = time_engines(engines, labelled.tiles, rounds)
     for name, found in accuracy.items():
         figures[name]["accuracy"] = found
-    ours = tuple(name for name in engines if name in (KAD, KAD_ONE))
-    return {
-        "unit": "tile",
-        "checked_tiles": checked,
-        "engines": figures,
-        "ratios": ratio_figures(totals, ours),
-    }
+    return figures, totals
 
 
-def _by_products(path: TilePath, batch: int, tiles: int, notes: str = "") -> Engine:
+def _right(model: Model, settings: Settings, rows: int | None = None) -> Engine:
+    """Give the right answers: the thesis' path, its distances in float64."""
+    return Engine(thesis_tiles(model, device=settings.device, rows=rows, exact=True), 1, 1)
+
+
+def _by_products(path: TilePath, batch: int, tiles: int) -> Engine:
     """Make an engine of a path that subtracts products for its distances."""
-    return Engine(path, batch, tiles, notes, tolerance=PRODUCT_TOLERANCE)
+    return Engine(path, batch, tiles, tolerance=PRODUCT_TOLERANCE)
 
 
 def _open(model: Model, settings: Settings, batch: int, **options: Any) -> KadTiles:
@@ -160,43 +167,37 @@ def _open(model: Model, settings: Settings, batch: int, **options: Any) -> KadTi
     return kad_tiles(model.artifact, batch=batch, **given)
 
 
-def _anomalib_case(profile: Profile, settings: Settings) -> list[dict[str, Any]]:
+def _anomalib_case(profile: Profile, settings: Settings) -> dict[str, Any]:
     """Measure anomalib on an artifact that pools and re-weights as it does; none without it."""
-    model = LIKE_ANOMALIB[settings.profile].prepare(settings)
-    name = f"{model.name}, as anomalib"
-    kad = Engine(_open(model, settings, 16), 16, 16)
-    missing = anomalib_missing()
-    if missing:
-        kad.path(model.labelled.tiles[:16], Stopwatch())
-        figures, _ = time_engines({KAD: kad}, model.labelled.tiles, profile.rounds)
-        skipped = {ANOMALIB: missing}
-        return [_case(name, model.what, figures, {KAD: {}}) | {"skipped": skipped}]
+    spec = LIKE_ANOMALIB[settings.profile]
+    name = f"{spec.name}, as anomalib"
+    missing = anomalib_missing(settings.device)
+    if missing:  # nothing to compare kad with: no time of kad's either
+        what = f"{spec.pooling} pooling, {spec.reweighting} re-weighting"
+        return _case(name, what, {}, {KAD: {}}) | {"skipped": {ANOMALIB: missing}}
+    model = spec.prepare(settings)
     settings.say(f"tile: {name}")
-    tiles = profile.slow_tiles[0]
-    batch = min(8, tiles)
-    engines = {
-        KAD: kad,
-        ANOMALIB: Engine(AnomalibTiles(model), batch, tiles, f"batches of {batch}"),
-    }
+    batch = profile.batch[0]
+    kad = Engine(_open(model, settings, batch), batch, batch)
+    engines = {KAD: kad, ANOMALIB: Engine(AnomalibTiles(model), batch, batch)}
     labelled = model.labelled.first(profile.checked[0])
-    accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=kad)
-    figures, totals = time_engines(engines, model.labelled.tiles, profile.rounds)
-    for engine, found in accuracy.items():
-        figures[engine]["accuracy"] = found
-    return [_case(name, model.what, figures, ratio_figures(totals))]
+    figures, totals = _measure(engines, kad, labelled, profile.rounds)
+    return _case(name, model.what, figures, ratio_figures(totals))
 
 
 def _cutpaste_case(model: Model, profile: Profile, settings: Settings) -> dict[str, Any]:
     """Measure CutPaste with Grad-CAM."""
     settings.say("tile: CutPaste")
-    tiles, labels = model.labelled.tiles, model.labelled.labels
+    n, side = profile.cutpaste
+    tiles = np.ascontiguousarray(model.labelled.tiles[:n, :side, :side])
+    labels = model.labelled.labels[:n]
     weights = SWEEP[settings.profile].weights
     cutpaste = CutPasteModel(weights, tiles)
-    slow = profile.slow_tiles[0]
-    kad = cutpaste.kad(threads=settings.threads, batch=16, provider=settings.provider)
+    batch = profile.batch[0]
+    kad = cutpaste.kad(threads=settings.threads, batch=batch, provider=settings.provider)
     engines = {
-        KAD: Engine(kad, 16, 16, "batches of 16"),
-        THESIS: Engine(cutpaste.thesis(settings.device), 1, slow),
+        KAD: Engine(kad, batch, batch),
+        THESIS: Engine(cutpaste.thesis(settings.device), 1, profile.thesis_tiles[0]),
     }
     accuracy = check_engines(
         engines, tiles, labels, right=engines[THESIS], map_tolerance=MAP_TOLERANCE
@@ -216,17 +217,15 @@ def _case(name: str, what: str, figures: dict[str, Any], found: dict[str, Any]) 
 def _settings_case(model: Model, profile: Profile, settings: Settings) -> dict[str, Any]:
     """Try kad with every batch, on one thread and on all."""
     settings.say("tile: batches and threads")
-    n = max(profile.batches)
-    n = min(n, len(model.labelled.tiles))
+    n = min(max(profile.batches), len(model.labelled.tiles))
     engines = {}
     for threads in sorted({1, settings.threads}):
         for batch in profile.batches:
             name = f"kad, batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
             size = min(batch, n)
             engines[name] = Engine(_open(model, settings, size, threads=threads), size, n)
-    for engine in engines.values():
-        engine.path(model.labelled.tiles[: engine.batch], Stopwatch())
-    figures, _ = time_engines(engines, model.labelled.tiles, profile.rounds)
+    labelled = model.labelled.first(n)
+    figures, _ = _measure(engines, _right(model, settings), labelled, profile.rounds)
     what = f"kad on {model.name}, other batches and threads"
     return _case("batches and threads", what, figures, {})
 
@@ -235,24 +234,15 @@ def _bank_growth(model: Model, profile: Profile, settings: Settings) -> dict[str
     """Time kad and the thesis' path with the first rows of the bank."""
     settings.say("tile: bank size")
     points: dict[str, list[list[float]]] = {KAD: [], THESIS: []}
-    n = min(8, len(model.labelled.tiles))
-    tiles = model.labelled.tiles
+    n = min(profile.sweep_tiles, len(model.labelled.tiles))
     for rows in profile.sweep_rows:
-        kad = _open(model, settings, n, rows=rows)
         thesis = thesis_tiles(model, device=settings.device, rows=rows)
-        calls = {
-            KAD: lambda kad=kad: kad(tiles[:n], Stopwatch()),
-            THESIS: lambda thesis=thesis: thesis(tiles[:2], Stopwatch()),
+        engines = {
+            KAD: Engine(_open(model, settings, n, rows=rows), n, n),
+            THESIS: _by_products(thesis, 1, n // 4),
         }
-        for call in calls.values():
-            call()
-        seconds = interleave(calls, profile.rounds)
-        for name, count in ((KAD, n), (THESIS, 2)):
-            points[name].append([rows, summarise(seconds[name])["median"] / count])
-    laws = {name: fit_law(np.array(found)) for name, found in points.items()}
-    return {
-        "x": "rows of the bank",
-        "y": "seconds of a tile",
-        "points": points,
-        "law": laws,
-    }
+        right = _right(model, settings, rows)
+        _, totals = _measure(engines, right, model.labelled.first(n), profile.rounds)
+        for name, seconds in totals.items():
+            points[name].append([rows, float(np.median(seconds))])
+    return growth("rows of the bank", "seconds of a tile", points)

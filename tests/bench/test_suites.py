@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from kad_bench.compare import Change, compare_documents
 from kad_bench.counts import CountRegressionError, check_counts, collect_counts, write_counts
 from kad_bench.laws import fit_law, law_text
 from kad_bench.measure import summarise
@@ -20,16 +22,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+EXAMPLE_S = [0.02, 0.021, 0.022]
+
+
 def example() -> dict[str, Any]:
     """Results of an invented suite that uses every shared key."""
     kad = {
-        "seconds": summarise([0.02, 0.021, 0.022]),
+        "seconds": summarise(EXAMPLE_S),
         "counts": {"pairs": 1000, "bytes": 50},
         "accuracy": {"AUROC": 0.91},
         "stages_s": {"network": 0.015, "search": 0.005},
         "memory_bytes": {"host": 2_000_000},
         "energy_j": {"cpu": 1.5},
-        "notes": "batch 16",
+        "batch": 16,
+        "notes": "on a quiet day",
     }
     peer = {"seconds": summarise([0.2, 0.21, 0.23]), "accuracy": {"AUROC": 0.91}}
     case = {
@@ -48,19 +54,72 @@ def example() -> dict[str, Any]:
 def test_table_shows_every_shared_figure() -> None:
     text = suite_table(example())
     engines, stages, growth, notes = text.split("\n\n")
-    assert "| small | kad | 21 ms | 21.8 ms | 22 ms | 47.6 tiles | – | 0.91 | 2 | 1.5 |" in engines
     assert (
-        "| small | peer | 210 ms | 226 ms | 230 ms | 4.76 tiles | 10.0 (9.8 to 10.4) |" in engines
+        "| small | kad | 16 | 21 ms | 21.8 ms | 22 ms | 3 | 47.6 tiles | – | 0.91 | 2 | 1.5 |"
+        in engines
+    )
+    assert (
+        "| small | peer | – | 210 ms | 226 ms | 230 ms | 3 | 4.76 tiles | 10.0 (9.8 to 10.4) |"
+        in engines
     )
     assert "| small | kad | 15 ms (75 %) | 5 ms (25 %) |" in stages
     assert "| s | rows | kad | 0.1 + 0.002 x" in growth
     assert notes.splitlines() == [
         "- small: made up",
-        "- other not run: not installed",
-        "- kad: batch 16",
+        "- small: other not run: not installed",
+        "- small: kad: on a quiet day",
     ]
     for table in (engines, stages, growth):
         assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_table_shows_sizes_without_times_and_one_round_without_bounds() -> None:
+    results = example()
+    case = results["cases"][0]
+    case["ratios"] = {"kad": {"peer": summarise([10.0])}}
+    assert "| 10.0 (one round) |" in suite_table(results)
+    for figures in case["engines"].values():
+        del figures["seconds"]
+    engines = suite_table(results).split("\n\n")[0]
+    assert engines.splitlines()[0] == "| case | engine | batch | AUROC | host MB | cpu J |"
+    assert "| small | peer | – | 0.91 | – | – |" in engines
+
+
+def _compared(seconds: list[float], size: float = 2e6) -> Change:
+    """What `compare` says of kad's time or size against those of the example."""
+    before, after = _counted(), _counted()
+    kad = after["suites"]["made"]["cases"][0]["engines"]["kad"]
+    kad |= {"seconds": summarise(seconds), "memory_bytes": {"host": size}}
+    return compare_documents(before, after)[seconds == EXAMPLE_S]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "size", "verdict"),
+    [
+        ([0.03], 2e6, "within noise"),  # one time proves nothing below a factor of 1.6 or so
+        ([0.04], 2e6, "WORSE"),
+        ([0.012], 2e6, "better"),
+        (EXAMPLE_S, 2.05e6, "within noise"),
+        (EXAMPLE_S, 2.15e6, "worse, within the limit"),
+        (EXAMPLE_S, 2.3e6, "WORSE"),
+        (EXAMPLE_S, 1.9e6, "better"),
+    ],
+)
+def test_compare_allows_for_noise(seconds: list[float], size: float, verdict: str) -> None:
+    assert _compared(seconds, size).verdict(0.05) == verdict
+
+
+def test_compare_holds_many_times_to_their_own_bounds() -> None:
+    document = _counted()
+    kad = document["suites"]["made"]["cases"][0]["engines"]["kad"]
+    kad["seconds"] = summarise([0.020, 0.021, 0.0215, 0.022, 0.023])
+    after = copy.deepcopy(document)
+    slower = after["suites"]["made"]["cases"][0]["engines"]["kad"]
+    slower["seconds"] = summarise([0.025, 0.026, 0.0265, 0.027, 0.028])
+    (time, size) = compare_documents(document, after)
+    assert time.regressed(0.05)
+    assert not time.regressed(0.1)
+    assert size.verdict(0.05) == "within noise"
 
 
 def test_plots_of_every_shared_figure_also_without_a_law() -> None:
