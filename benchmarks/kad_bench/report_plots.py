@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Look", "Plot", "plots_of"]
 
-_COLOURS = ("#4477aa", "#ee7733", "#228833", "#aa3377", "#66ccee", "#ccbb44", "#999999", "#cc3311")
+# Neither light nor dark: they stand out from a white ground, and from a dark one when turned round.
+_COLOURS = ("#4477aa", "#dd6622", "#228833", "#aa3377", "#2090a8", "#a08a10", "#888888", "#cc3311")
 _MARKS = "osD^vP*X"
 
 
@@ -166,6 +167,7 @@ def _draw_bars(look: Look, bars: list[tuple[str, dict[str, float]]]) -> Figure:
     axes.set_xscale("log")
     axes.set_xlim(min(0.7, 0.7 * low.min()), 1.8 * max(2.0, high.max()))
     _plain_numbers(axes.xaxis)
+    axes.set_ylim(-0.6, len(bars) - 0.4)
     axes.set_yticks(y, labels, fontsize=8.5)
     axes.set_xlabel("time of the other over time of kad")
     axes.grid(visible=False, axis="y")
@@ -198,6 +200,7 @@ def _draw_stages(look: Look, staged: list[tuple[str, dict[str, float]]]) -> Figu
         axes.barh(y, share, left=left, color=colour, height=0.62, label=name, hatch=hatch)
         left += share
     axes.set_xlim(0, 100)
+    axes.set_ylim(-0.6, len(staged) - 0.4)
     axes.set_yticks(y, labels, fontsize=8.5)
     axes.set_xlabel("% of the time")
     axes.grid(visible=False, axis="y")
