@@ -6,7 +6,9 @@
 #   make cutpaste trains CutPaste on synthetic boards, twice (KAD_WEIGHTS_DIR), into docs/cutpaste.md
 #   make experiments  the thesis' grid on synthetic boards (KAD_WEIGHTS_DIR; half an hour), into
 #                docs/experiments.md; RESNET50_WEIGHTS=random:0 where ImageNet's cannot be had
-#   make bench   speed and memory, answers checked first (KAD_WEIGHTS_DIR), into the README
+#   make bench   speed and memory, answers checked first (KAD_WEIGHTS_DIR, KAD_DATA_DIR; an hour and
+#                a half, on a machine that does nothing else), into the README
+#   make peers   anomalib, for make bench to measure beside kad (it is skipped by name otherwise)
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
 #   make soak    the line-rate loop for thousands of frames: latencies, flat memory
@@ -29,7 +31,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench fuzz-search sanitize
+.PHONY: demo quality cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench peers fuzz-search sanitize
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -66,11 +68,17 @@ experiments: setup
 	  --images docs/images --results benchmarks/results/experiments.json \
 	  --resnet50-weights $(RESNET50_WEIGHTS)
 
-BENCH_RESULTS := benchmarks/results/regular.json
+BENCH := benchmarks/results
+BENCH_RUN := $(BIN)/kad-bench run --profile regular
 
 bench: setup
-	$(BIN)/kad-bench run board tile network startup memory --profile regular --json $(BENCH_RESULTS)
-	$(BIN)/kad-bench readme $(BENCH_RESULTS) $(wildcard benchmarks/results/search.json) README.md
+	$(BENCH_RUN) board tile network startup memory --json $(BENCH)/regular.json
+	$(BENCH_RUN) search --json $(BENCH)/search.json
+	$(BIN)/kad-bench readme $(BENCH)/regular.json $(BENCH)/search.json README.md
+	$(BIN)/kad-bench table $(BENCH)/search.json --into docs/search.md
+
+peers: setup
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[peers]'
 
 coreset: setup
 	$(BIN)/python tests/export/coreset_exact.py build/coreset 0 1 2

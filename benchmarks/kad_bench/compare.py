@@ -1,8 +1,8 @@
 """Two runs' documents against each other: which times and sizes changed by more than their noise.
 
-That all of n times lie above all of n others happens by chance once in binom(2n, n): in 252 for five,
-in 20 for three, in 2 for one. So the bounds of fewer than five times are widened by what a shared
-machine does to a single time. A size in memory differs little from run to run.
+That all of n times lie above all of n others happens by chance once in binom(2n, n): in 252 for
+five, in 20 for three, in 2 for one. So the bounds of fewer than five times are widened by what a
+shared machine does to a single time. A size in memory differs little from run to run.
 """
 
 from __future__ import annotations

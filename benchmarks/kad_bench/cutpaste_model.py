@@ -30,13 +30,18 @@ if TYPE_CHECKING:
     from kad_export.cutpaste.network import CutPasteNet
     from numpy.typing import NDArray
 
-__all__ = ["MAP_TOLERANCE", "CutPasteModel"]
+__all__ = ["MAP_BOUNDS", "CutPasteModel"]
 
 MEAN, STD = NORMALISATIONS["imagenet"]
-MAP_TOLERANCE = 0.2
-"""Largest difference of maps over their largest value. Grad-CAM jumps where a ReLU's input is close
-to 0, and rounding decides its side: on single tiles PyTorch's own float32 map is 2 % away from its
-float64 map, kad's up to 4 %. In float64 both computations agree to rounding, which the tests hold.
+MAP_BOUNDS = (0.2, 2e-3)
+"""Largest difference of maps over their largest value: of the worst tile, of half of the tiles.
+
+Grad-CAM jumps where a ReLU's input is so close to 0 that rounding decides its side: with ReLUs on
+the same sides float32 and float64 agree to 1e-6, one input of the head on the other side moves a
+tile's map by several per cent (the tests hold both). That happens to single tiles: of 16 with
+ImageNet weights PyTorch's own float32 maps are off its float64 maps by 4e-6 in the middle and 5e-3
+at worst, kad's by 3e-4 and 9e-3. A mistake would move them all, so half of them is what is held
+tightly; the other bound notices nonsense. In float64 both ways to compute agree to rounding.
 """
 
 
@@ -62,11 +67,12 @@ class CutPasteModel:
         embeddings = _settle(self.network, normalised(tiles, mean, std))
         self.density: Density = fit_density("gaussian", embeddings)
 
-    def thesis(self, device: str = "cpu") -> ThesisTiles:
-        """Open the thesis' path."""
-        return ThesisTiles(
-            ThesisCutPaste(self.network, self.density, mean=MEAN, std=STD, device=device)
+    def thesis(self, device: str = "cpu", *, exact: bool = False) -> ThesisTiles:
+        """Open the thesis' path; with `exact` in float64."""
+        path = ThesisCutPaste(
+            self.network, self.density, mean=MEAN, std=STD, device=device, exact=exact
         )
+        return ThesisTiles(path)
 
     def kad(self, *, threads: int, batch: int, provider: str = "cpu") -> KadTiles:
         """Open kad on the exported graph."""

@@ -53,7 +53,7 @@ def check_engines(
     labels: NDArray[np.uint8],
     *,
     right: Engine,
-    map_tolerance: float | None = None,
+    map_bounds: tuple[float, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Let every engine score all tiles, which also warms it up, and compare it with the right one.
 
@@ -74,7 +74,7 @@ def check_engines(
         accuracy[name] = {"tile AUROC": roc_auc(labels, found.scores)}
         if engine is not right:
             accuracy[name] |= check_found(
-                *(name, expected, found), tolerance=engine.tolerance, map_tolerance=map_tolerance
+                *(name, expected, found), tolerance=engine.tolerance, map_bounds=map_bounds
             )
     return accuracy
 

@@ -7,6 +7,7 @@ in units of the score as the artifact's maps are, enlarged and smoothed like Pat
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +41,8 @@ class ThesisCutPaste:
         Of the normalisation, RGB, in units of full scale.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    exact : bool
+        Computes in float64: slow, for answers, not for times.
     """
 
     def __init__(
@@ -50,14 +53,17 @@ class ThesisCutPaste:
         mean: Sequence[float],
         std: Sequence[float],
         device: str = "cpu",
+        exact: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self._network = network.eval().to(self.device)
+        kind = {"device": self.device, "dtype": torch.float64 if exact else torch.float32}
+        # A copy: others export or time the caller's.
+        self._network = copy.deepcopy(network).eval().to(**kind)
         self._mean, self._std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (mean, std)
+            torch.tensor(values, **kind).view(3, 1, 1) for values in (mean, std)
         )
         self._centre, self._factor = (
-            torch.from_numpy(density.tensors[name]).to(self.device) for name in ("mean", "cholesky")
+            torch.from_numpy(density.tensors[name]).to(**kind) for name in ("mean", "cholesky")
         )
 
     def score(self, tile: NDArray[np.uint8], watch: Stopwatch | None = None) -> TileResult:

@@ -83,7 +83,7 @@ def check_found(
     found: Found,
     *,
     tolerance: float = TOLERANCE,
-    map_tolerance: float | None = None,
+    map_bounds: tuple[float, float] | None = None,
 ) -> dict[str, float]:
     """Compare an engine's scores, and its maps where it makes any, with the right ones.
 
@@ -95,12 +95,13 @@ def check_found(
     Raises
     ------
     WrongAnswerError
-        That of the scores is above `tolerance`, or that of the maps above `map_tolerance` (None:
-        `tolerance` too).
+        One is above `tolerance`; of maps with `map_bounds`, one is above the first, or more than
+        half of them are above the second.
     """
     worst = {}
-    limits = (("score", tolerance), ("map", tolerance if map_tolerance is None else map_tolerance))
-    for (name, limit), right, got in zip(limits, expected, found, strict=True):
+    map_limit, middle_limit = map_bounds or (tolerance, tolerance)
+    limits = (("score", tolerance, tolerance), ("map", map_limit, middle_limit))
+    for (name, limit, of_half), right, got in zip(limits, expected, found, strict=True):
         if right is None or got is None:
             continue
         difference = np.abs(got.astype(np.float64) - right).reshape(len(right), -1).max(axis=1)
@@ -110,6 +111,11 @@ def check_found(
             raise WrongAnswerError(
                 f"{engine}: the {name} of tile {tile} differs by {relative[tile]:.3g} of the "
                 f"largest value, expected at most {limit:g}: its time is not taken"
+            )
+        if not np.median(relative) <= of_half:
+            raise WrongAnswerError(
+                f"{engine}: half of the {name}s differ by {np.median(relative):.3g} of the largest "
+                f"value or more, expected at most {of_half:g}: its time is not taken"
             )
         worst[f"{name} difference"] = float(relative[tile])
     return worst

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from kad_bench.anomalib_path import ANOMALIB, AnomalibTiles, anomalib_missing
-from kad_bench.cutpaste_model import MAP_TOLERANCE, CutPasteModel
+from kad_bench.cutpaste_model import MAP_BOUNDS, CutPasteModel
 from kad_bench.end_to_end import Engine, check_engines, ratio_figures, time_engines
 from kad_bench.graph_cost import count_cost
 from kad_bench.laws import growth
 from kad_bench.model_cases import LIKE_ANOMALIB, MODELS, SWEEP
-from kad_bench.models import TILE
+from kad_bench.models import TILE, LabelledTiles
 from kad_bench.tables import suite_table as table
 from kad_bench.thesis_path import THESIS
 from kad_bench.tile_paths import (
@@ -33,7 +33,7 @@ from kad_bench.tile_paths import (
 from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:
-    from kad_bench.models import LabelledTiles, Model
+    from kad_bench.models import Model
     from kad_bench.suites import Settings
     from kad_bench.tile_paths import TilePath
 
@@ -142,10 +142,14 @@ def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict
 
 
 def _measure(
-    engines: dict[str, Engine], right: Engine, labelled: LabelledTiles, rounds: int
+    engines: dict[str, Engine],
+    right: Engine,
+    labelled: LabelledTiles,
+    rounds: int,
+    **bounds: Any,
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
     """Check and then time engines; their figures and their seconds of a tile, round by round."""
-    accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=right)
+    accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=right, **bounds)
     figures, totals = time_engines(engines, labelled.tiles, rounds)
     for name, found in accuracy.items():
         figures[name]["accuracy"] = found
@@ -199,13 +203,12 @@ def _cutpaste_case(model: Model, profile: Profile, settings: Settings) -> dict[s
         KAD: Engine(kad, batch, batch),
         THESIS: Engine(cutpaste.thesis(settings.device), 1, profile.thesis_tiles[0]),
     }
-    accuracy = check_engines(
-        engines, tiles, labels, right=engines[THESIS], map_tolerance=MAP_TOLERANCE
+    right = Engine(cutpaste.thesis(settings.device, exact=True), 1, 1)
+    figures, totals = _measure(
+        *(engines, right, LabelledTiles(tiles, labels), profile.rounds), map_bounds=MAP_BOUNDS
     )
-    figures, totals = time_engines(engines, tiles, profile.rounds)
-    for name, found in accuracy.items():
-        found.pop("tile AUROC")  # of an untrained head: it would say nothing
-        figures[name]["accuracy"] = found
+    for figure in figures.values():
+        figure["accuracy"].pop("tile AUROC")  # of an untrained head: it would say nothing
     return _case("CutPaste with Grad-CAM", cutpaste.what, figures, ratio_figures(totals))
 
 

@@ -18,6 +18,7 @@ from kad_bench.anomalib_path import ANOMALIB, anomalib_missing
 from kad_bench.board_runs import BoardFile, ThesisBoard
 from kad_bench.cli import main
 from kad_bench.counts import check_counts, collect_counts
+from kad_bench.cutpaste_model import MAP_BOUNDS
 from kad_bench.model_cases import MODELS
 from kad_bench.models import save_weights, write_with_rows
 from kad_bench.process_probe import Job, _do
@@ -71,9 +72,9 @@ def test_scores_and_maps_agree_before_a_time_is_given(smoke_run: Any) -> None:
 
 
 def test_cutpaste_agrees_with_autograd(smoke_run: Any) -> None:
-    found = cases(smoke_run, "tile")["CutPaste with Grad-CAM"]["engines"][KAD]["accuracy"]
-    assert found["score difference"] <= TOLERANCE
-    assert found["map difference"] < 0.2
+    for figures in cases(smoke_run, "tile")["CutPaste with Grad-CAM"]["engines"].values():
+        assert figures["accuracy"]["score difference"] <= TOLERANCE
+        assert figures["accuracy"]["map difference"] <= MAP_BOUNDS[0]
 
 
 def test_anomalib_is_measured_or_skipped_by_name(smoke_run: Any) -> None:
