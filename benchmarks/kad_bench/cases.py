@@ -195,9 +195,9 @@ PROFILES = {
     ),
     "regular": Profile(
         (
-            Entry(_RESNET18, tiles=16, peer_tiles=4),
+            Entry(_RESNET18, tiles=16, peer_tiles=16),
             Entry(UniformVectors(10_000, 384), tiles=4, peer_tiles=4),
-            Entry(_RESNET50, tiles=8, peer_tiles=1),
+            Entry(_RESNET50, tiles=2, peer_tiles=2),
             Entry(UniformVectors(72_500, 1536), tiles=1, peer_tiles=1),
         ),
         rounds=5,
@@ -207,7 +207,7 @@ PROFILES = {
         (
             Entry(_RESNET18, tiles=16, peer_tiles=16),
             Entry(UniformVectors(10_000, 384), tiles=16, peer_tiles=16),
-            Entry(_RESNET50, tiles=16, peer_tiles=4),
+            Entry(_RESNET50, tiles=4, peer_tiles=4),
             Entry(UniformVectors(72_500, 1536), tiles=4, peer_tiles=4),
         ),
         rounds=15,

@@ -170,7 +170,7 @@ class Sides(TorchFunctionMode):
 
 def test_grad_cam_s_rounding_is_that_of_the_relus_sides() -> None:
     """With ReLUs on the same sides float32 is as good as float64; one that changes is enough."""
-    tiles = np.random.default_rng(0).integers(0, 256, (16, 96, 96, 3), np.uint8)
+    tiles = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
     model = CutPasteModel("random:0", tiles)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     x = normalised(tiles, mean, std)
