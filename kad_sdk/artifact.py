@@ -19,12 +19,15 @@ from kad_sdk.artifact_folder import (
     check_target,
     file_entry,
     read_checked,
+    read_inspection,
     read_manifest,
     write_folder,
+    write_inspection,
 )
 from kad_sdk.artifact_layout import check_tensors, tensor_layouts
 from kad_sdk.density import NormalDensity
 from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.inspection import Inspection, manifest_digest
 from kad_sdk.manifest import CutPasteManifest, Manifest, PatchCoreManifest
 from kad_sdk.tensors import encode_tensors, parse_tensors
 
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kad_sdk.artifact_layout import Tensors
+    from kad_sdk.manifest_entries import Thresholds
 
 __all__ = [
     "Artifact",
@@ -113,12 +117,15 @@ class Artifact(ABC):
         The folder.
     manifest
         What the artifact says about itself.
+    inspection
+        What was set on site since.
     network
         The ONNX graph's bytes.
     """
 
     path: Path
     manifest: Manifest
+    inspection: Inspection
     network: bytes
     _golden: Tensors = dataclasses.field(repr=False)
 
@@ -137,8 +144,10 @@ class Artifact(ABC):
             the manifest says. The text names the file and the check.
         """
         path = Path(path)
-        manifest = Manifest.from_json(read_manifest(path), str(path / MANIFEST))
+        text = read_manifest(path)
+        manifest = Manifest.from_json(text, str(path / MANIFEST))
         check_listing(path, manifest.files)
+        inspection = read_inspection(path, manifest=manifest_digest(text))
         content = {name: read_checked(path / name, e) for name, e in manifest.files.items()}
         for name in manifest.graph_files():  # those that are not run, too
             content[name] = graph = bytes(content[name])
@@ -148,7 +157,23 @@ class Artifact(ABC):
             for name in tensor_layouts(manifest)
         }
         check_tensors(tensors, manifest, f"{path}/")
-        return _assemble(path, manifest, content, tensors)
+        return _assemble(path, manifest, inspection, content, tensors)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The thresholds in force: those of the last calibration, or else the manifest's."""
+        return self.inspection.thresholds(self.manifest.thresholds)
+
+    def set_inspection(self, inspection: Inspection) -> None:
+        """Write what is set on site into the artifact's folder; this object stays as it is.
+
+        Raises
+        ------
+        OutputError
+            The artifact or what was set has been changed since this was opened, or the place cannot
+            be written.
+        """
+        write_inspection(self.path, inspection, before=self.inspection)
 
     @abstractmethod
     def golden(self) -> GoldenTiles:
@@ -244,6 +269,7 @@ class CutPasteArtifact(Artifact):
 def _assemble(
     path: Path,
     manifest: Manifest,
+    inspection: Inspection,
     content: Mapping[str, mmap.mmap | bytes],
     tensors: Mapping[str, Tensors],
 ) -> Artifact:
@@ -252,13 +278,14 @@ def _assemble(
         index = manifest.bank.index_file
         stored = {} if index is None else tensors[index]
         bank = tensors[manifest.bank.file]
-        return PatchCoreArtifact(path, manifest, network, golden, **bank, **stored)
+        return PatchCoreArtifact(path, manifest, inspection, network, golden, **bank, **stored)
     if isinstance(manifest, CutPasteManifest):
         explain = manifest.cutpaste.explain_file
         kind, bandwidth = manifest.density.kind, manifest.density.bandwidth
         return CutPasteArtifact(
             path,
             manifest,
+            inspection,
             network,
             golden,
             explain=None if explain is None else bytes(content[explain]),

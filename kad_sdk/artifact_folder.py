@@ -6,6 +6,7 @@ Nothing here knows what the files hold.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactError, OutputError
+from kad_sdk.inspection import INSPECTION, INSPECTION_LIMIT_BYTES, Inspection, manifest_digest
 from kad_sdk.manifest import MANIFEST_LIMIT_BYTES, FileEntry
 from kad_sdk.storage import map_file, sync_folder, write_synced, writing
 
@@ -29,8 +31,10 @@ __all__ = [
     "check_target",
     "file_entry",
     "read_checked",
+    "read_inspection",
     "read_manifest",
     "write_folder",
+    "write_inspection",
 ]
 
 MANIFEST = "manifest.json"
@@ -54,10 +58,24 @@ def read_manifest(path: Path) -> bytes:
                 f"{file}: is missing; a folder without it is not an artifact"
             ) from None
     _check_regular(file, status)
-    if status.st_size > MANIFEST_LIMIT_BYTES:
-        raise ArtifactCorruptError(
-            f"{file}: expected at most {MANIFEST_LIMIT_BYTES} bytes, got {status.st_size}"
-        )
+    return _read_small(file, status.st_size, MANIFEST_LIMIT_BYTES)
+
+
+def read_inspection(path: Path, *, manifest: str) -> Inspection:
+    """Read what was set on site for the artifact `path`, whose manifest has that SHA-256."""
+    file = path / INSPECTION
+    with _reading(file):
+        if not os.path.lexists(file):
+            return Inspection(manifest)
+        status = file.lstat()
+    _check_regular(file, status)
+    text = _read_small(file, status.st_size, INSPECTION_LIMIT_BYTES)
+    return Inspection.from_json(text, manifest=manifest, name=str(file))
+
+
+def _read_small(file: Path, size: int, limit: int) -> bytes:
+    if size > limit:
+        raise ArtifactCorruptError(f"{file}: expected at most {limit} bytes, got {size}")
     return bytes(_map(file))
 
 
@@ -95,8 +113,11 @@ def _map(file: Path) -> mmap.mmap | bytes:
 
 
 def check_listing(path: Path, files: Mapping[str, FileEntry]) -> None:
-    """Check that the folder holds the listed files, at the listed sizes, and no others."""
-    listed = {MANIFEST, *files}
+    """Check that the folder holds the listed files, at the listed sizes, and no others.
+
+    But for what was set on site, which no manifest lists.
+    """
+    listed = {MANIFEST, INSPECTION, *files}
     with _reading(path), os.scandir(path) as entries:
         found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
     for name, status in sorted(found.items()):
@@ -182,3 +203,64 @@ def _move_into_place(temporary: Path, path: Path) -> None:
                 shutil.rmtree(aside, ignore_errors=True)
             else:
                 aside.rename(path)
+
+
+def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) -> None:
+    """Set ``inspection.json``: at every moment, the old one or the whole new one is there.
+
+    One process at a time. The new file is written beside the artifact, since a reader refuses
+    unknown files in it, and is then renamed into the very folder that was looked at.
+
+    Parameters
+    ----------
+    path
+        The artifact.
+    inspection, before
+        What is to hold, and what it follows on.
+
+    Raises
+    ------
+    OutputError
+        The artifact is another one by now, or what was set has been changed meanwhile; or the disk
+        is full, or the place cannot be written.
+    """
+    path = path.resolve()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with writing(path / INSPECTION), _locked(path) as folder:
+        digest, now = (
+            manifest_digest(_read_in(folder, MANIFEST) or b""),
+            Inspection(before.manifest),
+        )
+        if digest != inspection.manifest:
+            raise OutputError(f"{path}: was replaced meanwhile: run the command again")
+        text = _read_in(folder, INSPECTION)
+        if text is not None:
+            now = Inspection.from_json(text, manifest=digest, name=str(path / INSPECTION))
+        if now != before:
+            raise OutputError(f"{path / INSPECTION}: was changed meanwhile: run the command again")
+        try:
+            write_synced(temporary, inspection.to_json().encode())
+            os.rename(temporary, INSPECTION, dst_dir_fd=folder)
+            os.fsync(folder)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Open a folder and keep others who do so here out of it."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _read_in(folder: int, name: str) -> bytes | None:
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    with os.fdopen(file, "rb") as opened:
+        return opened.read()

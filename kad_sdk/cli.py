@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kad_sdk import __version__
+from kad_sdk.cli_calibrate import calibrate
 from kad_sdk.cli_drift import drift
 from kad_sdk.cli_group import EXIT_ERROR, Commands, Texts
 from kad_sdk.cli_options import (
@@ -158,11 +159,14 @@ def inspect(artifact: Path, *, as_json: bool) -> None:
     from kad_sdk.artifact import Artifact
     from kad_sdk.facts import describe
 
-    manifest = Artifact.open(artifact).manifest
+    opened = Artifact.open(artifact)
     if as_json:
-        click.echo(manifest.to_json(), nl=False)
+        content = json.loads(opened.manifest.to_json())
+        if opened.inspection.calibrations:
+            content["inspection"] = json.loads(opened.inspection.to_json())
+        click.echo(json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False))
         return
-    for name, value in describe(manifest):
+    for name, value in describe(opened.manifest, opened.inspection):
         click.echo(f"{name:<14}{value}")
 
 
@@ -239,5 +243,6 @@ def evaluate(artifact: Path, data: Path, out: Path, **how: Any) -> None:
     click.echo(f"written to {out}")
 
 
+main.add_command(calibrate)
 main.add_command(report)
 main.add_command(drift)

@@ -72,7 +72,7 @@ class Detector:
         tile_threshold: float | None,
         map_threshold: float | None,
     ) -> None:
-        thresholds = artifact.manifest.thresholds
+        thresholds = artifact.thresholds
         self.artifact, self.maps = artifact, maps
         self.threads, self.batch = scorer.threads, scorer.batch
         self.tile_threshold = _threshold("tile_threshold", tile_threshold, thresholds.tile)
@@ -132,7 +132,7 @@ class Detector:
                 f"threads and batch: expected at least 1, got {threads} and {batch}"
             )
         artifact = Artifact.open(path)
-        if not maps and artifact.manifest.thresholds.board == "map-peak":
+        if not maps and artifact.thresholds.board == "map-peak":
             raise InvalidArgumentError(
                 f"maps: {path} decides boards by the peak of their map, which is not made with "
                 "maps=False; open it with maps, or export it with --board-score largest-tile"
@@ -216,6 +216,12 @@ class Detector:
             result, image_name=Path(image).name, timings_ms={**watch.ms, **result.timings_ms}
         )
 
+    def board_scores(self, image: NDArray[Any], annotation: Annotation | None) -> BoardScores:
+        """Give what the stages find on a board, before any threshold; see :meth:`score`."""
+        if self._scorer is None:
+            raise InvalidArgumentError("this detector is closed; open the artifact again")
+        return self._scorer.score(image, annotation, keep_patches=False)
+
     def score_batch(
         self,
         images: Iterable[NDArray[Any] | str | os.PathLike[str]],
@@ -257,7 +263,7 @@ class Detector:
                 records = scores.board.regions(
                     scores.map,
                     threshold=self.map_threshold,
-                    min_area_px=self.artifact.manifest.thresholds.min_region_area_px,
+                    min_area_px=self.artifact.thresholds.min_region_area_px,
                 )
                 regions = tuple(self._region(record, size, frame) for record in records)
                 board_map = (
@@ -266,7 +272,7 @@ class Detector:
                     else resize_map(scores.map, *size, threads=self.threads)
                 )
                 scores.board.close()
-        settings = self.artifact.manifest.thresholds
+        settings = self.artifact.thresholds
         tau, scale = self.tile_threshold, settings.tile_scale
         tiles = tuple(
             TileScore(x, y, score, _normalised(score, tau, scale), score >= tau)

@@ -11,6 +11,7 @@ __all__ = [
     "ArtifactCorruptError",
     "ArtifactError",
     "ArtifactVersionError",
+    "CalibrationError",
     "DatasetError",
     "ImageReadError",
     "ImageTooSmallError",
@@ -76,6 +77,10 @@ class ArtifactCorruptError(ArtifactError):
 
 class ArtifactVersionError(ArtifactError):
     """An artifact was written in a format that this version does not read."""
+
+
+class CalibrationError(KadError):
+    """A threshold cannot be calibrated from the tiles at hand by the method asked for."""
 
 
 class ProviderUnavailableError(KadError):

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, Any
 from kad_sdk.manifest import CutPasteManifest, PatchCoreManifest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kad_sdk.artifact import Artifact
+    from kad_sdk.inspection import CalibrationEntry, Inspection
     from kad_sdk.manifest import Manifest
-    from kad_sdk.manifest_entries import Coreset
+    from kad_sdk.manifest_entries import Coreset, Thresholds
 
-__all__ = ["certificate", "describe", "summarise"]
+__all__ = ["calibration_lines", "certificate", "describe", "summarise"]
 
 
-def describe(manifest: Manifest) -> list[tuple[str, str]]:
-    """Lay out a manifest for people: lines of a name, "" where the last one goes on, and a text."""
+def describe(manifest: Manifest, inspection: Inspection | None = None) -> list[tuple[str, str]]:
+    """Lay out an artifact for people: lines of a name, "" where the last one goes on, and a text.
+
+    `inspection` is what was set on site since.
+    """
     network, prep, tau = manifest.network, manifest.preprocessing, manifest.thresholds
     size = sum(entry.size for entry in manifest.files.values())
     resize = "native size" if prep.resize is None else f"resized to {_size_text(prep.resize)}"
@@ -34,14 +40,55 @@ def describe(manifest: Manifest) -> list[tuple[str, str]]:
         ("tiles", f"{prep.tile} px, stride {prep.stride} (fitted at {prep.train_stride})"),
         *_describe_method(manifest),
         ("board score", tau.board),
-        ("threshold", f"tiles {tau.tile:.6g}, map {tau.map:.6g}: {tau.method}"),
-        ("", f"found on {tau.samples:,} tiles"),
+        *_describe_thresholds(tau, () if inspection is None else inspection.calibrations),
         ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
         ("", f"SHA-256 {manifest.training.fingerprint[:16]}..."),
         ("golden tiles", f"{manifest.golden.count}, see `kad verify`"),
         ("made with", ", ".join(f"{k} {v}" for k, v in sorted(manifest.created_by.items()))),
         ("size", f"{size / 2**20:.1f} MiB; all hashes are right"),
     ]
+
+
+def _describe_thresholds(
+    exported: Thresholds, calibrations: Sequence[CalibrationEntry]
+) -> list[tuple[str, str]]:
+    """Tell the thresholds in force, and those before them, the latest first."""
+    first = f"tiles {exported.tile:.6g}, map {exported.map:.6g}: {exported.method}"
+    if not calibrations:
+        return [("threshold", first), ("", f"found on {exported.samples:,} tiles")]
+    *earlier, last = calibrations
+    lines = [("threshold", _taus(last)), *(("", text) for text in calibration_lines(last))]
+    before = [f"{_taus(entry)}, {entry.time}" for entry in reversed(earlier)]
+    before.append(f"{first}, by the export")
+    return [*lines, *zip(["before", *[""] * len(earlier)], before, strict=True)]
+
+
+def _taus(entry: CalibrationEntry) -> str:
+    return f"tiles {entry.tile.value:.6g}, map {entry.map.value:.6g}: {entry.method}"
+
+
+def calibration_lines(entry: CalibrationEntry) -> list[str]:
+    """Tell how sure a calibration is, what it was found on, and what it does."""
+    between = [
+        f"{name} {tau.interval[0]:.6g} to {tau.interval[1]:.6g}"
+        for name, tau in (("tiles", entry.tile), ("map", entry.map))
+    ]
+    lines = [
+        f"{entry.confidence:.0%} interval: {', '.join(between)}",
+        f"found {entry.time} on {entry.good_boards:,} good boards and "
+        f"{entry.defective_boards:,} defective ones, {entry.normal_tiles:,} normal tiles and "
+        f"{entry.defect_tiles:,} with defects",
+    ]
+    for what, rate in (
+        ("good boards rejected", entry.board_false_alarms),
+        ("normal tiles flagged", entry.tile_false_alarms),
+    ):
+        if rate is not None:
+            low, high = (f"{100 * share:.3g}" for share in rate.interval)
+            lines.append(
+                f"{what}: {100 * rate.share:.3g} % of these, {low} to {high} % of fresh ones"
+            )
+    return lines
 
 
 def _describe_method(manifest: Manifest) -> list[tuple[str, str]]:
@@ -114,8 +161,8 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
         "stride": manifest.preprocessing.stride,
         "resize": manifest.preprocessing.resize,
         **_summarise_method(manifest),
-        "board_score": manifest.thresholds.board,
-        "threshold_method": manifest.thresholds.method,
+        "board_score": artifact.thresholds.board,
+        "threshold_method": artifact.thresholds.method,
         "training_fingerprint": manifest.training.fingerprint,
         "created_by": dict(manifest.created_by),
     }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError
+from kad_sdk.inspection import INSPECTION
 from kad_sdk.manifest_entries import (
     FLOAT32_MAX,
     MAX_FRAME_PX,
@@ -148,6 +149,8 @@ class Manifest:
         denoise = self.preprocessing.denoise
         if denoise is not None and not (denoise.template_window % 2 and denoise.search_window % 2):
             raise expected("preprocessing.denoise", "odd windows", denoise)
+        if INSPECTION in self.files:
+            raise SchemaError(f"files: {INSPECTION} is set on site, and no manifest lists it")
         named = self.named_files()
         for name in named:
             if name not in self.files:

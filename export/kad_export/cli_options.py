@@ -112,7 +112,7 @@ def _parse_denoise(text: str) -> Any:
 
 
 def _parse_threshold(text: str) -> str:
-    from kad_export.calibrate import ThresholdMethod
+    from kad_sdk.thresholds import ThresholdMethod
 
     return str(ThresholdMethod.parse(text))
 

@@ -9,22 +9,22 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import kad_sdk
-from kad_export.calibrate import MIN_REGION_AREA_PX
 from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
 from kad_sdk import facts
 from kad_sdk import manifest as schema
+from kad_sdk.thresholds import MIN_REGION_AREA_PX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kad_export.bank import Bank
     from kad_export.budget import BankSettings
-    from kad_export.calibrate import Calibration
     from kad_export.features import BoardTiles, ExtractorSpec
     from kad_export.onnx_export import OnnxInfo
     from kad_export.patchcore import PatchCoreNetwork
     from kad_export.report import Silent
     from kad_sdk.dataset import Dataset
+    from kad_sdk.thresholds import Calibration
 
 __all__ = [
     "BANK_FILE",

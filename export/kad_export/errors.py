@@ -7,7 +7,6 @@ from kad_sdk.errors import KadError
 __all__ = [
     "BackboneError",
     "BatchDependenceError",
-    "CalibrationError",
     "CheckpointError",
     "DecisionFlipError",
     "DensityError",
@@ -42,10 +41,6 @@ class MemoryBudgetError(ExportError):
 
 class JobError(ExportError):
     """An unfinished job cannot be gone on with, or the cluster cannot carry it."""
-
-
-class CalibrationError(ExportError):
-    """A threshold cannot be calibrated from the tiles at hand by the method asked for."""
 
 
 class DensityError(ExportError):

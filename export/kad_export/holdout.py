@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_export.calibrate import TileScores, tile_peaks
 from kad_export.data import bright_tiles
-from kad_export.errors import CalibrationError
 from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.dataset import read_mask, resize_mask, tile_labels
-from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.errors import CalibrationError, InvalidArgumentError
 from kad_sdk.images import read_image
 from kad_sdk.prepare import frame_size, prepare_image
+from kad_sdk.thresholds import TileScores, tile_peaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kad_export.calibrate import Calibration
     from kad_export.report import Silent
     from kad_sdk.dataset import Sample
     from kad_sdk.manifest import Preprocessing
     from kad_sdk.scoring import BoardScorer
+    from kad_sdk.thresholds import Calibration
 
 __all__ = [
     "ScoredTile",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kad_export.calibrate import DEFAULT_THRESHOLD, ThresholdMethod
 from kad_export.data import NORMALISATIONS
 from kad_export.shards import POINT_TYPES
 from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.thresholds import DEFAULT_THRESHOLD, ThresholdMethod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ class PatchCoreOptions:
         ``"map-peak"`` or ``"largest-tile"``: what decides a board. The map averages overlapping
         tiles and neighbouring patches, so its peak is the steadier of the two.
     threshold, holdout
-        See :mod:`kad_export.calibrate`; share of training images held out for it.
+        See :mod:`kad_sdk.thresholds`; share of training images held out for it.
     reweighting : str
         ``"none"``, ``"thesis"`` or ``"paper"``.
     memory_bytes, scratch, threads, batch

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from kad_export.calibrate import Calibration
+    from kad_sdk.thresholds import Calibration
 
 __all__ = ["PatchCoreOptions", "export_patchcore"]
 

@@ -6,13 +6,12 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from kad_export.calibrate import DEFAULT_THRESHOLD, Calibration, ThresholdMethod, calibrate
 from kad_export.describe import summary
-from kad_export.errors import CalibrationError
 from kad_export.holdout import crop_tiles, pick_golden, score_boards
 from kad_sdk import manifest as schema
 from kad_sdk.artifact import Artifact, write_artifact
-from kad_sdk.errors import OutputError
+from kad_sdk.errors import CalibrationError, OutputError
+from kad_sdk.thresholds import DEFAULT_THRESHOLD, Calibration, ThresholdMethod, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -103,7 +102,7 @@ def find_thresholds(
     preprocessing
         As in the manifest.
     threshold
-        See :mod:`kad_export.calibrate`.
+        See :mod:`kad_sdk.thresholds`.
 
     Returns
     -------

@@ -95,7 +95,7 @@ def write_report(
             findings=findings,
             training=training.patches(findings),
             no_training=training.reason,
-            facts=describe(manifest),
+            facts=describe(manifest, detector.artifact.inspection),
             places=_places(tally),
         )
         write_atomic(path, render(content).encode())

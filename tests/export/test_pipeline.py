@@ -12,11 +12,7 @@ import parity
 import pytest
 from convert_once import convert_once
 from kad_export import pipeline
-from kad_export.errors import (
-    CalibrationError,
-    MemoryBudgetError,
-    ParityError,
-)
+from kad_export.errors import MemoryBudgetError, ParityError
 from kad_export.options import PatchCoreOptions
 from kad_export.pipeline import export_patchcore
 
@@ -24,6 +20,7 @@ from kad_sdk import Detector
 from kad_sdk._native import NativeIndex
 from kad_sdk.artifact import Artifact
 from kad_sdk.errors import (
+    CalibrationError,
     DatasetError,
     InvalidArgumentError,
     OutputError,

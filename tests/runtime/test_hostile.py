@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import hostile
 import hostile_index
+import hostile_inspection
 import hostile_manifest
 import hostile_tensors
 import programs
@@ -156,6 +157,11 @@ def test_stored_index(tmp_path):
         *hostile_index.index_cases(other / "index.safetensors"),
     ]
     check(cases, good, tmp_path)
+
+
+def test_what_is_set_on_site(tmp_path):
+    good = tiny.write(tmp_path / "good.kad", tiny.patchcore())
+    check(hostile_inspection.cases(good), good, tmp_path)
 
 
 def test_network(method, tmp_path):

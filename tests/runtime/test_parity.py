@@ -6,6 +6,7 @@ import numpy as np
 import parity
 import pytest
 import tiny_artifacts as tiny
+from hostile_inspection import write as set_on_site
 from parity import FORMATS, Case
 
 from kad_sdk.annotations import Rect
@@ -23,6 +24,7 @@ ARTIFACTS = {
     "grad-cam-kernel": lambda: tiny.cutpaste("kernel", "grad-cam", board="largest-tile"),
     "tile-score": lambda: tiny.cutpaste("gaussian", "tile-score", resize=0.7),
     "quiet": lambda: tiny.patchcore(threshold=1e6),
+    "calibrated": lambda: tiny.patchcore(threshold=1e6),
 }
 BORDERS = (Rect(3, 5, 70, 60), Rect(60, 40, 81, 56))
 LABELS = (Rect(20, 20, 9, 11), Rect(100, 50, 5, 5))
@@ -46,7 +48,9 @@ CASES = [
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
-    return {name: tiny.write(folder / f"{name}.kad", make()) for name, make in ARTIFACTS.items()}
+    written = {name: tiny.write(folder / f"{name}.kad", make()) for name, make in ARTIFACTS.items()}
+    set_on_site(written["calibrated"])
+    return written
 
 
 def pixels_of(case: Case) -> np.ndarray:

@@ -6,13 +6,13 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kad_export.calibrate import DEFAULT_THRESHOLD, ThresholdMethod
 from kad_export.cutpaste.augment import VARIANTS, AugmentationSettings
 from kad_export.cutpaste.density import DENSITIES, MIN_SAMPLES
 from kad_export.cutpaste.network import NetworkConfig
 from kad_export.data import NORMALISATIONS
 from kad_export.options import BOARD_SCORES, check_options, is_resize
 from kad_sdk.manifest import Denoise
+from kad_sdk.thresholds import DEFAULT_THRESHOLD, ThresholdMethod
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,7 +193,7 @@ class ExportOptions:
     map : str
         ``"grad-cam"``, or ``"tile-score"``: every pixel of a tile gets its score.
     threshold : str
-        See :mod:`kad_export.calibrate`; found on the boards that the training held out.
+        See :mod:`kad_sdk.thresholds`; found on the boards that the training held out.
     sigma : float
         Smoothing of tile maps, px.
     board_score : str

@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from kad_export.calibrate import Calibration
     from kad_export.cutpaste.checkpoint import Checkpoint
     from kad_export.cutpaste.density import Density
     from kad_export.cutpaste.network import CutPasteNet
     from kad_export.features import BoardTiles
     from kad_sdk.dataset import Dataset, Sample
+    from kad_sdk.thresholds import Calibration
 
 __all__ = ["export_checkpoint", "export_cutpaste"]
 

@@ -2,6 +2,7 @@
 
 #include "base/guard.hpp"
 #include "runtime/artifact_layout.hpp"
+#include "runtime/inspection.hpp"
 #include "runtime/sha256.hpp"
 
 namespace kad {
@@ -9,11 +10,13 @@ namespace {
 
 constexpr const char* kManifestName = "manifest.json";
 
-// The folder holds the listed files, at the listed sizes, and no others.
-void check_listing(const Folder& folder, const Manifest& manifest) {
+// The folder holds the listed files, at the listed sizes, and no others but what was set on site,
+// which no manifest lists. Whether that is there.
+bool check_listing(const Folder& folder, const Manifest& manifest) {
   const std::set<std::string> found = folder.list();
   for (const std::string& name : found) {
-    if (name != kManifestName && manifest.files.count(name) == 0) {
+    const bool own = name == kManifestName || name == kInspectionName;
+    if (!own && manifest.files.count(name) == 0) {
       fail(KAD_ERROR_ARTIFACT_LISTING,
            "%s: is not listed in the manifest; remove it, or copy the artifact again",
            folder.path_of(name).c_str());
@@ -34,6 +37,7 @@ void check_listing(const Folder& folder, const Manifest& manifest) {
            static_cast<unsigned long long>(size));
     }
   }
+  return found.count(kInspectionName) > 0;
 }
 
 // Map a file and hash the mapping, so that what was checked is what is used.
@@ -91,7 +95,14 @@ Artifact open_artifact(const std::string& path) {
   const MappedFile text = folder.map(kManifestName, kManifestLimit);
   artifact.manifest = read_manifest({reinterpret_cast<const char*>(text.data()), text.size()},
                                     folder.path_of(kManifestName));
-  check_listing(folder, artifact.manifest);
+  artifact.thresholds = artifact.manifest.thresholds;
+  if (check_listing(folder, artifact.manifest)) {
+    const MappedFile set = folder.map(kInspectionName, kInspectionLimit);
+    artifact.thresholds =
+        read_inspection({reinterpret_cast<const char*>(set.data()), set.size()},
+                        sha256_hex(text.data(), text.size()), artifact.manifest.thresholds,
+                        folder.path_of(kInspectionName));
+  }
   for (const auto& [name, entry] : artifact.manifest.files) {
     artifact.files[name] = map_checked(folder, name, entry);
   }

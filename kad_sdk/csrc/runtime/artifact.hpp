@@ -13,6 +13,7 @@ namespace kad {
 struct Artifact {
   std::string path;
   Manifest manifest;
+  ThresholdSettings thresholds;  // in force: the manifest's, or those set on site since
   std::map<std::string, MappedFile> files;
   Tensors bank;     // of PatchCore: bank, neighbors, source_image, source_xy
   Tensors index;    // of PatchCore, where one is stored: index

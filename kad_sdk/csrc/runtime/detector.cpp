@@ -96,7 +96,7 @@ void check_artifact(const Artifact& artifact, const kad_detector_options& option
          "kad_detector_options.denoise, or export without --denoise",
          artifact.path.c_str());
   }
-  if (options.scores_only != 0 && manifest.thresholds.by_map) {
+  if (options.scores_only != 0 && artifact.thresholds.by_map) {
     fail(KAD_ERROR_INVALID_ARGUMENT,
          "scores_only: %s decides boards by the peak of their map, which is not made then; open it "
          "with maps, or export it with --board-score largest-tile",
@@ -148,7 +148,7 @@ std::shared_ptr<const Detector> open_detector(const std::string& path,
   log.tell(KAD_LOG_INFO, "%s: all of the artifact is as its manifest says", path.c_str());
   check_artifact(detector->artifact, options);
   detector->options = options;
-  const ThresholdSettings& own = detector->manifest().thresholds;
+  const ThresholdSettings& own = detector->artifact.thresholds;
   detector->tile_threshold = threshold_of(options.tile_threshold, own.tile, "tile_threshold");
   detector->map_threshold = threshold_of(options.map_threshold, own.map, "map_threshold");
   detector->options.tile_threshold = detector->options.map_threshold = nullptr;
@@ -179,7 +179,7 @@ kad_detector_facts facts_of(const Detector& detector) {
   facts.threshold = detector.threshold();
   facts.tile_threshold = detector.tile_threshold;
   facts.map_threshold = detector.map_threshold;
-  facts.min_region_area_px = manifest.thresholds.min_region_area_px;
+  facts.min_region_area_px = detector.artifact.thresholds.min_region_area_px;
   facts.bank_rows = manifest.bank.rows;
   facts.embedding_dims = detector.scorer->embedding_dims();
   facts.network_path = detector.network_path.c_str();

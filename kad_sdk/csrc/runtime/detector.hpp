@@ -24,7 +24,7 @@ struct Detector {
 
   const Manifest& manifest() const { return artifact.manifest; }
   bool makes_maps() const { return options.scores_only == 0; }
-  bool decides_by_map() const { return manifest().thresholds.by_map; }
+  bool decides_by_map() const { return artifact.thresholds.by_map; }
   double threshold() const { return decides_by_map() ? map_threshold : tile_threshold; }
 };
 

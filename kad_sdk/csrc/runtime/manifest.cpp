@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/guard.hpp"
+#include "runtime/inspection.hpp"
 #include "runtime/json.hpp"
 #include "runtime/manifest_entries.hpp"
 
@@ -73,6 +74,9 @@ std::map<std::string, FileEntry> read_files(Fields* manifest) {
 
 // Every file that an entry names is listed, and no two entries name the same.
 void check_named_files(const Manifest& manifest) {
+  if (manifest.files.count(kInspectionName) > 0) {
+    throw SchemaError("files: inspection.json is set on site, and no manifest lists it");
+  }
   std::vector<std::string> named = manifest.graph_files();
   named.push_back(manifest.golden.file);
   if (manifest.method == Method::patchcore) named.push_back(manifest.bank.file);

@@ -20,7 +20,7 @@ void check_number(int64_t i, size_t n, const char* what) {
 }
 
 kad_tile_result tile_of(const Result& result, size_t i) {
-  const ThresholdSettings& settings = result.detector->manifest().thresholds;
+  const ThresholdSettings& settings = result.detector->artifact.thresholds;
   const double score = static_cast<double>(result.scores[i]);
   const double tau = result.facts.tile_threshold;
   kad_tile_result tile = {};
@@ -35,7 +35,7 @@ kad_tile_result tile_of(const Result& result, size_t i) {
 }  // namespace
 
 void Result::decide(float peak) {
-  const ThresholdSettings& settings = detector->manifest().thresholds;
+  const ThresholdSettings& settings = detector->artifact.thresholds;
   const bool by_map = detector->decides_by_map();
   facts.score = by_map ? peak : *std::max_element(scores.begin(), scores.end());
   facts.threshold = detector->threshold();

@@ -77,7 +77,7 @@ void Session::score_all(const kad_image& frame, const kad_score_request& request
 }
 
 void Session::find_regions(const float* map, Result* result) {
-  const ThresholdSettings& settings = detector_->manifest().thresholds;
+  const ThresholdSettings& settings = detector_->artifact.thresholds;
   const auto threshold = static_cast<float>(detector_->map_threshold);
   if (regions_.empty()) regions_.resize(64);
   int64_t n = 0;

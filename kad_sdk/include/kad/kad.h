@@ -60,10 +60,12 @@ enum {
   /* Only from kad/detector.h. */
   KAD_ERROR_ARTIFACT_NOT_FOUND = 8, /* no such folder */
   KAD_ERROR_ARTIFACT_VERSION = 9,   /* no artifact of kad-export, or one of another major version */
-  KAD_ERROR_ARTIFACT_MANIFEST = 10, /* manifest.json is unreadable, or a key or value is wrong */
+  KAD_ERROR_ARTIFACT_MANIFEST = 10, /* manifest.json or inspection.json is unreadable, or a key or
+                                       value is wrong */
   KAD_ERROR_ARTIFACT_LISTING = 11,  /* a file is missing, superfluous, a link or a folder */
   KAD_ERROR_ARTIFACT_SIZE = 12,     /* a file has not the size that the manifest says */
-  KAD_ERROR_ARTIFACT_HASH = 13,     /* a file has not the SHA-256 that the manifest says */
+  KAD_ERROR_ARTIFACT_HASH = 13,     /* a file has not the SHA-256 that the manifest says, or
+                                       inspection.json was made for another manifest */
   KAD_ERROR_ARTIFACT_TENSORS = 14,  /* a tensor file breaks its format or the manifest, or a stored
                                        index is damaged or another bank's */
   KAD_ERROR_ARTIFACT_NETWORK = 15,  /* the graph is unreadable, or differs from the manifest */

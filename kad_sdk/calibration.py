@@ -1,0 +1,207 @@
+"""Find an artifact's thresholds anew, on boards that it was not fitted on.
+
+Boards are scored as :class:`kad_sdk.Detector` scores them, and the rules of
+:mod:`kad_sdk.thresholds` are applied. How far tau, and the rate of false alarms, hang on the boards
+that happened to be at hand is told by a bootstrap (Efron & Tibshirani 1993, percentile intervals)
+in which boards are drawn, good and defective ones apart: the tiles of a board share a moment and a
+material, and drawing tiles would promise far more than is known.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kad_sdk.dataset import read_mask, resize_mask, tile_labels
+from kad_sdk.errors import CalibrationError, InvalidArgumentError, KadError
+from kad_sdk.images import read_image
+from kad_sdk.inspection import CalibrationEntry, FalseAlarms, Tau
+from kad_sdk.manifest import PatchCoreManifest
+from kad_sdk.thresholds import (
+    DEFAULT_THRESHOLD,
+    ThresholdMethod,
+    TileScores,
+    calibrate,
+    find_taus,
+    tile_peaks,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from kad_sdk.dataset import Dataset, Sample
+    from kad_sdk.detector import Detector
+    from kad_sdk.manifest import Manifest
+
+__all__ = ["calibration_boards", "calibration_entry", "name_warning", "score_tiles"]
+
+CONFIDENCE, RESAMPLES = 0.95, 999
+FEW_BOARDS = 20  # below that the bootstrap itself is rough
+
+
+def calibration_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample]:
+    """Give the boards that a threshold is found on: none that the artifact was fitted on.
+
+    Methods that need labels take the test boards with ground truth, the others the good ones of
+    them, or all images of a plain folder.
+
+    Raises
+    ------
+    CalibrationError
+        There are no such boards.
+    """
+    known = [s for s in dataset.test if s.label == 0 or (s.label == 1 and s.mask_path)]
+    if method.needs_defects and not any(s.label for s in known):
+        raise CalibrationError(
+            f"threshold {method} needs boards with labelled defects, and {dataset.root} has none: "
+            "add boards with ground truth to test/, or take a threshold from good boards alone, "
+            f"such as false-alarms-per-board=0.01 or {DEFAULT_THRESHOLD}"
+        )
+    if not method.labelled:
+        known = [s for s in known if s.label == 0]
+        if dataset.layout == "folder":
+            known = list(dataset.train)
+    if not any(s.label == 0 for s in known) and method.name != "recall":
+        raise CalibrationError(
+            f"threshold {method} needs good boards, and {dataset.root} has none in test/ (an empty "
+            "ground truth says that a board is good): add some that the artifact was not fitted "
+            "on, or give a folder of them"
+        )
+    return known
+
+
+def name_warning(samples: list[Sample], manifest: Manifest) -> str | None:
+    """Say so where most boards have names of images that the bank was made of."""
+    if not isinstance(manifest, PatchCoreManifest):
+        return None
+    fitted = {PurePosixPath(name).name for name in manifest.bank.images}
+    same = sum(sample.path.name in fitted for sample in samples)
+    if 2 * same <= len(samples):
+        return None
+    return (
+        f"{same} of {len(samples)} boards have the names of images that the artifact was fitted "
+        "on: if they are the same, the bank knows them, and the threshold comes out too low"
+    )
+
+
+def score_tiles(
+    detector: Detector, samples: list[Sample], progress: Callable[[int], object] | None = None
+) -> TileScores:
+    """Score boards and label their tiles by ground truth; `progress` is told 1 for each board.
+
+    Raises
+    ------
+    KadError
+        A board cannot be read or scored; the text names it.
+    """
+    tiles, tile = TileScores(), detector.artifact.manifest.preprocessing.tile
+    for sample in samples:
+        image = read_image(sample.path)
+        try:
+            board = detector.board_scores(image, sample.annotation)
+        except KadError as error:
+            raise type(error)(f"{sample.name}: {error}") from error
+        if board.map is None:
+            raise InvalidArgumentError("detector: expected one with maps: open it with maps=True")
+        mask = resize_mask(read_mask(sample, *image.shape[:2]), board.frame)
+        defect = tile_labels(mask, board.xy, tile)
+        tiles.add(board.scores, tile_peaks(board.map, board.xy, tile), defect)
+        if board.board is not None:
+            board.board.close()
+        if progress is not None:
+            progress(1)
+    return tiles
+
+
+def calibration_entry(
+    method: ThresholdMethod,
+    tiles: TileScores,
+    *,
+    by_map: bool,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[CalibrationEntry, tuple[str, ...]]:
+    """Find thresholds, and how sure they are.
+
+    Parameters
+    ----------
+    method
+        How.
+    tiles
+        Of boards that the artifact was not fitted on.
+    by_map
+        Whether the map's peak decides a board, or its largest tile.
+    resamples, seed
+        Of the bootstrap.
+
+    Returns
+    -------
+    CalibrationEntry
+        Made now.
+    tuple of str
+        What the user should know about it.
+
+    Raises
+    ------
+    CalibrationError
+        The tiles at hand cannot give what the method asks for.
+    """
+    found = calibrate(method, tiles)
+    taus = np.array([find_taus(method, one) for one in _resampled(tiles, resamples, seed)])
+    good = sum(board.good for board in tiles.boards)
+    defects = sum(int(board.defect.sum()) for board in tiles.boards)
+    board_tau, level = (found.map, 1) if by_map else (found.tile, 0)
+    entry = CalibrationEntry(
+        method=str(method),
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        tile=Tau(found.tile, found.tile_scale, _interval(taus[:, 0])),
+        map=Tau(found.map, found.map_scale, _interval(taus[:, 1])),
+        confidence=CONFIDENCE,
+        good_boards=good,
+        defective_boards=len(tiles.boards) - good,
+        normal_tiles=found.samples - defects,
+        defect_tiles=defects,
+        tile_false_alarms=_false_alarms(tiles.normal(by_map=False), found.tile, taus[:, 0]),
+        board_false_alarms=_false_alarms(
+            tiles.normal(by_map=by_map, per_board=True), board_tau, taus[:, level]
+        ),
+    )
+    return entry, (*found.warnings, *_few_boards(len(tiles.boards)))
+
+
+def _few_boards(n: int) -> tuple[str, ...]:
+    if n >= FEW_BOARDS:
+        return ()
+    return (f"the intervals come of {n} boards, and are rough: take {FEW_BOARDS} or more",)
+
+
+def _resampled(tiles: TileScores, n: int, seed: int) -> Iterator[TileScores]:
+    """Draw as many boards with replacement, good and defective ones apart."""
+    rng = np.random.default_rng(seed)
+    groups = [[b for b in tiles.boards if b.good == good] for good in (True, False)]
+    for _ in range(n):
+        yield TileScores([g[i] for g in groups if g for i in rng.integers(0, len(g), len(g))])
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(values, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+    return float(low), float(high)
+
+
+def _false_alarms(
+    normal: NDArray[np.floating], tau: float, taus: NDArray[np.float64]
+) -> FalseAlarms | None:
+    """Share of normal values (n,) at or above tau; and where that lies for taus (R,) of resamples.
+
+    As tau of a resample is to this sample, so is tau of this sample to all boards there may be.
+    """
+    if not normal.size:
+        return None
+    ranked = np.sort(normal)
+    shares = 1 - np.searchsorted(ranked, [tau, *taus]) / ranked.size
+    return FalseAlarms(float(shares[0]), _interval(shares[1:]))

@@ -1,0 +1,185 @@
+"""``inspection.json``: what is set on site, beside what the export made.
+
+An artifact is as it was exported; its thresholds may be found anew. They lie in a file of their
+own, which the manifest does not list and which holds the manifest's SHA-256: so it is bound to the
+very network, bank, preprocessing and scoring that the manifest tells of, and refused with others.
+Earlier calibrations stay in it. The keys are explained in ``docs/artifact.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError
+from kad_sdk.manifest_entries import (  # noqa: TC001 - read at run time by schema.decode
+    Amount,
+    Digest,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveFloat32,
+    Text,
+    Thresholds,
+)
+from kad_sdk.schema import Range, SchemaError, decode
+from kad_sdk.storage import strict_json
+
+__all__ = [
+    "INSPECTION",
+    "INSPECTION_LIMIT_BYTES",
+    "CalibrationEntry",
+    "FalseAlarms",
+    "Inspection",
+    "Tau",
+    "manifest_digest",
+]
+
+INSPECTION = "inspection.json"
+INSPECTION_LIMIT_BYTES = 1 << 20
+FORMAT = "kad-inspection"
+
+Share = Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class Tau:
+    """A threshold.
+
+    Attributes
+    ----------
+    value : float
+        tau.
+    scale : float
+        Spread s of the normalised score 1 / (1 + exp(-(x - tau) / s)).
+    interval : (float, float)
+        Within which other boards of the same kind would have put tau.
+    """
+
+    value: PositiveFloat32
+    scale: Positive
+    interval: tuple[NonNegative, NonNegative]
+
+
+@dataclass(frozen=True)
+class FalseAlarms:
+    """The share of good ones that a threshold flags: in its sample, and expected of fresh ones."""
+
+    share: Share
+    interval: tuple[Share, Share]
+
+
+@dataclass(frozen=True)
+class CalibrationEntry:
+    """One calibration: thresholds, how they were found, on what, and what they do.
+
+    `confidence` is that of all intervals. The false alarms of tiles are those of `tile`; those of
+    boards of whatever decides a board; None without good ones.
+    """
+
+    method: Text
+    time: Text
+    tile: Tau
+    map: Tau
+    confidence: Fraction
+    good_boards: Amount
+    defective_boards: Amount
+    normal_tiles: Amount
+    defect_tiles: Amount
+    tile_false_alarms: FalseAlarms | None
+    board_false_alarms: FalseAlarms | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspection.json`` holds; an artifact without the file has an empty one.
+
+    Attributes
+    ----------
+    manifest : str
+        SHA-256 of the manifest that it belongs to.
+    calibrations : tuple of CalibrationEntry
+        Oldest first: the last is in force, and without any the manifest's thresholds are.
+    """
+
+    manifest: Digest
+    calibrations: tuple[CalibrationEntry, ...] = ()
+    version: Literal[1] = 1
+
+    def thresholds(self, exported: Thresholds) -> Thresholds:
+        """Give the thresholds in force; `exported` are the manifest's."""
+        if not self.calibrations:
+            return exported
+        last = self.calibrations[-1]
+        return dataclasses.replace(
+            exported,
+            tile=last.tile.value,
+            tile_scale=last.tile.scale,
+            map=last.map.value,
+            map_scale=last.map.scale,
+            method=last.method,
+            samples=last.normal_tiles + last.defect_tiles,
+        )
+
+    def to_json(self) -> str:
+        """Write it as text: sorted keys; the same content gives the same text."""
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        return text + "\n"
+
+    @classmethod
+    def from_json(cls, text: bytes, *, manifest: str, name: str = INSPECTION) -> Inspection:
+        """Read and check it; `manifest` is the SHA-256 of the manifest, `name` for errors.
+
+        Raises
+        ------
+        ArtifactVersionError
+            The format is not ours, or another version.
+        ArtifactCorruptError
+            Not strict JSON, a key missing or unknown, a value of the wrong type or out of range, or
+            the manifest that it belongs to is another.
+        """
+        try:
+            content = strict_json(text, limit=INSPECTION_LIMIT_BYTES)
+        except ValueError as error:
+            raise ArtifactCorruptError(f"{name}: {error}; {_ADVICE}") from error
+        if not isinstance(content, dict):
+            raise ArtifactCorruptError(f"{name}: expected a JSON object; {_ADVICE}")
+        _check_version(content, name)
+        del content["format"]
+        try:
+            found: Inspection = decode(cls, content)
+        except SchemaError as error:
+            raise ArtifactCorruptError(f"{name}: {error}; {_ADVICE}") from error
+        if found.manifest != manifest:
+            raise ArtifactCorruptError(
+                f"{name}: was made for a manifest of SHA-256 {found.manifest}, and this one's is "
+                f"{manifest}: thresholds of another artifact do not hold here; {_ADVICE}"
+            )
+        return found
+
+
+_ADVICE = "copy the artifact again, or remove this file and calibrate anew"
+
+
+def manifest_digest(text: bytes) -> str:
+    """Give the SHA-256 of a manifest's bytes, by which an inspection is bound to it."""
+    return hashlib.sha256(text).hexdigest()
+
+
+def _check_version(content: dict[str, Any], name: str) -> None:
+    if content.get("format") != FORMAT:
+        raise ArtifactVersionError(
+            f"{name}: expected format {FORMAT!r}, got {content.get('format')!r}: {_ADVICE}"
+        )
+    version = content.get("version")
+    if type(version) is not int:
+        raise ArtifactCorruptError(f"{name}: version: expected an integer, got {version!r}")
+    if version != 1:
+        raise ArtifactVersionError(
+            f"{name}: version {version} cannot be read by this version of kad-sdk, which reads 1: "
+            "upgrade kad-sdk"
+        )
