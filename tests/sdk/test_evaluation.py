@@ -59,10 +59,10 @@ class BrightnessDetector:
             patchcore=SimpleNamespace(pooling="same-bilinear", reweighting="none"),
             preprocessing=SimpleNamespace(tile=TILE, stride=TILE, resize=self.resize),
             bank=SimpleNamespace(rows=1, dims=1),
-            thresholds=SimpleNamespace(board="largest-tile", method="given"),
             training=SimpleNamespace(fingerprint="0" * 64),
         )
-        return SimpleNamespace(path=Path("white.kad"), manifest=manifest)
+        thresholds = SimpleNamespace(board="largest-tile", method="given")
+        return SimpleNamespace(path=Path("white.kad"), manifest=manifest, thresholds=thresholds)
 
     def score(
         self, image: np.ndarray, annotation: Annotation | None = None, *, keep_patches: bool = False
