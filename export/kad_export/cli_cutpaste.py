@@ -81,9 +81,7 @@ _optimisation = shared.options(
         type=click.IntRange(1),
         help="Stop after so many epochs in which the loss on held-out tiles did not fall.",
     ),
-    option(
-        "--steps-per-epoch", type=click.IntRange(1), help="Default: as many as show each tile once."
-    ),
+    option("--steps-per-epoch", type=click.IntRange(1), help="Default: as many as the tiles fill."),
     option(
         "--validation-tiles",
         default=1024,

@@ -63,8 +63,9 @@ def survey_boards(
     if not used:
         raise DatasetError(
             f"none of the tiles of the {len(learn)} training images passes the filters: they are "
-            "too dark (a mean grey level above 31 of 255 is expected) or touch a label; check the "
-            "images' exposure and annotations.json"
+            "too dark (a mean grey level above 31 of 255 is expected), touch a label, or are "
+            "larger than the area to inspect; check the images' exposure and annotations.json, or "
+            "use a smaller --tile"
         )
     return used
 

@@ -286,5 +286,5 @@ def to_8_bits(image: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.uint8
 
 
 def default_workers() -> int:
-    """Threads that cut tiles where none are asked for: enough to keep one GPU busy."""
+    """Threads that cut tiles where none are asked for; more than a few wait for the interpreter."""
     return min(4, len(os.sched_getaffinity(0)))

@@ -25,6 +25,7 @@ import numpy as np
 from sklearn.covariance import ledoit_wolf
 
 from kad_export.errors import DensityError
+from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,12 +91,16 @@ def fit_density(kind: str, embeddings: NDArray[np.float32], *, seed: int = 0) ->
 
     Raises
     ------
+    InvalidArgumentError
+        No such estimate.
     DensityError
         Too few embeddings, NaN or Inf among them, or no spread that could be told from rounding,
         as constant images give.
     """
     x = np.asarray(embeddings, np.float64)
     _check_samples(x)
+    if kind not in DENSITIES:
+        raise InvalidArgumentError(f"density: expected {', '.join(DENSITIES)}, got {kind!r}")
     return _fit_gaussian(x) if kind == "gaussian" else _fit_kernel(embeddings, seed)
 
 
@@ -142,7 +147,7 @@ def _check_spread(smallest: float, mean: NDArray[np.float64], n: int) -> None:
             f"the embeddings of the {n:,} normal tiles are all but the same: their smallest "
             f"standard deviation is {smallest:.3g} at a length of {length:.3g}, and rounding would "
             "decide the scores. Constant images give this, and a network that has learnt nothing; "
-            "check the images, train longer, or use --density kernel"
+            "check the images, or train longer"
         )
 
 

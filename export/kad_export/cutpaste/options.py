@@ -53,7 +53,7 @@ class TrainingOptions:
     patience : int
         Training stops after this many epochs in which the loss on held-out tiles did not fall.
     steps_per_epoch : int or None
-        So many batches of tiles drawn at random make an epoch; None: every tile once.
+        So many batches of tiles drawn at random make an epoch; None: as many as the tiles fill.
     validation_tiles : int
         At most so many held-out tiles, drawn once, judge each epoch, with their augmentations.
     holdout : float

@@ -10,6 +10,8 @@ from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import KernelDensity
 
+from kad_sdk.errors import InvalidArgumentError
+
 DIMS = 24
 
 
@@ -98,3 +100,8 @@ def test_constant_images(kind, noise):
     x = np.ones((100, DIMS), np.float32) + noise * _embeddings(100)
     with pytest.raises(DensityError, match=r"all but the same.*Constant images give this"):
         fit_density(kind, x)
+
+
+def test_an_unknown_estimate():
+    with pytest.raises(InvalidArgumentError, match="expected gaussian, kernel, got 'histogram'"):
+        fit_density("histogram", _embeddings())

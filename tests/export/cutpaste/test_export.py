@@ -173,7 +173,7 @@ class _Plain:
     ("name", "broken"),
     [
         ("_masked", lambda gradient, output: gradient + 0 * output.sum()),
-        ("_routed", lambda gradient, pooled: gradient),
+        ("_routed", lambda gradient, pooled: torch.where(pooled.flip(3) > 0, gradient, 0.0)),
     ],
 )
 def test_the_gate_stops_a_graph_with_wrong_masks_or_routes(monkeypatch, gate, name, broken):

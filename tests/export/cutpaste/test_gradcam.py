@@ -184,23 +184,24 @@ def test_every_relu_has_its_mask(monkeypatch, networks, make_tiles):
         assert (error < 1e-9) if broken is None else (error > 1e-2), (broken, error)
 
 
-def _spread(gradient, pooled):
-    """Average pooling's route: the same share to each element, whichever is the largest."""
-    return gradient
+def test_the_windows_beside_give_another_map(monkeypatch, networks, make_tiles):
+    def neighbour(gradient, pooled):
+        return torch.where(torch.roll(pooled, 1, dims=3) > 0, gradient, 0.0)
+
+    monkeypatch.setattr(gradcam, "_routed", neighbour)
+    assert difference(networks["resnet18"], make_tiles(2, 1, blobs=1))[2] > 1e-2
 
 
-def _neighbour(gradient, pooled):
-    """The masks of the windows beside."""
-    return torch.where(torch.roll(pooled, 1, dims=3) > 0, gradient, 0.0)
+def test_the_route_of_average_pooling_gives_another_map(monkeypatch, networks, make_tiles):
+    original = ExplainedCutPasteNet._cam
 
+    def averaged(self, first, pooled, gradient):
+        """Every element of a window gets the same share, and the ReLU before stops some."""
+        share = torch.nn.functional.avg_pool2d((first > 0).to(first), 3, stride=2, padding=1)
+        return original(self, first, torch.ones_like(pooled), gradient * share)
 
-@pytest.mark.parametrize("route", [_spread, _neighbour])
-def test_another_route_through_the_pooling_gives_another_map(
-    monkeypatch, networks, make_tiles, route
-):
-    tiles = make_tiles(2, 1, blobs=1)
-    monkeypatch.setattr(gradcam, "_routed", route)
-    assert difference(networks["resnet18"], tiles)[2] > 1e-2
+    monkeypatch.setattr(ExplainedCutPasteNet, "_cam", averaged)
+    assert difference(networks["resnet18"], make_tiles(2, 1, blobs=1))[2] > 1e-2
 
 
 def test_a_left_out_shortcut_gives_another_map(monkeypatch, networks, make_tiles):

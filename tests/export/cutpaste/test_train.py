@@ -206,6 +206,17 @@ def test_another_configuration_is_refused(
     assert snapshot(run) == before
 
 
+def test_weights_may_move(tmp_path):
+    settings = {"seed": 5, "weights": {"source": "file", "name": "a.pth", "sha256": "0" * 64}}
+    moved = {"seed": 5, "weights": {"source": "imagenet", "name": "b.pth", "sha256": "0" * 64}}
+    other = {"seed": 5, "weights": {"source": "file", "name": "a.pth", "sha256": "1" * 64}}
+    folder = RunFolder(tmp_path / "r.run")
+    folder.open(settings, resume=False)
+    folder.open(moved, resume=True)
+    with pytest.raises(CheckpointError, match=r"weights\.sha256: expected"):
+        folder.open(other, resume=True)
+
+
 def test_other_boards_are_another_configuration(
     run, tmp_path, small_dataset, train_options, snapshot
 ):
