@@ -4,8 +4,9 @@
 #   make test    lint, C++ tests, Python tests
 #   make quality detection quality on real images (KAD_WEIGHTS_DIR, KAD_DATA_DIR), into the README
 #   make cutpaste trains CutPaste on synthetic boards, twice (KAD_WEIGHTS_DIR), into docs/cutpaste.md
-#   make experiments  the thesis' grid on synthetic boards (KAD_WEIGHTS_DIR; half an hour), into
-#                docs/experiments.md; RESNET50_WEIGHTS=random:0 where ImageNet's cannot be had
+#   make experiments  the thesis' grid on synthetic boards, PatchCore's on real surfaces, into
+#                docs/experiments.md (KAD_WEIGHTS_DIR, KAD_DATA_DIR; an hour);
+#                RESNET50_WEIGHTS=random:0 where ImageNet's cannot be had
 #   make bench   speed and memory, answers checked first (KAD_WEIGHTS_DIR, KAD_DATA_DIR; an hour and
 #                a half, on a machine that does nothing else), into the README
 #   make peers   anomalib, for make bench to measure beside kad (it is skipped by name otherwise)
@@ -63,10 +64,13 @@ cutpaste: setup
 
 RESNET50_WEIGHTS ?= imagenet
 
+EXPERIMENTS := $(BIN)/python tests/export/experiments_docs.py
+EXPERIMENTS_INTO := --docs docs/experiments.md --images docs/images --results benchmarks/results
+
 experiments: setup
-	$(BIN)/python tests/export/experiments_docs.py build/experiments --docs docs/experiments.md \
-	  --images docs/images --results benchmarks/results/experiments.json \
+	$(EXPERIMENTS) boards build/experiments $(EXPERIMENTS_INTO)/experiments.json \
 	  --resnet50-weights $(RESNET50_WEIGHTS)
+	$(EXPERIMENTS) surfaces build/surfaces $(EXPERIMENTS_INTO)/surfaces.json
 
 BENCH := benchmarks/results
 BENCH_RUN := $(BIN)/kad-bench run --profile regular

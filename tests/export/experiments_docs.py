@@ -1,17 +1,20 @@
-"""Run the thesis' grid on synthetic boards, and put its tables and pictures into the docs.
+"""Run grids of experiments, and put their tables and pictures into the docs.
 
-    python tests/export/experiments_docs.py build/experiments --docs docs/experiments.md \\
+    python tests/export/experiments_docs.py boards build/experiments --docs docs/experiments.md \\
         --images docs/images --results benchmarks/results/experiments.json
 
-The commands are those that a user types. What is done already in the folder is not done again.
-KAD_WEIGHTS_DIR names ImageNet's weights where they cannot be downloaded; ``--resnet50-weights
-random:0`` stands in where those of ResNet-50 cannot be had at all, and the tables say so.
+``boards`` is the thesis' grid on synthetic boards, ``surfaces`` that of surfaces.yaml on the images
+in KAD_DATA_DIR. The commands are those that a user types. What is done already in the folder is not
+done again. KAD_WEIGHTS_DIR names ImageNet's weights where they cannot be downloaded;
+``--resnet50-weights random:0`` stands in where those of ResNet-50 cannot be had at all, and the
+tables say so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -29,12 +32,12 @@ SETTINGS = (
     *("cutpaste:steps-per-epoch=20", "cutpaste:batch=32", "cutpaste:validation-tiles=64"),
     *("cutpaste:map=tile-score", "cutpaste:augment=transparency=60 min-contrast=3"),
 )
-BEGIN, END = "<!-- experiments: made by `make experiments` -->", "<!-- end of experiments -->"
+HERE = Path(__file__).parent
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
 
-def commands(resnet50_weights: str) -> list[list[str]]:
-    """Give the commands, in a folder of their own."""
+def board_commands(resnet50_weights: str) -> list[list[str]]:
+    """Give the commands of the grid on synthetic boards, in a folder of their own."""
     synth = [
         shlex.split(f"kad-export synth boards/{name} --category {name} {SYNTH} --seed {seed}")
         for name, seed in CATEGORIES.items()
@@ -42,6 +45,15 @@ def commands(resnet50_weights: str) -> list[list[str]]:
     settings = [*SETTINGS, f"resnet50:weights={resnet50_weights}"]
     grid = ["kad-export", "experiments", "boards", "--grid", "thesis", "--out", "grid"]
     return [*synth, [*grid, *(word for text in settings for word in ("--set", text))]]
+
+
+def surface_commands(folder: Path) -> list[list[str]]:
+    """Give the command of the grid on real surfaces, once its inputs lie in a folder."""
+    links = {"data": Path(os.environ["KAD_DATA_DIR"]), "surfaces.yaml": HERE / "surfaces.yaml"}
+    for name, target in links.items():
+        if not (folder / name).exists():
+            (folder / name).symlink_to(target.absolute())
+    return [shlex.split("kad-export experiments data --grid surfaces.yaml --out grid")]
 
 
 def run(folder: Path, words: list[str]) -> None:
@@ -79,19 +91,24 @@ def side_by_side(pictures: list[np.ndarray]) -> np.ndarray:
 def main() -> None:
     """Run what is missing, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("study", choices=("boards", "surfaces"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--docs", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--resnet50-weights", default="imagenet")
     given = parser.parse_args()
-    typed = commands(given.resnet50_weights)
-    given.folder.mkdir(parents=True, exist_ok=True)
+    folder = given.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    surfaces = given.study == "surfaces"
+    typed = surface_commands(folder) if surfaces else board_commands(given.resnet50_weights)
     for words in typed:
-        if words[1] != "synth" or not (given.folder / words[2]).exists():
-            run(given.folder, words)
-    given.results.write_bytes((given.folder / "grid" / "experiments.json").read_bytes())
-    replace_between(given.docs, BEGIN, END, page(given.folder, given.images, typed))
+        if words[1] != "synth" or not (folder / words[2]).exists():
+            run(folder, words)
+    given.results.write_bytes((folder / "grid" / "experiments.json").read_bytes())
+    begin = f"<!-- {given.study}: made by `make experiments` -->"
+    text = page(folder, given.images, typed)
+    replace_between(given.docs, begin, f"<!-- end of {given.study} -->", text)
 
 
 if __name__ == "__main__":
