@@ -175,9 +175,11 @@ def export_checkpoint(
         console=console,
     )
     with console.step("parity gate"):
-        golden = _comparable(golden, fitted)
+        drawn = len(golden)
+        golden, choice = _comparable(golden, fitted)
         console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
         expected, figures = _verify(golden, fitted, calibration)
+        figures |= {"drawn": drawn, "choice": choice}
     manifest = schema.CutPasteManifest(
         created_by=versions(),
         network=describe_network(trained),
@@ -283,25 +285,25 @@ def _compile(trained: Checkpoint, options: ExportOptions) -> _Network:
     return _Network(module, graphs, session, explaining[0] if explaining else None, grid)
 
 
-def _comparable(golden: NDArray[np.uint8], fitted: _Fitted) -> NDArray[np.uint8]:
+def _comparable(golden: NDArray[np.uint8], fitted: _Fitted) -> tuple[NDArray[np.uint8], str]:
     """Leave out golden tiles whose Grad-CAM hangs on rounding: they could not be compared.
 
     Where all of them do, those are taken on which the runtime and PyTorch round alike.
     """
     network = fitted.network
     if network.explaining is None:
-        return golden
+        return golden, "all"
     inputs = golden_inputs(golden, fitted.trained.preprocessing)  # (G, 3, t, t)
-    kept = steady(network.module, inputs)
+    kept, choice = steady(network.module, inputs), "steady"
     if not kept.any():
-        kept = same_cam(network.module, network.explaining, inputs)
+        kept, choice = same_cam(network.module, network.explaining, inputs), "alike"
     if not kept.any():
         raise OutputMismatchError(
             f"Grad-CAM of none of {len(golden)} golden tiles is the same in PyTorch and in the "
             "runtime, and it changes with the last bits of their pixels: train longer, or export "
             "--map tile-score"
         )
-    return golden[kept]
+    return golden[kept], choice
 
 
 def _verify(

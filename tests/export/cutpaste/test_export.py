@@ -101,6 +101,8 @@ def test_the_manifest_has_the_largest_differences(exported):
         assert 0 <= figure["max_rel"] < 1e-4
         assert figure["max_abs"] >= 0
     assert manifest.verification["tiles"] == manifest.golden.count
+    assert manifest.verification["drawn"] >= manifest.golden.count
+    assert manifest.verification["choice"] in ("all", "steady", "alike")
     assert manifest.verification["decisions"]["flipped"] == 0
 
 
@@ -244,10 +246,14 @@ def test_golden_tiles_whose_map_hangs_on_rounding_are_left_out(monkeypatch, trai
     )
     golden = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     monkeypatch.setattr(pipeline, "steady", lambda *_: np.array([True, False, True]))
-    assert np.array_equal(pipeline._comparable(golden, fitted), golden[[0, 2]])
+    kept, choice = pipeline._comparable(golden, fitted)
+    assert np.array_equal(kept, golden[[0, 2]])
+    assert choice == "steady"
     monkeypatch.setattr(pipeline, "steady", lambda *_: np.zeros(3, bool))
     fitted.network.explaining.broken = [1]
-    assert np.array_equal(pipeline._comparable(golden, fitted), golden[[0, 2]])
+    kept, choice = pipeline._comparable(golden, fitted)
+    assert np.array_equal(kept, golden[[0, 2]])
+    assert choice == "alike"
     fitted.network.explaining.broken = [0, 1, 2]
     with pytest.raises(OutputMismatchError, match="none of 3 golden tiles is the same"):
         pipeline._comparable(golden, fitted)
