@@ -12,7 +12,8 @@ set(kad_sources
     search/sieve/principal.cpp search/sieve/projection.cpp search/sieve/query_block.cpp
     search/sieve/query_coordinates.cpp search/sieve/query_grid.cpp search/sieve/seeds.cpp
     search/sieve/sieve.cpp search/sieve/sieve_search.cpp search/sieve/sieve_stored.cpp board/board.cpp board/board_map.cpp
-    board/board_scalar.cpp board/map_resize.cpp board/regions.cpp board/tile_map.cpp)
+    board/board_scalar.cpp board/judge.cpp board/map_resize.cpp board/peak.cpp board/regions.cpp
+    board/tile_map.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.

@@ -11,10 +11,12 @@ from kad_sdk._native.board import NativeBoard, RegionRecord, resize_map
 from kad_sdk._native.density import density_score
 from kad_sdk._native.graph import check_graph
 from kad_sdk._native.images import plan_tiles, preprocess, resize_image
+from kad_sdk._native.judge import MapJudge, map_peak
 from kad_sdk._native.kcenter import NativeKCenter, PrincipalDirections, lower_distances, spread_rows
 from kad_sdk._native.search import MapLayout, NativeIndex, StoredIndex, patch_features
 
 __all__ = [
+    "MapJudge",
     "MapLayout",
     "NativeBoard",
     "NativeIndex",
@@ -28,6 +30,7 @@ __all__ = [
     "density_score",
     "force_cpu_level",
     "lower_distances",
+    "map_peak",
     "patch_features",
     "plan_tiles",
     "preprocess",

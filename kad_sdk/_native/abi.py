@@ -182,6 +182,31 @@ class Region(ctypes.Structure):
     )
 
 
+class Zone(ctypes.Structure):
+    _fields_ = (
+        ("x", c_int32),
+        ("y", c_int32),
+        ("width", c_int32),
+        ("height", c_int32),
+        ("factor", c_float),
+    )
+
+
+class MapRules(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("edge_margin_x", c_int32),
+        ("edge_margin_y", c_int32),
+        ("reserved", c_int32),
+        ("borders", c_void_p),
+        ("n_borders", c_int64),
+        ("ignored", c_void_p),
+        ("n_ignored", c_int64),
+        ("zones", POINTER(Zone)),
+        ("n_zones", c_int64),
+    )
+
+
 _IMAGE, _MAPS = POINTER(Image), POINTER(BaseMaps)
 
 # Arguments of every function that returns a status.
@@ -224,6 +249,11 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_board_add": (c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_int32),
     "kad_board_map": (c_void_p, c_int32, c_void_p),
     "kad_map_resize": (*(c_void_p, c_int32, c_int32, c_int32, c_int32, c_int32), c_void_p),
+    "kad_map_judge": (c_void_p, c_int32, c_int32, POINTER(MapRules)),
+    "kad_tiles_judge": (
+        *(POINTER(MapRules), c_int32, c_int32, c_void_p, c_int64, c_int32, c_void_p),
+    ),
+    "kad_map_peak": (c_void_p, c_int32, c_int32, c_int64, POINTER(c_float)),
     "kad_board_regions": (
         *(c_void_p, c_void_p, c_float, c_int64, c_uint32, c_void_p, c_int64, POINTER(c_int64)),
     ),

@@ -15,6 +15,7 @@ enum {
   FIRST_DIRECTIONS = 40,
   FIRST_KCENTER_STATS = 64,
   FIRST_BOARD_OPTIONS = 32,
+  FIRST_MAP_RULES = 64,
   FIRST_REGION = 64
 };
 
@@ -39,6 +40,17 @@ static kad_status resize(const void* image) {
 static kad_status make_features(const void* maps) {
   float out[1] = {0};
   return kad_patch_features(maps, 1, out);
+}
+
+static kad_status judge_map(const void* rules) {
+  float map[1] = {1.0F};
+  return kad_map_judge(map, 1, 1, rules);
+}
+
+static kad_status judge_tiles(const void* rules) {
+  const int32_t xy[2] = {0, 0};
+  float factor = 0.0F;
+  return kad_tiles_judge(rules, 8, 8, xy, 1, 8, &factor);
 }
 
 static kad_status score_density(const void* density) {
@@ -116,6 +128,10 @@ static void test_inputs(void) {
                                    .grid_height = 2,
                                    .grid_width = 2};
   check_sizes(create_board, &board, FIRST_BOARD_OPTIONS, "kad_board_options.struct_size");
+
+  const kad_map_rules rules = {.struct_size = sizeof(kad_map_rules)};
+  check_sizes(judge_map, &rules, FIRST_MAP_RULES, "kad_map_rules.struct_size");
+  check_sizes(judge_tiles, &rules, FIRST_MAP_RULES, "kad_map_rules.struct_size");
 }
 
 // kad_board_regions fills an array of the caller's structs, old or new.

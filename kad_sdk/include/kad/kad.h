@@ -448,6 +448,46 @@ KAD_API kad_status kad_map_resize(const float* map, int32_t height, int32_t widt
                                   int32_t out_height, int32_t out_width, int32_t n_threads,
                                   float* out);
 
+/* A place with a threshold of its own: factor times the board's. This struct is frozen. */
+typedef struct kad_zone {
+  int32_t x; /* px */
+  int32_t y;
+  int32_t width;
+  int32_t height;
+  float factor; /* above 0 */
+} kad_zone;
+
+/* What an inspector sets, in px of the map. What of a rectangle lies outside of it is left out. */
+typedef struct kad_map_rules {
+  uint32_t struct_size;
+  int32_t edge_margin_x; /* so near to the edge of its active area nothing is judged */
+  int32_t edge_margin_y;
+  int32_t reserved;        /* 0 */
+  const kad_rect* borders; /* active areas; none: the whole map */
+  int64_t n_borders;
+  const kad_rect* ignored; /* nothing is judged in them */
+  int64_t n_ignored;
+  const kad_zone* zones; /* where they overlap, the smallest factor counts */
+  int64_t n_zones;
+} kad_map_rules;
+
+/* Apply rules to a map (height, width), in place: NaN where it is not judged, divided by the factor
+ * in zones, so that one threshold holds for all of it. */
+KAD_API kad_status kad_map_judge(float* map, int32_t height, int32_t width,
+                                 const kad_map_rules* rules);
+
+/* The same for tiles at the corners xy (n_tiles, 2) of such a map: out_factor (n_tiles,) is the
+ * smallest factor of a tile's judged pixels, 1 outside of zones, and 0 where none is judged. */
+KAD_API kad_status kad_tiles_judge(const kad_map_rules* rules, int32_t height, int32_t width,
+                                   const int32_t* xy, int64_t n_tiles, int32_t tile,
+                                   float* out_factor);
+
+/* The highest threshold at which a map (height, width) has a region of at least min_area_px pixels;
+ * for 1 its largest value. Values are 0 or above; NaN counts for nothing. *out_peak is 0 where no
+ * threshold gives such a region, and NaN where the map has no value at all. */
+KAD_API kad_status kad_map_peak(const float* map, int32_t height, int32_t width,
+                                int64_t min_area_px, float* out_peak);
+
 /* Defect regions of a map that kad_board_map gave: 8-connected components of map >= threshold with
  * at least min_area_px pixels, by falling peak (ties: by peak_y, then peak_x). region_size is
  * sizeof(kad_region); *out_count is the number of regions, also when the status is
