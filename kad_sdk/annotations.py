@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-__all__ = ["Annotation", "Rect", "find_annotation", "read_annotations"]
+__all__ = ["Annotation", "Rect", "find_annotation", "read_annotations", "scale_rect"]
 
 _KEYS = ("borders", "labels")
 _LIMIT_BYTES = 256 << 20
@@ -80,14 +80,14 @@ class Annotation:
         AnnotationError
             A border vanishes.
         """
-        borders = tuple(_scaled(rect, size, new_size, grow=False) for rect in self.borders)
+        borders = tuple(scale_rect(rect, size, new_size, grow=False) for rect in self.borders)
         for index, rect in enumerate(borders):
             if rect.width < 1 or rect.height < 1:
                 raise AnnotationError(
                     f"borders[{index}] = {list(self.borders[index])} vanishes when the image of "
                     f"{size[1]} x {size[0]} px is resized to {new_size[1]} x {new_size[0]} px"
                 )
-        labels = tuple(_scaled(rect, size, new_size, grow=True) for rect in self.labels)
+        labels = tuple(scale_rect(rect, size, new_size, grow=True) for rect in self.labels)
         return Annotation(borders, labels)
 
 
@@ -136,8 +136,16 @@ def find_annotation(
     )
 
 
-def _scaled(rect: Rect, size: tuple[int, int], new_size: tuple[int, int], *, grow: bool) -> Rect:
-    """Scale in integers, so that the result does not hang on rounding."""
+def scale_rect(rect: Rect, size: tuple[int, int], new_size: tuple[int, int], *, grow: bool) -> Rect:
+    """Give a rectangle of an image of `size` (height, width) for the same image of `new_size`.
+
+    In integers, so that the result does not hang on rounding.
+
+    Parameters
+    ----------
+    grow
+        Whether it grows to whole px, or shrinks to them.
+    """
     x0, x1 = _span(rect.x, rect.width, new_size[1], size[1], grow=grow)
     y0, y1 = _span(rect.y, rect.height, new_size[0], size[0], grow=grow)
     return Rect(x0, y0, x1 - x0, y1 - y0)

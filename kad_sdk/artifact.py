@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from kad_sdk.artifact_layout import Tensors
     from kad_sdk.manifest_entries import Thresholds
+    from kad_sdk.rules import Rules
 
 __all__ = [
     "Artifact",
@@ -163,6 +164,11 @@ class Artifact(ABC):
     def thresholds(self) -> Thresholds:
         """The thresholds in force: those of the last calibration, or else the manifest's."""
         return self.inspection.thresholds(self.manifest.thresholds)
+
+    @property
+    def rules(self) -> Rules:
+        """The rules in force that were set on site; empty ones where there are none."""
+        return self.inspection.rules_in_force
 
     def set_inspection(self, inspection: Inspection) -> None:
         """Write what is set on site into the artifact's folder; this object stays as it is.

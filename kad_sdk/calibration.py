@@ -19,7 +19,9 @@ from kad_sdk.dataset import read_mask, resize_mask, tile_labels
 from kad_sdk.errors import CalibrationError, InvalidArgumentError, KadError
 from kad_sdk.images import read_image
 from kad_sdk.inspection import CalibrationEntry, FalseAlarms, Tau
+from kad_sdk.judge import told_tiles
 from kad_sdk.manifest import PatchCoreManifest
+from kad_sdk.rules import NO_RULES
 from kad_sdk.thresholds import (
     DEFAULT_THRESHOLD,
     ThresholdMethod,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from kad_sdk.dataset import Dataset, Sample
     from kad_sdk.detector import Detector
     from kad_sdk.manifest import Manifest
+    from kad_sdk.rules import Rules
 
 __all__ = ["calibration_boards", "calibration_entry", "name_warning", "score_tiles"]
 
@@ -92,7 +95,10 @@ def name_warning(samples: list[Sample], manifest: Manifest) -> str | None:
 def score_tiles(
     detector: Detector, samples: list[Sample], progress: Callable[[int], object] | None = None
 ) -> TileScores:
-    """Score boards and label their tiles by ground truth; `progress` is told 1 for each board.
+    """Score boards by the rules in force and label their tiles by ground truth.
+
+    Tiles that are not judged, or of which the rules hide all defects, are left out. `progress` is
+    told 1 for each board.
 
     Raises
     ------
@@ -109,8 +115,9 @@ def score_tiles(
         if board.map is None:
             raise InvalidArgumentError("detector: expected one with maps: open it with maps=True")
         mask = resize_mask(read_mask(sample, *image.shape[:2]), board.frame)
-        defect = tile_labels(mask, board.xy, tile)
-        tiles.add(board.scores, tile_peaks(board.map, board.xy, tile), defect)
+        kept = ~np.isnan(board.judged) & told_tiles(mask, ~np.isnan(board.map), board.xy, tile)
+        defect, xy = tile_labels(mask, board.xy[kept], tile), board.xy[kept]
+        tiles.add(board.judged[kept], tile_peaks(board.map, xy, tile), defect, board.map_score())
         if board.board is not None:
             board.board.close()
         if progress is not None:
@@ -123,6 +130,7 @@ def calibration_entry(
     tiles: TileScores,
     *,
     by_map: bool,
+    rules: Rules = NO_RULES,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[CalibrationEntry, tuple[str, ...]]:
@@ -136,6 +144,8 @@ def calibration_entry(
         Of boards that the artifact was not fitted on.
     by_map
         Whether the map's peak decides a board, or its largest tile.
+    rules
+        Under which the boards were scored.
     resamples, seed
         Of the bootstrap.
 
@@ -170,6 +180,7 @@ def calibration_entry(
         board_false_alarms=_false_alarms(
             tiles.normal(by_map=by_map, per_board=True), board_tau, taus[:, level]
         ),
+        rules=rules,
     )
     return entry, (*found.warnings, *_few_boards(len(tiles.boards)))
 

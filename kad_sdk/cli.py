@@ -27,6 +27,7 @@ from kad_sdk.cli_options import (
     running,
 )
 from kad_sdk.cli_report import report
+from kad_sdk.cli_rules import rules
 
 if TYPE_CHECKING:
     from kad_sdk.detector import Detector
@@ -162,7 +163,7 @@ def inspect(artifact: Path, *, as_json: bool) -> None:
     opened = Artifact.open(artifact)
     if as_json:
         content = json.loads(opened.manifest.to_json())
-        if opened.inspection.calibrations:
+        if opened.inspection.calibrations or opened.inspection.rules:
             content["inspection"] = json.loads(opened.inspection.to_json())
         click.echo(json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False))
         return
@@ -244,5 +245,6 @@ def evaluate(artifact: Path, data: Path, out: Path, **how: Any) -> None:
 
 
 main.add_command(calibrate)
+main.add_command(rules)
 main.add_command(report)
 main.add_command(drift)

@@ -71,8 +71,9 @@ def _calibrate(path: Path, data: Path, method: str, **how: Any) -> None:
         opened = detector.artifact
         tiles = score_tiles(detector, boards, bar.update)
     by_map = opened.thresholds.board == "map-peak"
-    entry, warnings = calibration_entry(wanted, tiles, by_map=by_map)
     inspection = opened.inspection
+    rules = inspection.rules_in_force
+    entry, warnings = calibration_entry(wanted, tiles, by_map=by_map, rules=rules)
     opened.set_inspection(replace(inspection, calibrations=(*inspection.calibrations, entry)))
     same = name_warning(boards, opened.manifest)
     for text in (*warnings, *([same] if same else ())):

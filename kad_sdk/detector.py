@@ -20,6 +20,7 @@ from kad_sdk.errors import (
     UnsupportedImageError,
 )
 from kad_sdk.images import list_images, read_image
+from kad_sdk.judge import judge_board
 from kad_sdk.manifest_entries import FLOAT32_MAX, FLOAT32_TINY
 from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.result import Nearest, Region, Result, TileScore
@@ -51,6 +52,8 @@ class Detector:
     ----------
     artifact
         The artifact, with its manifest.
+    rules
+        What was set on site about where and from what size something is a defect.
     maps
         Whether maps and regions are made.
     provider, device, precision
@@ -73,7 +76,7 @@ class Detector:
         map_threshold: float | None,
     ) -> None:
         thresholds = artifact.thresholds
-        self.artifact, self.maps = artifact, maps
+        self.artifact, self.rules, self.maps = artifact, artifact.rules, maps
         self.threads, self.batch = scorer.threads, scorer.batch
         self.tile_threshold = _threshold("tile_threshold", tile_threshold, thresholds.tile)
         self.map_threshold = _threshold("map_threshold", map_threshold, thresholds.map)
@@ -195,12 +198,11 @@ class Detector:
         ImageTooSmallError
             The image, or an active area, is smaller than a tile.
         AnnotationError
-            A rectangle leaves the image, or the stickers leave no tile.
+            A rectangle leaves the image, or the stickers leave no tile, or the rules nothing to
+            judge.
         """
-        if self._scorer is None:
-            raise InvalidArgumentError("this detector is closed; open the artifact again")
         if isinstance(image, np.ndarray):
-            scores = self._scorer.score(image, annotation, pixel_format, keep_patches=keep_patches)
+            scores = self.board_scores(image, annotation, pixel_format, keep_patches=keep_patches)
             return self._result(scores, image.shape)
         if pixel_format is not None:
             raise InvalidArgumentError("pixel_format is for arrays; a file says its own")
@@ -208,7 +210,7 @@ class Detector:
         with watch.stage("read"):
             pixels = read_image(image)
         try:
-            scores = self._scorer.score(pixels, annotation, keep_patches=keep_patches)
+            scores = self.board_scores(pixels, annotation, keep_patches=keep_patches)
         except (AnnotationError, ImageTooSmallError, UnsupportedImageError) as error:
             raise type(error)(f"{image}: {error}") from error
         result = self._result(scores, pixels.shape)
@@ -216,11 +218,27 @@ class Detector:
             result, image_name=Path(image).name, timings_ms={**watch.ms, **result.timings_ms}
         )
 
-    def board_scores(self, image: NDArray[Any], annotation: Annotation | None) -> BoardScores:
-        """Give what the stages find on a board, before any threshold; see :meth:`score`."""
+    def board_scores(
+        self,
+        image: NDArray[Any],
+        annotation: Annotation | None,
+        pixel_format: str | None = None,
+        *,
+        keep_patches: bool = False,
+    ) -> BoardScores:
+        """Give what the stages find on a board by the rules, before any threshold.
+
+        See :meth:`score`.
+        """
         if self._scorer is None:
             raise InvalidArgumentError("this detector is closed; open the artifact again")
-        return self._scorer.score(image, annotation, keep_patches=False)
+        return judge_board(
+            self._scorer.score(image, annotation, pixel_format, keep_patches=keep_patches),
+            self.rules,
+            size=(image.shape[0], image.shape[1]),
+            annotation=annotation,
+            tile=self.artifact.manifest.preprocessing.tile,
+        )
 
     def score_batch(
         self,
@@ -263,7 +281,7 @@ class Detector:
                 records = scores.board.regions(
                     scores.map,
                     threshold=self.map_threshold,
-                    min_area_px=self.artifact.thresholds.min_region_area_px,
+                    min_area_px=scores.min_area_px or self.artifact.thresholds.min_region_area_px,
                 )
                 regions = tuple(self._region(record, size, frame) for record in records)
                 board_map = (
@@ -274,13 +292,20 @@ class Detector:
                 scores.board.close()
         settings = self.artifact.thresholds
         tau, scale = self.tile_threshold, settings.tile_scale
+        judged, factors = scores.judged, scores.factors
         tiles = tuple(
-            TileScore(x, y, score, _normalised(score, tau, scale), score >= tau)
-            for (x, y), score in zip(scores.xy.tolist(), scores.scores.tolist(), strict=True)
+            TileScore(x, y, raw, _normalised(score, tau, scale), score >= tau, factor)
+            for (x, y), raw, score, factor in zip(
+                scores.xy.tolist(),
+                scores.scores.tolist(),
+                judged.tolist(),
+                [1.0] * len(judged) if factors is None else factors.tolist(),
+                strict=True,
+            )
         )
-        score, scale = float(scores.scores.max()), settings.tile_scale
+        score, scale = float(np.nanmax(judged)), settings.tile_scale
         if self._by_map and scores.map is not None:
-            score, scale = float(np.nanmax(scores.map)), settings.map_scale
+            score, scale = scores.map_score(), settings.map_scale
         return Result(
             score=score,
             normalised_score=_normalised(score, self.threshold, scale),
@@ -294,6 +319,7 @@ class Detector:
             timings_ms={**scores.timings, **watch.ms},
             image_size=size,
             frame_size=frame,
+            rules=self.rules,
             embeddings=scores.tiles.embeddings,
             patches=scores.tiles.patches,
             patch_rows=scores.tiles.rows,
@@ -336,7 +362,8 @@ def _open_scorer(artifact: Artifact, **running: Any) -> BoardScorer:
 
 
 def _normalised(score: float, tau: float, scale: float) -> float:
-    return 0.5 * (1 + math.tanh(0.5 * (score - tau) / scale))  # the logistic function, unoverflown
+    """Give the logistic function, unoverflown; 0 for NaN, a tile that is not judged."""
+    return 0.0 if math.isnan(score) else 0.5 * (1 + math.tanh(0.5 * (score - tau) / scale))
 
 
 def _threshold(name: str, value: float | None, own: float) -> float:

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
     from kad_sdk.inspection import CalibrationEntry, Inspection
     from kad_sdk.manifest import Manifest
     from kad_sdk.manifest_entries import Coreset, Thresholds
+    from kad_sdk.rules import Rules
 
-__all__ = ["calibration_lines", "certificate", "describe", "summarise"]
+__all__ = [
+    "calibration_lines",
+    "certificate",
+    "describe",
+    "rules_lines",
+    "rules_notes",
+    "summarise",
+]
 
 
 def describe(manifest: Manifest, inspection: Inspection | None = None) -> list[tuple[str, str]]:
@@ -41,6 +49,7 @@ def describe(manifest: Manifest, inspection: Inspection | None = None) -> list[t
         *_describe_method(manifest),
         ("board score", tau.board),
         *_describe_thresholds(tau, () if inspection is None else inspection.calibrations),
+        *_describe_rules(inspection),
         ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
         ("", f"SHA-256 {manifest.training.fingerprint[:16]}..."),
         ("golden tiles", f"{manifest.golden.count}, see `kad verify`"),
@@ -89,6 +98,38 @@ def calibration_lines(entry: CalibrationEntry) -> list[str]:
                 f"{what}: {100 * rate.share:.3g} % of these, {low} to {high} % of fresh ones"
             )
     return lines
+
+
+def _describe_rules(inspection: Inspection | None) -> list[tuple[str, str]]:
+    """Tell the rules in force, and what to do about thresholds that were found under others."""
+    if inspection is None or not (inspection.rules or inspection.rules_of_thresholds):
+        return []
+    lines = [*rules_lines(inspection.rules_in_force), *rules_notes(inspection)]
+    if inspection.rules:
+        lines.append(f"set {inspection.rules[-1].time}")
+    return list(zip(["rules", *[""] * (len(lines) - 1)], lines, strict=True))
+
+
+def rules_lines(rules: Rules) -> list[str]:
+    """Tell rules, one a line; rectangles as the options of ``kad rules`` take them."""
+    lines = [f"ignore {','.join(map(str, rect))}" for rect in rules.ignore]
+    lines += [
+        f"zone {','.join(map(str, zone.rect))}={zone.factor:g}: {zone.factor:g} times the threshold"
+        for zone in rules.zones
+    ]
+    if rules.edge_margin_px:
+        lines.append(f"edge margin {rules.edge_margin_px} px")
+    if rules.min_region_area_px is not None:
+        lines.append(f"regions of {rules.min_region_area_px:,} px or more")
+    return lines or ["none"]
+
+
+def rules_notes(inspection: Inspection) -> list[str]:
+    """Say so where the thresholds in force were found under other rules than those in force."""
+    if inspection.rules_in_force == inspection.rules_of_thresholds:
+        return []
+    under = "other rules" if inspection.rules_of_thresholds else "no rules"
+    return [f"the thresholds were found under {under}: find them anew with kad calibrate"]
 
 
 def _describe_method(manifest: Manifest) -> list[tuple[str, str]]:
@@ -163,6 +204,7 @@ def summarise(artifact: Artifact) -> dict[str, Any]:
         **_summarise_method(manifest),
         "board_score": artifact.thresholds.board,
         "threshold_method": artifact.thresholds.method,
+        "rules": artifact.rules.to_dict(),
         "training_fingerprint": manifest.training.fingerprint,
         "created_by": dict(manifest.created_by),
     }

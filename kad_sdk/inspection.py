@@ -1,9 +1,10 @@
 """``inspection.json``: what is set on site, beside what the export made.
 
-An artifact is as it was exported; its thresholds may be found anew. They lie in a file of their
-own, which the manifest does not list and which holds the manifest's SHA-256: so it is bound to the
-very network, bank, preprocessing and scoring that the manifest tells of, and refused with others.
-Earlier calibrations stay in it. The keys are explained in ``docs/artifact.md``.
+An artifact is as it was exported; its thresholds may be found anew, and rules be set. Both lie in a
+file of their own, which the manifest does not list and which holds the manifest's SHA-256: so it is
+bound to the very network, bank, preprocessing and scoring that the manifest tells of, and refused
+with others.
+Earlier calibrations and rules stay in it. The keys are explained in ``docs/artifact.md``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from kad_sdk.manifest_entries import (  # noqa: TC001 - read at run time by sche
     Text,
     Thresholds,
 )
+from kad_sdk.rules import NO_RULES, Rules, RulesEntry
 from kad_sdk.schema import Range, SchemaError, decode
 from kad_sdk.storage import strict_json
 
@@ -73,12 +75,8 @@ class FalseAlarms:
 
 
 @dataclass(frozen=True)
-class CalibrationEntry:
-    """One calibration: thresholds, how they were found, on what, and what they do.
-
-    `confidence` is that of all intervals. The false alarms of tiles are those of `tile`; those of
-    boards of whatever decides a board; None without good ones.
-    """
+class _Calibration:
+    """A calibration as version 1 has it."""
 
     method: Text
     time: Text
@@ -94,6 +92,17 @@ class CalibrationEntry:
 
 
 @dataclass(frozen=True)
+class CalibrationEntry(_Calibration):
+    """One calibration: thresholds, how they were found, on what, and what they do.
+
+    `confidence` is that of all intervals. The false alarms of tiles are those of `tile`; those of
+    boards of whatever decides a board; None without good ones. `rules` were in force.
+    """
+
+    rules: Rules = NO_RULES
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What ``inspection.json`` holds; an artifact without the file has an empty one.
 
@@ -103,11 +112,24 @@ class Inspection:
         SHA-256 of the manifest that it belongs to.
     calibrations : tuple of CalibrationEntry
         Oldest first: the last is in force, and without any the manifest's thresholds are.
+    rules : tuple of RulesEntry
+        Oldest first: the last is in force.
     """
 
     manifest: Digest
     calibrations: tuple[CalibrationEntry, ...] = ()
-    version: Literal[1] = 1
+    rules: tuple[RulesEntry, ...] = ()
+    version: Literal[2] = 2
+
+    @property
+    def rules_in_force(self) -> Rules:
+        """The rules in force; without any, empty ones."""
+        return self.rules[-1].rules if self.rules else NO_RULES
+
+    @property
+    def rules_of_thresholds(self) -> Rules:
+        """The rules under which the thresholds in force were found; an export knows none."""
+        return self.calibrations[-1].rules if self.calibrations else NO_RULES
 
     def thresholds(self, exported: Thresholds) -> Thresholds:
         """Give the thresholds in force; `exported` are the manifest's."""
@@ -148,10 +170,10 @@ class Inspection:
             raise ArtifactCorruptError(f"{name}: {error}; {_ADVICE}") from error
         if not isinstance(content, dict):
             raise ArtifactCorruptError(f"{name}: expected a JSON object; {_ADVICE}")
-        _check_version(content, name)
+        version = _check_version(content, name)
         del content["format"]
         try:
-            found: Inspection = decode(cls, content)
+            found = _from_version_1(content) if version == 1 else decode(cls, content)
         except SchemaError as error:
             raise ArtifactCorruptError(f"{name}: {error}; {_ADVICE}") from error
         if found.manifest != manifest:
@@ -162,6 +184,21 @@ class Inspection:
         return found
 
 
+@dataclass(frozen=True)
+class _InspectionOfVersion1:
+    """Version 1 knows no rules."""
+
+    manifest: Digest
+    calibrations: tuple[_Calibration, ...]
+    version: Literal[1]
+
+
+def _from_version_1(content: dict[str, Any]) -> Inspection:
+    old: _InspectionOfVersion1 = decode(_InspectionOfVersion1, content)
+    calibrations = (CalibrationEntry(**vars(entry)) for entry in old.calibrations)
+    return Inspection(old.manifest, tuple(calibrations))
+
+
 _ADVICE = "copy the artifact again, or remove this file and calibrate anew"
 
 
@@ -170,7 +207,7 @@ def manifest_digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _check_version(content: dict[str, Any], name: str) -> None:
+def _check_version(content: dict[str, Any], name: str) -> int:
     if content.get("format") != FORMAT:
         raise ArtifactVersionError(
             f"{name}: expected format {FORMAT!r}, got {content.get('format')!r}: {_ADVICE}"
@@ -178,8 +215,9 @@ def _check_version(content: dict[str, Any], name: str) -> None:
     version = content.get("version")
     if type(version) is not int:
         raise ArtifactCorruptError(f"{name}: version: expected an integer, got {version!r}")
-    if version != 1:
+    if version not in {1, 2}:
         raise ArtifactVersionError(
-            f"{name}: version {version} cannot be read by this version of kad-sdk, which reads 1: "
-            "upgrade kad-sdk"
+            f"{name}: version {version} cannot be read by this version of kad-sdk, which reads 1 "
+            "and 2: upgrade kad-sdk"
         )
+    return version

@@ -66,6 +66,8 @@ def render_overlay(
 ) -> NDArray[np.uint8]:
     """Draw a board with its regions outlined, boxed and labelled with their peak.
 
+    Where rules were set on site, all that is not judged is hatched.
+
     Parameters
     ----------
     image
@@ -92,10 +94,20 @@ def render_overlay(
     canvas = to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     if heat:
         canvas = _blend_heat(canvas, result, size)
+    if result.rules:
+        _hatch_unjudged(canvas, result, size)
     factor = (size[0] / width, size[1] / height)
     for region in reversed(result.regions):  # the highest peak is drawn last, on top
         _draw_region(canvas, region, result, factor)
     return canvas
+
+
+def _hatch_unjudged(canvas: NDArray[np.uint8], result: Result, size: tuple[int, int]) -> None:
+    """Draw thin slanting lines where nothing is judged: by the rules, or as it was not scored."""
+    step = max(8, max(size) // 100)
+    rows, columns = np.ogrid[: size[1], : size[0]]
+    hatched = np.isnan(_resized(result.need_map(), size)) & ((rows + columns) % step == 0)
+    canvas[hatched] = canvas[hatched] // 2 + np.uint8(64)
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:

@@ -6,24 +6,40 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.rules import NO_RULES
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
+
+    from kad_sdk.rules import Rules
 
 __all__ = ["Nearest", "Region", "Result", "TileScore"]
 
 
 @dataclass(frozen=True)
 class TileScore:
-    """A tile, by its top-left corner in the scored frame (``Result.frame_size``), px."""
+    """A tile, by its top-left corner in the scored frame (``Result.frame_size``), px.
+
+    Attributes
+    ----------
+    x, y, score
+        Corner; score as the method gives it.
+    normalised_score, anomalous
+        By the rules set on site: of the score over the factor; 0 and False where nothing of the
+        tile is judged.
+    factor
+        By those rules, what the tile's threshold is multiplied by; 0 where nothing of it is judged.
+    """
 
     x: int
     y: int
     score: float
     normalised_score: float
     anomalous: bool
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,9 @@ class Result:
     Attributes
     ----------
     score
-        The map's largest value, or the largest tile score: the artifact says which.
+        The map's largest value, or the largest tile score: the artifact says which. By rules set
+        on site, where there are any: of what is judged, over the factors of its zones, and of the
+        map the highest threshold that leaves a region of the least area.
     normalised_score
         ``1 / (1 + exp(-(score - threshold) / scale))``: 0..1, the threshold lies at 0.5.
     anomalous
@@ -88,8 +106,8 @@ class Result:
     tiles
         Every tile that was scored.
     map
-        (H, W) float32 in px of the image; NaN where nothing was scored. None where the detector
-        makes no maps.
+        (H, W) float32 in px of the image; NaN where nothing was scored, or by the rules is not
+        judged; over the factor in their zones. None where the detector makes no maps.
     regions
         By falling peak.
     timings_ms
@@ -98,6 +116,8 @@ class Result:
     image_size, frame_size
         (height, width) of the image, and of the frame that tiles were cut from; they differ only
         where the preprocessing resizes.
+    rules
+        The rules that were in force.
     image_name
         The file's name, when a file was given.
     embeddings
@@ -119,6 +139,7 @@ class Result:
     timings_ms: dict[str, float]
     image_size: tuple[int, int]
     frame_size: tuple[int, int]
+    rules: Rules = NO_RULES
     image_name: str | None = None
     embeddings: NDArray[np.float32] | None = None
     patches: NDArray[np.float32] | None = None
@@ -128,6 +149,12 @@ class Result:
     def verdict(self) -> str:
         """``"anomalous"`` or ``"normal"``."""
         return "anomalous" if self.anomalous else "normal"
+
+    def judged_scores(self) -> NDArray[np.float64]:
+        """Give the tiles' scores (n,) over their factors, NaN where nothing of one is judged."""
+        scores = np.array([tile.score for tile in self.tiles], np.float32)
+        factors = np.array([tile.factor or np.nan for tile in self.tiles], np.float32)
+        return (scores / factors).astype(np.float64)
 
     def need_map(self) -> NDArray[np.float32]:
         """Give the map.
@@ -149,7 +176,7 @@ class Result:
         Keys: ``image``, ``image_size``, ``frame_size`` ([height, width]), ``verdict``, ``score``,
         ``normalised_score``, ``threshold``, ``tile_threshold``, ``map_threshold``, ``tiles`` and
         ``regions`` (objects with the fields of :class:`TileScore` and :class:`Region`),
-        ``timings_ms``.
+        ``rules``, ``timings_ms``.
         """
         return {
             "image": self.image_name,
@@ -170,6 +197,7 @@ class Result:
                 }
                 for region in self.regions
             ],
+            "rules": self.rules.to_dict(),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_sdk._native import NativeBoard, plan_tiles, preprocess
+from kad_sdk._native import NativeBoard, map_peak, plan_tiles, preprocess
 from kad_sdk.annotations import Annotation
 from kad_sdk.errors import (
     AnnotationError,
@@ -114,6 +114,12 @@ class BoardScores:
         What `map` was made by; finds the regions of a threshold.
     timings
         Stage to ms: prepare, preprocess, the method's own stages, map.
+    factors
+        (n,) float32, by rules set on site: what a tile's threshold is multiplied by, 0 where
+        nothing of it is judged. `map` is divided by them, and NaN where it is not judged. None
+        without rules.
+    min_area_px
+        By such a rule: pixels of the smallest region that decides a board; None: a single one does.
     """
 
     xy: NDArray[np.int32]
@@ -122,11 +128,27 @@ class BoardScores:
     map: NDArray[np.float32] | None
     board: NativeBoard | None
     timings: dict[str, float]
+    factors: NDArray[np.float32] | None = None
+    min_area_px: int | None = None
 
     @property
     def scores(self) -> NDArray[np.float32]:
         """(n,) float32, tile scores."""
         return self.tiles.scores
+
+    @property
+    def judged(self) -> NDArray[np.float32]:
+        """(n,) float32, tile scores over their factors; NaN where nothing of a tile is judged."""
+        if self.factors is None:
+            return self.scores
+        judged = np.full_like(self.scores, np.nan)
+        return np.divide(self.scores, self.factors, out=judged, where=self.factors > 0)
+
+    def map_score(self) -> float:
+        """Give the board's score by its map: the highest threshold that finds something on it."""
+        if self.map is None:
+            raise InvalidArgumentError("scores: expected a board scored with maps")
+        return map_peak(self.map, min_area_px=self.min_area_px or 1)
 
 
 class BoardScorer(ABC):

@@ -20,6 +20,7 @@ from kad_sdk.defects import masks_by_kind
 from kad_sdk.errors import KadError
 from kad_sdk.gallery import Gallery
 from kad_sdk.images import read_image
+from kad_sdk.judge import told_tiles
 from kad_sdk.regions import match_regions
 from kad_sdk.tsne import EmbeddingSample
 
@@ -129,10 +130,15 @@ class Tally:
             match = match_regions(sample, result, mask)
         self.gallery.offer(sample, image, mask, result)
         self._fingerprint(sample)
-        truth = None if mask is None else self._tile_truth(result, mask)
-        kinds = self._tile_kinds(sample, result, mask)
+        scores = result.judged_scores()
+        kept = ~np.isnan(scores) & self._told_tiles(result, mask)
+        truth = None if mask is None else self._tile_truth(result, mask)[kept]
+        kinds = {
+            kind: None if tiles is None else tiles[kept]
+            for kind, tiles in self._tile_kinds(sample, result, mask).items()
+        }
         if truth is not None and result.embeddings is not None:
-            self.embeddings.add(result.embeddings, truth, kinds)
+            self.embeddings.add(result.embeddings[kept], truth, kinds)
         self.rows.append(
             Row(
                 sample=sample,
@@ -141,7 +147,7 @@ class Tally:
                 normalised_score=float(result.normalised_score),
                 anomalous=bool(result.anomalous),
                 n_regions=len(result.regions),
-                tile_scores=np.array([tile.score for tile in result.tiles], dtype=np.float64),
+                tile_scores=scores[kept],
                 tile_truth=truth,
                 kinds=kinds,
                 match=match,
@@ -157,9 +163,15 @@ class Tally:
 
     def _tile_truth(self, result: Result, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Label the tiles, in the frame that they were cut from: any defect counts there too."""
-        mask = resize_mask(mask, result.frame_size)
-        xy = np.array([(tile.x, tile.y) for tile in result.tiles], dtype=np.int64)
-        return tile_labels(mask, xy, self.tile)
+        return tile_labels(resize_mask(mask, result.frame_size), _corners(result), self.tile)
+
+    def _told_tiles(self, result: Result, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        """Which tiles the ground truth tells good or defective under the rules."""
+        if mask is None or not result.rules:
+            return np.ones(len(result.tiles), bool)
+        judged = resize_mask(mask & ~np.isnan(result.need_map()), result.frame_size)
+        whole = resize_mask(mask, result.frame_size)
+        return told_tiles(whole, judged, _corners(result), self.tile)
 
     def _tile_kinds(
         self, sample: Sample, result: Result, mask: NDArray[np.bool_] | None
@@ -321,6 +333,10 @@ class Tally:
             }
             for stage in stages
         }
+
+
+def _corners(result: Result) -> NDArray[np.int64]:
+    return np.array([(tile.x, tile.y) for tile in result.tiles], dtype=np.int64)
 
 
 def _roc_auc(normal: NDArray[Any], anomalous: NDArray[Any]) -> float | None:

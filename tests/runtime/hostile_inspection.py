@@ -10,6 +10,7 @@ from hostile import HASH, LISTING, MANIFEST, SIZE, VERSION, relist
 from hostile_manifest import VALUES, places, set_at
 
 from kad_sdk.inspection import CalibrationEntry, FalseAlarms, Inspection, Tau
+from kad_sdk.rules import NO_RULES, Rules, RulesEntry, Zone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 FILE = "inspection.json"
 
 
-def calibration(tile: float, board: float, method: str = "quantile=0.99") -> CalibrationEntry:
+RULES = Rules(
+    ignore=((30, 10, 25, 18), (0, 90, 300, 60)),
+    zones=(Zone((60, 20, 60, 50), 1.7), Zone((110, 30, 60, 50), 0.4)),
+    edge_margin_px=5,
+    min_region_area_px=30,
+)
+
+
+def calibration(
+    tile: float, board: float, method: str = "quantile=0.99", rules: Rules = NO_RULES
+) -> CalibrationEntry:
     return CalibrationEntry(
         method=method,
         time="2026-11-27T08:00:00Z",
@@ -32,14 +43,18 @@ def calibration(tile: float, board: float, method: str = "quantile=0.99") -> Cal
         defect_tiles=0,
         tile_false_alarms=FalseAlarms(0.01, (0.0, 0.02)),
         board_false_alarms=None,
+        rules=rules,
     )
 
 
 def inspection(folder: Path, **changes: Any) -> Inspection:
-    """Give what is set on an artifact that has been calibrated twice."""
+    """Give what is set on an artifact that has been calibrated twice, with rules set between."""
     digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    calibrations = (calibration(0.5, 0.6), calibration(0.35, 0.45))
-    return Inspection(digest, **{"calibrations": calibrations, **changes})
+    content = {
+        "calibrations": (calibration(0.5, 0.6), calibration(0.35, 0.45, rules=RULES)),
+        "rules": (RulesEntry("2026-11-27T08:00:00Z", RULES),),
+    }
+    return Inspection(digest, **{**content, **changes})
 
 
 def write(folder: Path, **changes: Any) -> None:
@@ -57,6 +72,58 @@ def _edited(path: tuple[Any, ...], value: Any) -> Spoil:
         (folder / FILE).write_text(json.dumps(content))
 
     return spoil
+
+
+def _version_1(**more: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        content = {**_content(folder), "version": 1}
+        del content["rules"]
+        for entry in content["calibrations"]:
+            del entry["rules"]
+        (folder / FILE).write_text(json.dumps({**content, **more}))
+
+    return spoil
+
+
+_IN_FORCE = ("rules", 0, "rules")
+RANGES = [
+    ((*_IN_FORCE, "ignore"), [], "OK"),
+    ((*_IN_FORCE, "ignore"), {}, MANIFEST),
+    *(
+        ((*_IN_FORCE, "ignore", 0), rect, expected)
+        for rect, expected in (
+            ([2**31 - 1, 2**31 - 1, 2**31 - 1, 2**31 - 1], "OK"),
+            ([2**31, 0, 1, 1], MANIFEST),
+            ([0, 0, 2**31, 1], MANIFEST),
+            ([0, -1, 1, 1], MANIFEST),
+            ([0, 0, 0, 1], MANIFEST),
+            ([0, 0, 1], MANIFEST),
+            ([0, 0, 1, 1, 1], MANIFEST),
+            ([0, 0, 1.0, 1], MANIFEST),
+        )
+    ),
+    *(
+        ((*_IN_FORCE, "zones", 1, "factor"), factor, expected)
+        for factor, expected in (
+            (0.01, "OK"),
+            (100, "OK"),
+            (0.00999, MANIFEST),
+            (100.0001, MANIFEST),
+            (0, MANIFEST),
+            (-1.5, MANIFEST),
+            (None, MANIFEST),
+        )
+    ),
+    ((*_IN_FORCE, "zones", 0, "name"), "a", MANIFEST),
+    ((*_IN_FORCE, "edge_margin_px"), 1 << 16, "OK"),
+    ((*_IN_FORCE, "edge_margin_px"), (1 << 16) + 1, MANIFEST),
+    ((*_IN_FORCE, "min_region_area_px"), None, "OK"),
+    ((*_IN_FORCE, "min_region_area_px"), 2**31 - 1, "OK"),
+    ((*_IN_FORCE, "min_region_area_px"), 2**31, MANIFEST),
+    ((*_IN_FORCE, "min_region_area_px"), 0, MANIFEST),
+    (("calibrations", 0, "rules", "edge_margin_px"), -1, MANIFEST),
+    (("rules", 0, "time"), "", MANIFEST),
+]
 
 
 def _text(change: Any) -> Spoil:
@@ -81,7 +148,7 @@ def _other_manifest(folder: Path) -> None:
 def cases(good: Path) -> Named:
     """Each value in turn replaced or removed; versions, bytes, places."""
     yield "set", write, "OK"
-    yield "empty", lambda folder: write(folder, calibrations=()), "OK"
+    yield "empty", lambda folder: write(folder, calibrations=(), rules=()), "OK"
     yield "of-another-manifest", _other_manifest, HASH
     yield "listed", _listed, MANIFEST
     yield "a-folder", lambda folder: (folder / FILE).mkdir(), LISTING
@@ -93,11 +160,16 @@ def cases(good: Path) -> Named:
     yield "a-list", _text(lambda _: b"[]"), MANIFEST
     for value in ("kad-artifact", None, 1):
         yield f"format-{value}", _edited(("format",), value), VERSION
-    for value in (0, 2, 10**30, -1):
+    for value in (0, 3, 10**30, -1):
         yield f"version-{value}", _edited(("version",), value), VERSION
     for value in (1.0, "1", None, True):
         yield f"version-{value!r}", _edited(("version",), value), MANIFEST
     yield "unknown-key", _edited(("rule",), 1), MANIFEST
+    yield "version-1", _version_1(), "OK"
+    yield "version-1-with-rules", _version_1(rules=[]), MANIFEST
+    yield "version-1-of-2", _edited(("version",), 1), MANIFEST
+    for path, value, expected in RANGES:
+        yield f"{'.'.join(map(str, path))}={value}", _edited(path, value), expected
     for path in places(_content(good)):
         if path[0] in {"format", "version"}:
             continue

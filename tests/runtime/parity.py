@@ -125,10 +125,13 @@ def check(case: Case, artifact: Path, pixels: np.ndarray, folder: Path) -> None:
     assert tuple(c["image_size"]) == python.image_size
     assert tuple(c["frame_size"]) == python.frame_size
     assert len(c["tiles"]) == len(python.tiles) > 0
-    for (x, y, score, normalised, anomalous), tile in zip(c["tiles"], python.tiles, strict=True):
+    assert bool(c["has_rules"]) == bool(python.rules)
+    for row, tile in zip(c["tiles"], python.tiles, strict=True):
+        x, y, score, normalised, anomalous, factor = row
         assert (x, y, bool(anomalous)) == (tile.x, tile.y, tile.anomalous)
         assert same(score, tile.score)
         assert same(normalised, tile.normalised_score)
+        assert same(factor, tile.factor)
     check_regions(c["regions"], python.regions)
     check_floats(c["embeddings"], python.embeddings)
     if case.maps:

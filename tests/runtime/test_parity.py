@@ -6,6 +6,7 @@ import numpy as np
 import parity
 import pytest
 import tiny_artifacts as tiny
+from hostile_inspection import RULES
 from hostile_inspection import write as set_on_site
 from parity import FORMATS, Case
 
@@ -26,7 +27,14 @@ ARTIFACTS = {
     "quiet": lambda: tiny.patchcore(threshold=1e6),
     "calibrated": lambda: tiny.patchcore(threshold=1e6),
 }
+RULED = {  # with rules set on site
+    "ruled": tiny.patchcore,
+    "ruled-half": lambda: tiny.patchcore(resize=0.5, board="largest-tile"),
+    "ruled-fixed-size": lambda: tiny.patchcore(resize=(90, 140), stride=11),
+    "ruled-grad-cam": lambda: tiny.cutpaste("gaussian", "grad-cam"),
+}
 BORDERS = (Rect(3, 5, 70, 60), Rect(60, 40, 81, 56))
+TWICE = tuple(Rect(*(2 * v for v in r)) for r in BORDERS)
 LABELS = (Rect(20, 20, 9, 11), Rect(100, 50, 5, 5))
 CASES = [
     *(Case(name) for name in ARTIFACTS),
@@ -37,19 +45,26 @@ CASES = [
     *(Case("grad-cam", pixel_format=name, padding=1) for name in ("rgb8", "bgr16")),
     *(Case("half", size=(201, 303), pixel_format=name, padding=6) for name in ("bgr16", "bgra8")),
     Case("bilinear", borders=BORDERS, labels=LABELS),
-    Case("half", size=(201, 303), borders=tuple(Rect(*(2 * v for v in r)) for r in BORDERS)),
+    Case("half", size=(201, 303), borders=TWICE),
     Case("enlarged", labels=LABELS),
     Case("grad-cam", borders=BORDERS[:1], labels=LABELS, threads=2),
     Case("plain", maps=False),
     Case("grad-cam-kernel", maps=False),
+    *(Case(name, size=(130, 201)) for name in RULED),
+    *(Case(name, size=(130, 201), borders=BORDERS) for name in RULED if name != "ruled-half"),
+    Case("ruled", size=(130, 201), borders=BORDERS, labels=LABELS, threads=2, batch=3),
+    *(Case("ruled-half", size=(201, 303), borders=TWICE, maps=maps) for maps in (True, False)),
 ]
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
-    written = {name: tiny.write(folder / f"{name}.kad", make()) for name, make in ARTIFACTS.items()}
-    set_on_site(written["calibrated"])
+    both = {**ARTIFACTS, **RULED}
+    written = {name: tiny.write(folder / f"{name}.kad", make()) for name, make in both.items()}
+    set_on_site(written["calibrated"], rules=())
+    for name in RULED:
+        set_on_site(written[name], calibrations=())
     return written
 
 
@@ -85,4 +100,15 @@ def test_the_cases_show_something(artifacts):
     results = [score(case) for case in CASES[: len(ARTIFACTS)]]
     assert {result.verdict for result in results} == {"normal", "anomalous"}
     assert max(len(result.regions) for result in results) >= 2
-    assert all(np.isnan(score(case).map).any() for case in CASES if case.borders)
+    mapped = [case for case in CASES if case.borders and case.maps]
+    assert all(np.isnan(score(case).map).any() for case in mapped)
+
+
+def test_rules_show_in_each_way(artifacts):
+    """Among the tiles are some not judged, some judged more and some less strictly."""
+    case = Case("ruled", size=(130, 201))
+    result = parity.with_python(case, artifacts["ruled"], pixels_of(case))
+    assert result.rules == RULES
+    found = {tile.factor for tile in result.tiles}
+    assert found == {0.0, float(np.float32(0.4)), 1.0, float(np.float32(1.7))}
+    assert result.regions

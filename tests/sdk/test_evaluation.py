@@ -24,6 +24,7 @@ from kad_sdk.errors import (
     OutputError,
 )
 from kad_sdk.evaluation import evaluate, format_table
+from kad_sdk.rules import NO_RULES
 
 TILE = 16
 KEYS = {
@@ -62,7 +63,9 @@ class BrightnessDetector:
             training=SimpleNamespace(fingerprint="0" * 64),
         )
         thresholds = SimpleNamespace(board="largest-tile", method="given")
-        return SimpleNamespace(path=Path("white.kad"), manifest=manifest, thresholds=thresholds)
+        return SimpleNamespace(
+            path=Path("white.kad"), manifest=manifest, thresholds=thresholds, rules=NO_RULES
+        )
 
     def score(
         self, image: np.ndarray, annotation: Annotation | None = None, *, keep_patches: bool = False
@@ -101,6 +104,8 @@ class BrightnessDetector:
             timings_ms={"network": 1.0, "search": 3.0},
             frame_size=frame.shape,
             embeddings=None,
+            rules=NO_RULES,
+            judged_scores=lambda: np.array([tile.score for tile in tiles]),
         )
 
 

@@ -98,10 +98,12 @@ Artifact open_artifact(const std::string& path) {
   artifact.thresholds = artifact.manifest.thresholds;
   if (check_listing(folder, artifact.manifest)) {
     const MappedFile set = folder.map(kInspectionName, kInspectionLimit);
-    artifact.thresholds =
+    const Inspection found =
         read_inspection({reinterpret_cast<const char*>(set.data()), set.size()},
                         sha256_hex(text.data(), text.size()), artifact.manifest.thresholds,
                         folder.path_of(kInspectionName));
+    artifact.thresholds = found.thresholds;
+    artifact.rules = found.rules;
   }
   for (const auto& [name, entry] : artifact.manifest.files) {
     artifact.files[name] = map_checked(folder, name, entry);

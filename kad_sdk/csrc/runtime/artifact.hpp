@@ -6,6 +6,7 @@
 
 #include "runtime/folder.hpp"
 #include "runtime/manifest.hpp"
+#include "runtime/rules.hpp"
 #include "runtime/tensors.hpp"
 
 namespace kad {
@@ -14,6 +15,7 @@ struct Artifact {
   std::string path;
   Manifest manifest;
   ThresholdSettings thresholds;  // in force: the manifest's, or those set on site since
+  Rules rules;                   // set on site
   std::map<std::string, MappedFile> files;
   Tensors bank;     // of PatchCore: bank, neighbors, source_image, source_xy
   Tensors index;    // of PatchCore, where one is stored: index

@@ -179,7 +179,9 @@ kad_detector_facts facts_of(const Detector& detector) {
   facts.threshold = detector.threshold();
   facts.tile_threshold = detector.tile_threshold;
   facts.map_threshold = detector.map_threshold;
-  facts.min_region_area_px = detector.artifact.thresholds.min_region_area_px;
+  facts.min_region_area_px = detector.rules().min_region_area > 0
+                                 ? detector.rules().min_region_area
+                                 : detector.artifact.thresholds.min_region_area_px;
   facts.bank_rows = manifest.bank.rows;
   facts.embedding_dims = detector.scorer->embedding_dims();
   facts.network_path = detector.network_path.c_str();
@@ -187,6 +189,7 @@ kad_detector_facts facts_of(const Detector& detector) {
   facts.onnxruntime = detector.version.c_str();
   facts.manifest = manifest.text.c_str();
   facts.manifest_bytes = static_cast<int64_t>(manifest.text.size());
+  facts.has_rules = detector.rules().any() ? 1 : 0;
   return facts;
 }
 

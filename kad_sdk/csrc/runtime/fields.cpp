@@ -95,6 +95,21 @@ std::string read_file_name(Value value, const std::string& path) {
   return name;
 }
 
+std::vector<Item> read_list(Value value, const std::string& path) {
+  if (value.kind() != Kind::array) schema_error(path, "a list", value);
+  std::vector<Item> items;
+  for (const Value item : value.items()) {
+    items.push_back({item, path + "[" + std::to_string(items.size()) + "]"});
+  }
+  return items;
+}
+
+std::vector<Item> read_list(Value value, const std::string& path, size_t length) {
+  std::vector<Item> items = read_list(value, path);
+  if (items.size() != length) schema_error(path, std::to_string(length) + " items", value);
+  return items;
+}
+
 Fields::Fields(Value object, std::string path, bool allow_unknown)
     : path_(std::move(path)), allow_unknown_(allow_unknown) {
   if (object.kind() != Kind::object) schema_error(path_, "an object", object);
@@ -119,22 +134,10 @@ Fields Fields::object(const char* key) { return {take(key), path_of(key), allow_
 
 bool Fields::is_null(const char* key) { return take(key).kind() == Kind::null; }
 
-std::vector<Item> Fields::list(const char* key) {
-  const Value value = take(key);
-  if (value.kind() != Kind::array) schema_error(path_of(key), "a list", value);
-  std::vector<Item> items;
-  for (const Value item : value.items()) {
-    items.push_back({item, path_of(key) + "[" + std::to_string(items.size()) + "]"});
-  }
-  return items;
-}
+std::vector<Item> Fields::list(const char* key) { return read_list(take(key), path_of(key)); }
 
 std::vector<Item> Fields::list(const char* key, size_t length) {
-  std::vector<Item> items = list(key);
-  if (items.size() != length) {
-    schema_error(path_of(key), std::to_string(length) + " items", take(key));
-  }
-  return items;
+  return read_list(take(key), path_of(key), length);
 }
 
 std::vector<Value::Member> Fields::mapping(const char* key) {

@@ -54,6 +54,10 @@ struct Item {
   std::string path;
 };
 
+/// The items of a list; of one of `length`.
+std::vector<Item> read_list(json::Value value, const std::string& path);
+std::vector<Item> read_list(json::Value value, const std::string& path, size_t length);
+
 struct Size {
   int32_t height = 0;
   int32_t width = 0;

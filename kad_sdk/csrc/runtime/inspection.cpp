@@ -13,8 +13,8 @@ using json::Value;
 constexpr const char* kInspectionFormat = "kad-inspection";
 constexpr const char* kAdvice = "copy the artifact again, or remove this file and calibrate anew";
 
-// Refuse what this reader does not know.
-void check_inspection_version(Value root, const std::string& name) {
+// Refuse what this reader does not know; gives the version.
+int check_inspection_version(Value root, const std::string& name) {
   if (root.kind() != Kind::object) schema_error("inspection", "a JSON object", root);
   std::string format;
   std::string version = "none";
@@ -32,11 +32,13 @@ void check_inspection_version(Value root, const std::string& name) {
          kInspectionFormat, format.c_str(), kAdvice);
   }
   if (!is_integer) throw SchemaError("version: expected an integer, got " + version);
-  if (version != "1") {
+  if (version != "1" && version != "2") {
     fail(KAD_ERROR_ARTIFACT_VERSION,
-         "%s: version %s cannot be read by this version of libkad, which reads 1: upgrade libkad",
+         "%s: version %s cannot be read by this version of libkad, which reads 1 and 2: upgrade "
+         "libkad",
          name.c_str(), version.c_str());
   }
+  return version == "1" ? 1 : 2;
 }
 
 void check_interval(Fields* fields, Range range) {
@@ -58,7 +60,7 @@ void check_false_alarms(Fields* calibration, const char* key) {
   fields.end();
 }
 
-void read_calibration(Fields fields, ThresholdSettings* thresholds) {
+void read_calibration(Fields fields, int version, ThresholdSettings* thresholds) {
   fields.text("method");
   fields.text("time");
   read_tau(fields.object("tile"), &thresholds->tile, &thresholds->tile_scale);
@@ -69,17 +71,28 @@ void read_calibration(Fields fields, ThresholdSettings* thresholds) {
   }
   check_false_alarms(&fields, "tile_false_alarms");
   check_false_alarms(&fields, "board_false_alarms");
+  if (version >= 2) read_rules(fields.object("rules"));  // under which it was found
+  fields.end();
+}
+
+void read_entry(const Item& item, Rules* rules) {
+  Fields fields(item.value, item.path, false);
+  fields.text("time");
+  *rules = read_rules(fields.object("rules"));
   fields.end();
 }
 
 // Gives the SHA-256 of the manifest that it belongs to.
-std::string read_all(Value root, ThresholdSettings* thresholds) {
+std::string read_all(Value root, int version, Inspection* found) {
   Fields fields(root, "", false);
   fields.take("format");
   fields.take("version");
   std::string manifest = fields.digest("manifest");
   for (const Item& item : fields.list("calibrations")) {  // the last is in force
-    read_calibration(Fields(item.value, item.path, false), thresholds);
+    read_calibration(Fields(item.value, item.path, false), version, &found->thresholds);
+  }
+  if (version >= 2) {
+    for (const Item& item : fields.list("rules")) read_entry(item, &found->rules);
   }
   fields.end();
   return manifest;
@@ -87,14 +100,15 @@ std::string read_all(Value root, ThresholdSettings* thresholds) {
 
 }  // namespace
 
-ThresholdSettings read_inspection(std::string_view text, const std::string& manifest_sha256,
-                                  const ThresholdSettings& exported, const std::string& name) {
-  ThresholdSettings thresholds = exported;
+Inspection read_inspection(std::string_view text, const std::string& manifest_sha256,
+                           const ThresholdSettings& exported, const std::string& name) {
+  Inspection found;
+  found.thresholds = exported;
   std::string manifest;
   try {
     const json::Document document(text);
-    check_inspection_version(document.root(), name);
-    manifest = read_all(document.root(), &thresholds);
+    const int version = check_inspection_version(document.root(), name);
+    manifest = read_all(document.root(), version, &found);
   } catch (const json::Error& error) {
     fail(KAD_ERROR_ARTIFACT_MANIFEST, "%s: %s; %s", name.c_str(), error.what(), kAdvice);
   } catch (const SchemaError& error) {
@@ -106,7 +120,7 @@ ThresholdSettings read_inspection(std::string_view text, const std::string& mani
          "artifact do not hold here; %s",
          name.c_str(), manifest.c_str(), manifest_sha256.c_str(), kAdvice);
   }
-  return thresholds;
+  return found;
 }
 
 }  // namespace kad

@@ -67,13 +67,13 @@ Span scaled(int32_t start, int32_t length, int64_t to, int64_t of, bool grow) {
   return {static_cast<int32_t>(begin), static_cast<int32_t>(end)};
 }
 
-kad_rect scaled(const kad_rect& rect, Size from, Size to, bool grow) {
+}  // namespace
+
+kad_rect scale_rect(const kad_rect& rect, Size from, Size to, bool grow) {
   const Span x = scaled(rect.x, rect.width, to.width, from.width, grow);
   const Span y = scaled(rect.y, rect.height, to.height, from.height, grow);
   return {x.start, y.start, x.end - x.start, y.end - y.start};
 }
-
-}  // namespace
 
 Size frame_size(Size size, const PreprocessingSettings& settings) {
   switch (settings.resize) {
@@ -133,7 +133,7 @@ Annotation read_annotation(const kad_score_request& request, Size image) {
 Annotation resize_annotation(const Annotation& annotation, Size from, Size to) {
   Annotation resized;
   for (size_t i = 0; i < annotation.borders.size(); ++i) {
-    const kad_rect rect = scaled(annotation.borders[i], from, to, false);
+    const kad_rect rect = scale_rect(annotation.borders[i], from, to, false);
     if (rect.width < 1 || rect.height < 1) {
       fail(KAD_ERROR_ANNOTATION,
            "borders[%zu] vanishes when the image of %d x %d px is resized to %d x %d px (width x "
@@ -143,7 +143,7 @@ Annotation resize_annotation(const Annotation& annotation, Size from, Size to) {
     resized.borders.push_back(rect);
   }
   for (const kad_rect& label : annotation.labels) {
-    resized.labels.push_back(scaled(label, from, to, true));
+    resized.labels.push_back(scale_rect(label, from, to, true));
   }
   return resized;
 }

@@ -35,6 +35,9 @@ Annotation read_annotation(const kad_score_request& request, Size image);
 /// no tile touches what it must not. Raises KAD_ERROR_ANNOTATION where a border vanishes.
 Annotation resize_annotation(const Annotation& annotation, Size from, Size to);
 
+/// A rectangle of an image for the same image at another size, grown or shrunk to whole px.
+kad_rect scale_rect(const kad_rect& rect, Size from, Size to, bool grow);
+
 /// Corners (n, 2) of the tiles of a frame, into *xy. Raises KAD_ERROR_TOO_SMALL, and
 /// KAD_ERROR_ANNOTATION where no tile is left.
 void plan_tiles(Size frame, const PreprocessingSettings& settings, const Annotation& annotation,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "runtime/stage.hpp"
 
@@ -10,6 +11,7 @@ namespace {
 
 // 1 / (1 + exp(-(score - tau) / scale)), unoverflown.
 double normalised(double score, double tau, double scale) {
+  if (std::isnan(score)) return 0.0;  // a tile that is not judged
   return 0.5 * (1.0 + std::tanh(0.5 * (score - tau) / scale));
 }
 
@@ -21,7 +23,7 @@ void check_number(int64_t i, size_t n, const char* what) {
 
 kad_tile_result tile_of(const Result& result, size_t i) {
   const ThresholdSettings& settings = result.detector->artifact.thresholds;
-  const double score = static_cast<double>(result.scores[i]);
+  const double score = static_cast<double>(result.judged(i));
   const double tau = result.facts.tile_threshold;
   kad_tile_result tile = {};
   tile.x = result.xy[2 * i];
@@ -29,15 +31,24 @@ kad_tile_result tile_of(const Result& result, size_t i) {
   tile.score = result.scores[i];
   tile.normalised_score = normalised(score, tau, settings.tile_scale);
   tile.anomalous = score >= tau ? 1 : 0;
+  tile.factor = result.factors.empty() ? 1.0 : static_cast<double>(result.factors[i]);
   return tile;
 }
 
 }  // namespace
 
+float Result::judged(size_t i) const {
+  if (factors.empty()) return scores[i];
+  return factors[i] > 0.0F ? scores[i] / factors[i] : std::numeric_limits<float>::quiet_NaN();
+}
+
 void Result::decide(float peak) {
   const ThresholdSettings& settings = detector->artifact.thresholds;
   const bool by_map = detector->decides_by_map();
-  facts.score = by_map ? peak : *std::max_element(scores.begin(), scores.end());
+  facts.score = by_map ? peak : -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < scores.size() && !by_map; ++i) {
+    facts.score = std::max(facts.score, judged(i));  // NaN is never the larger one
+  }
   facts.threshold = detector->threshold();
   facts.tile_threshold = detector->tile_threshold;
   facts.map_threshold = detector->map_threshold;

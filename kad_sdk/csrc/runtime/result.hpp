@@ -13,6 +13,8 @@ namespace kad {
 struct Result {
   explicit Result(std::shared_ptr<const Detector> given) : detector(std::move(given)) {}
 
+  /// A tile's score over its factor; NaN where nothing of it is judged.
+  float judged(size_t i) const;
   /// The verdict, from the largest value of the map or the largest tile score; `peak` is the
   /// former.
   void decide(float peak);
@@ -23,6 +25,7 @@ struct Result {
   kad_result_facts facts = {};
   std::vector<int32_t> xy;        // (n, 2)
   std::vector<float> scores;      // (n,)
+  std::vector<float> factors;     // (n,) by the rules; empty where there are none
   std::vector<float> embeddings;  // (n, E)
   std::unique_ptr<float[]> map;   // (image_height, image_width)
   std::vector<kad_region_result> regions;

@@ -1,31 +1,12 @@
 // Scoring a board: prepare, plan, score its tiles, map, regions, verdict.
 #include <algorithm>
-#include <limits>
+#include <optional>
 #include <utility>
 
 #include "runtime/session.hpp"
 #include "runtime/stage.hpp"
 
 namespace kad {
-namespace {
-
-// The largest value; NaN is never the larger one. In lanes, which the compiler keeps in registers.
-float largest(const float* values, int64_t n) {
-  constexpr int64_t kLanes = 16;
-  float lanes[kLanes];
-  std::fill(lanes, lanes + kLanes, -std::numeric_limits<float>::infinity());
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      lanes[lane] = values[i + lane] > lanes[lane] ? values[i + lane] : lanes[lane];
-    }
-  }
-  for (; i < n; ++i) lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
-  return *std::max_element(lanes, lanes + kLanes);
-}
-
-}  // namespace
-
 void Session::make_board(Size frame) {
   if (board_ != nullptr && board_size_.height == frame.height && board_size_.width == frame.width) {
     check_stage(kad_board_clear(board_.get()));
@@ -76,15 +57,13 @@ void Session::score_all(const kad_image& frame, const kad_score_request& request
   }
 }
 
-void Session::find_regions(const float* map, Result* result) {
-  const ThresholdSettings& settings = detector_->artifact.thresholds;
+void Session::find_regions(const float* map, int64_t min_area, Result* result) {
   const auto threshold = static_cast<float>(detector_->map_threshold);
   if (regions_.empty()) regions_.resize(64);
   int64_t n = 0;
   const auto find = [&] {
-    return kad_board_regions(board_.get(), map, threshold, settings.min_region_area_px,
-                             sizeof(kad_region), regions_.data(),
-                             static_cast<int64_t>(regions_.size()), &n);
+    return kad_board_regions(board_.get(), map, threshold, min_area, sizeof(kad_region),
+                             regions_.data(), static_cast<int64_t>(regions_.size()), &n);
   };
   kad_status status = find();
   if (status == KAD_ERROR_BUFFER_TOO_SMALL) {
@@ -95,8 +74,9 @@ void Session::find_regions(const float* map, Result* result) {
   for (int64_t i = 0; i < n; ++i) result->add_region(regions_[static_cast<size_t>(i)]);
 }
 
-// The map in px of the frame, its peak and regions; then, where they differ, in px of the image.
-void Session::make_map(Result* result) {
+// The map in px of the frame, its peak and regions by the rules, or NULL; then, where they differ,
+// in px of the image.
+void Session::make_map(const PlacedRules* rules, Result* result) {
   kad_result_facts& facts = result->facts;
   const int32_t n_threads = detector_->options.n_threads;
   const auto allocate = [](int64_t height, int64_t width) {
@@ -108,8 +88,14 @@ void Session::make_map(Result* result) {
     check_stage(kad_board_map(board_.get(), n_threads, map.get()));
   }
   const Stopwatch watch(&facts.regions_ms);
-  result->decide(largest(map.get(), int64_t{facts.frame_height} * facts.frame_width));
-  find_regions(map.get(), result);
+  const int64_t exported = detector_->artifact.thresholds.min_region_area_px;
+  const int64_t min_area = rules == nullptr ? 0 : rules->min_region_area;
+  if (rules != nullptr) rules->judge_map(map.get());
+  float peak = 0.0F;
+  check_stage(kad_map_peak(map.get(), facts.frame_height, facts.frame_width,
+                           std::max<int64_t>(min_area, 1), &peak));
+  result->decide(peak);
+  find_regions(map.get(), min_area > 0 ? min_area : exported, result);
   if (facts.frame_height != facts.image_height || facts.frame_width != facts.image_width) {
     auto resized = allocate(facts.image_height, facts.image_width);
     check_stage(kad_map_resize(map.get(), facts.frame_height, facts.frame_width, facts.image_height,
@@ -129,6 +115,7 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
     const kad_detector_options& options = detector_->options;
     const Size size = {image.height, image.width};
     kad_image frame = image;
+    std::optional<PlacedRules> rules;
     {
       const Stopwatch watch(&facts.prepare_ms);
       Annotation annotation = read_annotation(request, size);
@@ -139,6 +126,10 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
         annotation = resize_annotation(annotation, size, frame_size);
       }
       plan_tiles(frame_size, settings, annotation, &result->xy);
+      if (detector_->rules().any()) {
+        rules = place_rules(detector_->rules(), size, frame_size, annotation.borders);
+        rules->judge_tiles(result->xy, settings.tile, size, &result->factors);
+      }
     }
     facts.image_height = size.height;
     facts.image_width = size.width;
@@ -146,7 +137,7 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
     facts.frame_width = frame.width;
     score_all(frame, request, result.get());
     if (detector_->makes_maps()) {
-      make_map(result.get());
+      make_map(rules ? &*rules : nullptr, result.get());
       check_cancelled();
     } else {
       result->decide(0.0F);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "runtime/detector.hpp"
+#include "runtime/placed_rules.hpp"
 #include "runtime/prepare.hpp"
 #include "runtime/result.hpp"
 
@@ -55,8 +56,8 @@ class Session {
   void run_network(int64_t n);
   void score_all(const kad_image& frame, const kad_score_request& request, Result* result);
   void make_board(Size frame);
-  void make_map(Result* result);
-  void find_regions(const float* map, Result* result);
+  void make_map(const PlacedRules* rules, Result* result);
+  void find_regions(const float* map, int64_t min_area, Result* result);
   void check_cancelled() const;
 
   std::shared_ptr<const Detector> detector_;

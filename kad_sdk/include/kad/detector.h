@@ -147,6 +147,8 @@ typedef struct kad_detector_facts {
   const char* onnxruntime;   /* version, for example "1.21.0"; "" with KAD_PROVIDER_CALLER */
   const char* manifest;      /* text of manifest.json */
   int64_t manifest_bytes;
+  int32_t has_rules; /* 1: rules that were set on site are in force */
+  int32_t reserved;  /* 0 */
 } kad_detector_facts;
 
 KAD_API kad_status kad_detector_info(const kad_detector* detector, kad_detector_facts* out_facts);
@@ -176,8 +178,9 @@ typedef struct kad_score_request {
 typedef struct kad_result kad_result;
 
 /* Score a board; request may be NULL. Fails with KAD_ERROR_TOO_SMALL where the image or an active
- * area is smaller than a tile, and with KAD_ERROR_ANNOTATION where a rectangle leaves the image or
- * no tile is left. After a failure the session can be used again. */
+ * area is smaller than a tile, and with KAD_ERROR_ANNOTATION where a rectangle leaves the image, no
+ * tile is left, or the rules set on site leave nothing to judge. After a failure the session can be
+ * used again. */
 KAD_API kad_status kad_session_score_image(kad_session* session, const kad_image* image,
                                            const kad_score_request* request,
                                            kad_result** out_result);
@@ -201,7 +204,7 @@ typedef struct kad_result_facts {
   uint32_t struct_size;
   int32_t anomalous; /* 1: score >= threshold */
   float score;       /* the largest tile score, or the largest value of the map in px of the frame,
-                      * before it is brought to the image's size */
+                      * before it is brought to the image's size; by the rules set on site */
   int32_t reserved;  /* 0 */
   double
       normalised_score; /* 1 / (1 + exp(-(score - threshold) / scale)): the threshold is at 0.5 */
@@ -214,7 +217,8 @@ typedef struct kad_result_facts {
   int32_t frame_width;
   int64_t n_tiles;
   int64_t n_regions;
-  const float* map;        /* (image_height, image_width), NaN where nothing was scored; or NULL */
+  const float* map;        /* (image_height, image_width), NaN where nothing was scored or by the
+                            * rules is not judged, over the factors of their zones; or NULL */
   const float* embeddings; /* (n_tiles, embedding_dims) of CutPaste; or NULL */
   double prepare_ms;
   double preprocess_ms;
@@ -235,6 +239,7 @@ typedef struct kad_tile_result {
   float score;
   int32_t reserved; /* 0 */
   double normalised_score;
+  double factor; /* by rules set on site, of its threshold; 0: nothing of it is judged */
 } kad_tile_result;
 
 /* Tile number i, 0 <= i < n_tiles, in the order of kad_tiles_plan. */

@@ -5,7 +5,8 @@
  *   kad_image_resize (optional)  ->  kad_tiles_plan  ->  kad_preprocess  ->  [network]
  *     ->  kad_score_tiles (PatchCore: exact nearest-neighbour search in the memory bank)
  *         or kad_density_score (CutPaste: distance of an embedding from the normal ones)
- *     ->  kad_board_add  ->  kad_board_map  ->  kad_board_regions (defect regions)
+ *     ->  kad_board_add  ->  kad_board_map  ->  kad_map_judge (rules of an inspector, optional)
+ *     ->  kad_map_peak (the board's score), kad_board_regions (defect regions)
  *
  * Rules that hold for every function:
  *   - Functions return a kad_status; KAD_OK is 0. On failure kad_last_error() tells, on the calling

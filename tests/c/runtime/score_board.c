@@ -49,8 +49,8 @@ static void print_tiles(const kad_result* result, const kad_result_facts* facts)
   for (int64_t i = 0; i < facts->n_tiles; ++i) {
     kad_tile_result tile = {.struct_size = sizeof(tile)};
     if (kad_result_tile(result, i, &tile) != KAD_OK) exit(fail());
-    printf("%s[%d, %d, \"%a\", \"%a\", %d]", i == 0 ? "" : ", ", tile.x, tile.y, (double)tile.score,
-           tile.normalised_score, tile.anomalous);
+    printf("%s[%d, %d, \"%a\", \"%a\", %d, \"%a\"]", i == 0 ? "" : ", ", tile.x, tile.y,
+           (double)tile.score, tile.normalised_score, tile.anomalous, tile.factor);
   }
   printf("],\n");
 }
@@ -116,6 +116,7 @@ static void print_result(const kad_detector_facts* about, const kad_result* resu
   printf(" \"image_size\": [%d, %d], \"frame_size\": [%d, %d], \"onnxruntime\": \"%s\",\n",
          facts.image_height, facts.image_width, facts.frame_height, facts.frame_width,
          about->onnxruntime);
+  printf(" \"has_rules\": %d,\n", about->has_rules);
   print_tiles(result, &facts);
   print_regions(result, &facts);
   print_floats("embeddings", facts.embeddings, facts.n_tiles * about->embedding_dims);
