@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 FILE = "inspection.json"
 
 
-RULES = Rules(
-    ignore=((30, 10, 25, 18), (0, 90, 300, 60)),
-    zones=(Zone((60, 20, 60, 50), 1.7), Zone((110, 30, 60, 50), 0.4)),
-    edge_margin_px=5,
-    min_region_area_px=30,
-)
+RULES = Rules(((0, 90, 300, 60),), (Zone((60, 20, 60, 50), 1.7),), 5, 30)
 
 
 def calibration(
@@ -51,7 +46,10 @@ def inspection(folder: Path, **changes: Any) -> Inspection:
     """Give what is set on an artifact that has been calibrated twice, with rules set between."""
     digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
     content = {
-        "calibrations": (calibration(0.5, 0.6), calibration(0.35, 0.45, rules=RULES)),
+        "calibrations": (
+            calibration(0.5, 0.6),
+            calibration(0.35, 0.45, rules=Rules(edge_margin_px=3)),
+        ),
         "rules": (RulesEntry("2026-11-27T08:00:00Z", RULES),),
     }
     return Inspection(digest, **{**content, **changes})
@@ -103,7 +101,7 @@ RANGES = [
         )
     ),
     *(
-        ((*_IN_FORCE, "zones", 1, "factor"), factor, expected)
+        ((*_IN_FORCE, "zones", 0, "factor"), factor, expected)
         for factor, expected in (
             (0.01, "OK"),
             (100, "OK"),

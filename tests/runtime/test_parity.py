@@ -6,11 +6,11 @@ import numpy as np
 import parity
 import pytest
 import tiny_artifacts as tiny
-from hostile_inspection import RULES
 from hostile_inspection import write as set_on_site
 from parity import FORMATS, Case
 
 from kad_sdk.annotations import Rect
+from kad_sdk.rules import Rules, RulesEntry, Zone
 
 ARTIFACTS = {
     "bilinear": lambda: tiny.patchcore("same-bilinear", "thesis", 3),
@@ -27,6 +27,12 @@ ARTIFACTS = {
     "quiet": lambda: tiny.patchcore(threshold=1e6),
     "calibrated": lambda: tiny.patchcore(threshold=1e6),
 }
+RULES = Rules(
+    ignore=((30, 10, 25, 18), (0, 90, 300, 60)),
+    zones=(Zone((60, 20, 60, 50), 1.7), Zone((110, 30, 60, 50), 0.4)),
+    edge_margin_px=5,
+    min_region_area_px=30,
+)
 RULED = {  # with rules set on site
     "ruled": tiny.patchcore,
     "ruled-half": lambda: tiny.patchcore(resize=0.5, board="largest-tile"),
@@ -64,7 +70,7 @@ def artifacts(tmp_path_factory):
     written = {name: tiny.write(folder / f"{name}.kad", make()) for name, make in both.items()}
     set_on_site(written["calibrated"], rules=())
     for name in RULED:
-        set_on_site(written[name], calibrations=())
+        set_on_site(written[name], calibrations=(), rules=(RulesEntry("now", RULES),))
     return written
 
 
