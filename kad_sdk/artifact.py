@@ -27,21 +27,21 @@ from kad_sdk.artifact_folder import (
 from kad_sdk.artifact_layout import check_tensors, tensor_layouts
 from kad_sdk.density import NormalDensity
 from kad_sdk.errors import InvalidArgumentError
-from kad_sdk.inspection import Inspection, manifest_digest
+from kad_sdk.inspection import INSPECTION, Inspection, manifest_digest
 from kad_sdk.manifest import CutPasteManifest, Manifest, PatchCoreManifest
 from kad_sdk.tensors import encode_tensors, parse_tensors
 
 if TYPE_CHECKING:
     import mmap
     import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     from kad_sdk.artifact_layout import Tensors
     from kad_sdk.manifest_entries import Thresholds
-    from kad_sdk.rules import Rules
+    from kad_sdk.rules import Rules, RulesEntry
 
 __all__ = [
     "Artifact",
@@ -306,6 +306,7 @@ def write_artifact(
     files: Mapping[str, bytes | Tensors],
     *,
     replace: bool = False,
+    rules: Sequence[RulesEntry] = (),
 ) -> Path:
     """Write an artifact, whole or not at all; the same inputs give the same bytes.
 
@@ -321,6 +322,8 @@ def write_artifact(
     replace
         Whether an artifact that is already there is replaced. Anything else that is there is
         never touched.
+    rules
+        Set on another artifact, to hold for this one too.
 
     Returns
     -------
@@ -359,5 +362,9 @@ def write_artifact(
             f"for the others, got tensors for {', '.join(sorted(tensors)) or 'none'}"
         )
     check_tensors(tensors, checked, f"{path}/")
-    write_folder(path, {**parts, MANIFEST: [text]})
+    set_on_site = {}
+    if rules:
+        inspection = Inspection(manifest_digest(text), rules=tuple(rules))
+        set_on_site = {INSPECTION: [inspection.to_json().encode()]}
+    write_folder(path, {**parts, **set_on_site, MANIFEST: [text]})
     return path

@@ -99,6 +99,7 @@ def score(
     """
     from kad_sdk.annotations import read_annotations
     from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
+    from kad_sdk.facts import extension_notes
 
     if not maps and (npy or hot or heat):
         raise click.UsageError("--npy, --hot and --heat show the map: leave --no-maps out")
@@ -109,6 +110,8 @@ def score(
     summary = Summary()
     with open_detector(artifact, maps=maps, **how) as detector:
         click.echo(f"{artifact.name}: {_describe(detector)}")
+        for note in extension_notes(detector.artifact.manifest, detector.artifact.inspection):
+            click.echo(f"kad: warning: the thresholds were {note}", err=True)
         for job in jobs:
             try:
                 result, timings = score_job(detector, job, outputs)

@@ -19,6 +19,7 @@ __all__ = [
     "calibration_lines",
     "certificate",
     "describe",
+    "extension_notes",
     "rules_lines",
     "rules_notes",
     "summarise",
@@ -49,6 +50,7 @@ def describe(manifest: Manifest, inspection: Inspection | None = None) -> list[t
         *_describe_method(manifest),
         ("board score", tau.board),
         *_describe_thresholds(tau, () if inspection is None else inspection.calibrations),
+        *(("", note) for note in extension_notes(manifest, inspection)),
         *_describe_rules(inspection),
         ("training", f"{manifest.training.images:,} images, {manifest.training.tiles:,} tiles"),
         ("", f"SHA-256 {manifest.training.fingerprint[:16]}..."),
@@ -100,6 +102,14 @@ def calibration_lines(entry: CalibrationEntry) -> list[str]:
     return lines
 
 
+def extension_notes(manifest: Manifest, inspection: Inspection | None) -> list[str]:
+    """Say so where the bank was extended since the thresholds in force were found."""
+    extended = isinstance(manifest, PatchCoreManifest) and manifest.bank.extended
+    if not extended or (inspection and inspection.calibrations):
+        return []
+    return ["found before the bank was extended: find them anew with kad calibrate"]
+
+
 def _describe_rules(inspection: Inspection | None) -> list[tuple[str, str]]:
     """Tell the rules in force, and what to do about thresholds that were found under others."""
     if inspection is None or not (inspection.rules or inspection.rules_of_thresholds):
@@ -148,6 +158,14 @@ def _describe_patchcore(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
         ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
         ("bank", f"{bank.rows:,} x {bank.dims} of {coreset.candidates:,} patches"),
         ("", f"{coreset.method} on {space} in {coreset.points}, seed {coreset.seed}"),
+        *(
+            (
+                "",
+                f"extended by {one.rows:,} rows of {one.candidates:,} patches, {one.images:,} "
+                f"images; before: manifest {one.parent[:16]}...",
+            )
+            for one in bank.extended
+        ),
         ("covering radius", certificate(coreset)),
         ("tile score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
     ]

@@ -28,6 +28,7 @@ from kad_sdk.manifest_entries import (
     CutPasteTraining,
     Denoise,
     Density,
+    Extension,
     FileEntry,
     FileName,
     Golden,
@@ -61,6 +62,7 @@ __all__ = [
     "CutPasteTraining",
     "Denoise",
     "Density",
+    "Extension",
     "FileEntry",
     "Golden",
     "Graph",
@@ -79,7 +81,7 @@ __all__ = [
 ]
 
 FORMAT = "kad-artifact"
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 MANIFEST_LIMIT_BYTES = 16 << 20
 
 
@@ -232,6 +234,9 @@ class PatchCoreManifest(Manifest):
             raise expected("patchcore.n_neighbors", wanted, used)
         if not bank.images:
             raise expected("bank.images", "at least one name", bank.images)
+        added = sum(extension.rows for extension in bank.extended)
+        if added >= bank.rows:
+            raise expected("bank.extended", f"fewer rows in all than bank.rows, {bank.rows}", added)
         self._check_grid("patchcore.grid", self.patchcore.grid)
         super().check()
 
@@ -312,13 +317,18 @@ def _kind(content: Mapping[str, Any]) -> type[Manifest]:
 
 def _upgrade(content: dict[str, Any]) -> None:
     """Bring a manifest of an older minor version to this one."""
-    bank = content.get("bank")
-    if content["format_version"].split(".")[1].lstrip("0") or not isinstance(bank, dict):
-        return
-    if "index_file" in bank:
-        raise SchemaError("unknown key bank.index_file: this format version has no such key")
-    content["format_version"] = FORMAT_VERSION
-    bank["index_file"] = None
+    minor = int(content["format_version"].split(".")[1])
+    for entry, since, added in (
+        ("bank", 1, {"index_file": None}),
+        ("bank", 2, {"extended": []}),
+    ):
+        if minor >= since or not isinstance(content.get(entry), dict):
+            continue
+        for key in added:
+            if key in content[entry]:
+                raise SchemaError(f"unknown key {entry}.{key}: this format version has no such key")
+        content[entry] |= added
+        content["format_version"] = FORMAT_VERSION
 
 
 def _check_version(content: Mapping[str, Any], name: str) -> bool:

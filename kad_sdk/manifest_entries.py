@@ -27,6 +27,7 @@ __all__ = [
     "CutPasteTraining",
     "Denoise",
     "Density",
+    "Extension",
     "FileEntry",
     "FileName",
     "Golden",
@@ -192,10 +193,26 @@ class Coreset:
 
 
 @dataclass(frozen=True)
+class Extension:
+    """What was added to a bank later: its last rows, from its last images.
+
+    `parent` is the SHA-256 of the manifest that it was added to; none of the `candidates`, the
+    patches of those images, is farther than `radius` from its nearest row.
+    """
+
+    parent: Digest
+    rows: Count
+    images: Count
+    candidates: Count
+    radius: NonNegative
+
+
+@dataclass(frozen=True)
 class Bank:
     """The memory bank: (rows, dims) float32, and the images its rows came from.
 
-    `index_file` holds the index of the search, where one is stored.
+    `index_file` holds the index of the search, where one is stored; `extended` tells what was
+    added, oldest first.
     """
 
     file: FileName
@@ -204,6 +221,7 @@ class Bank:
     images: tuple[Text, ...]
     coreset: Coreset
     index_file: FileName | None = None
+    extended: tuple[Extension, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,19 @@ import numpy as np
 
 from kad_export.budget import BankSettings, Plan, check_disk, make_plan, probe
 from kad_export.coreset import Coreset, select_coreset
-from kad_export.coreset.driver import NativePickers, run_selection
+from kad_export.coreset.driver import NativePickers, Selected, run_selection
 from kad_export.engine import LocalEngine
 from kad_export.job import Job
 from kad_sdk._native import NativeIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from kad_export.coreset.driver import Selected
     from kad_export.engine import Engine
     from kad_export.features import BoardTiles, ExtractorSpec, PatchExtractor
     from kad_export.report import Silent
 
-__all__ = ["Bank", "build_bank", "nearest_rows", "select_coreset"]
+__all__ = ["Bank", "build_bank", "nearest_rows", "run_engine", "select_coreset"]
 
 N_NEIGHBOR_COLUMNS = 8
 
@@ -97,33 +96,75 @@ def build_bank(
         from kad_export.engine_ray import RayEngine  # noqa: PLC0415 - needs ray
 
         engine = RayEngine(boards, spec, plan, settings, job)
+    coreset, (bank, image, xy) = run_engine(engine, plan, settings, job, console)
+    neighbors = nearest_rows(bank, settings.threads)
+    return Bank(bank, neighbors, image, xy, coreset, plan.candidates, plan.projected_dims)
+
+
+def run_engine(
+    engine: Engine,
+    plan: Plan,
+    settings: BankSettings,
+    job: Job,
+    console: Silent,
+    *,
+    enough: float = -np.inf,
+) -> tuple[Coreset, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Compute the features, select among them, and give the selected ones; closes the engine.
+
+    Parameters
+    ----------
+    engine, plan, settings, job, console
+        What a build is made of. The first ``settings.before`` points are chosen already.
+    enough : float
+        No more rows are wanted when no patch is farther than this from the bank.
+
+    Returns
+    -------
+    Coreset
+        Of all points.
+    tuple
+        Of the patches among them, what :func:`kad_export.features.bank_rows` gives.
+    """
     try:
         if plan.disk_bytes:
             check_disk(plan, settings.scratch, engine.bytes_on_disk())
         with console.step("features"), console.progress("features", plan.tiles, "tiles") as bar:
             engine.extract(bar.advance)
         with console.step("coreset"), console.progress("coreset", plan.rows, "rows") as bar:
-            coreset = _select(engine, plan, settings, job, bar.reach)
+            coreset = _select(engine, plan, settings, job, reach=bar.reach, enough=enough)
         with console.step("bank rows"), console.progress("bank rows", plan.rows, "tiles") as bar:
-            bank, image, xy = engine.rows(coreset.index, bar.advance)
+            new = coreset.index[settings.before :] - settings.before
+            rows = engine.rows(new, bar.advance)
     finally:
         engine.close()
-    neighbors = nearest_rows(bank, settings.threads)
-    return Bank(bank, neighbors, image, xy, coreset, plan.candidates, plan.projected_dims)
+    return coreset, rows
 
 
-def _select(engine: Engine, plan: Plan, settings: BankSettings, job: Job, reach: object) -> Coreset:
+def _select(
+    engine: Engine,
+    plan: Plan,
+    settings: BankSettings,
+    job: Job,
+    *,
+    reach: Callable[[int], object],
+    enough: float,
+) -> Coreset:
+    before = settings.before
+
     def report(selected: Selected) -> None:
         job.save_selected(selected)
-        reach(min(len(selected.rows), plan.rows))
+        reach(min(len(selected.rows) - before, plan.rows))
 
+    known = Selected(list(range(before)), [np.inf] * before)
     return run_selection(
         engine.team(),
-        plan.rows,
+        before + plan.rows,
         make_picker=NativePickers(skipped=settings.trim_outliers, threads=settings.threads),
         skipped=settings.trim_outliers,
         report=report,
-        selected=job.load_selected(),
+        selected=known if before else job.load_selected(),
+        enough=enough,
     )
 
 

@@ -53,6 +53,10 @@ class BankSettings:
         ``"float16"``.
     memory_bytes, threads
         Budget of the whole process; threads of the native stages.
+    before : int
+        Rows of a bank that is extended, which count among neither of the two.
+    projected_dims : int or None
+        Of that bank; None: of the formula for `eps`.
     engine : str
         ``"local"``, or ``"ray"``: workers on a Ray cluster, whose machines share ``scratch``.
     workers : int or None
@@ -62,12 +66,14 @@ class BankSettings:
     scratch: Path
     fraction: float = 0.01
     max_rows: int = 10_000
-    eps: float = 0.9
+    eps: float | None = 0.9
     seed: int = 0
     trim_outliers: int = 0
     points: str = "float32"
     memory_bytes: int = 4 * 2**30
     threads: int = 1
+    before: int = 0
+    projected_dims: int | None = None
     engine: str = "local"
     workers: int | None = None
 
@@ -170,8 +176,9 @@ def make_plan(
     candidates = tiles * patches
     rows = settings.rows(candidates)
     _check(settings, candidates, rows)
-    dims = projected_dims(candidates, measured.dims, settings.eps)
-    fixed = measured.resident_bytes + _fixed_bytes(boards, rows, dims, measured.dims)
+    dims = settings.projected_dims or projected_dims(candidates, measured.dims, settings.eps)
+    all_rows = settings.before + rows
+    fixed = measured.resident_bytes + _fixed_bytes(boards, all_rows, dims, measured.dims)
     pool = max(default_pool_rows(candidates), settings.trim_outliers + 1)
     whole = fixed + candidates * (4 * dims + SKETCH_BYTES + STATE_BYTES)
     sharded = fixed + candidates * STATE_BYTES + pool * (12 * dims + SKETCH_BYTES)
@@ -181,7 +188,7 @@ def make_plan(
     seconds = (
         2 * len(boards) * measured.seconds_per_board
         + (tiles + again) * measured.seconds_per_tile
-        + candidates * rows * dims * measured.seconds_per_pair
+        + candidates * all_rows * dims * measured.seconds_per_pair
     )
     stored = np.dtype(settings.points).itemsize * candidates * dims
     return Plan(

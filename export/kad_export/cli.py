@@ -13,6 +13,7 @@ import click
 
 from kad_export.cli_cutpaste import cutpaste
 from kad_export.cli_experiments import experiments
+from kad_export.cli_extend import extend
 from kad_export.cli_options import SEED, Parsed, option, parse_size
 from kad_export.cli_patchcore import patchcore
 from kad_sdk import __version__
@@ -38,6 +39,7 @@ def main(debug: bool) -> None:
 
 main.add_command(patchcore)
 main.add_command(cutpaste)
+main.add_command(extend)
 main.add_command(experiments)
 
 

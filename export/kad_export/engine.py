@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from kad_export.coreset import Projection
-from kad_export.coreset.workers import LocalTeam
+from kad_export.coreset.workers import KnownWorker, LocalTeam
 from kad_export.features import bank_rows, projected_features
 from kad_export.job import SavedWorker
 from kad_export.shards import ShardedPoints, as_stored, plan_shards, write_shard
@@ -70,7 +71,9 @@ class ShardMaker:
     ) -> None:
         self.boards, self._extract, self._settings, self._job = boards, extract, settings, job
         self.dims, self.points_dims = plan.dims, plan.projected_dims
-        self._project = Projection(plan.candidates, plan.dims, eps=settings.eps, seed=settings.seed)
+        self._project = Projection(
+            plan.candidates, plan.dims, seed=settings.seed, to=plan.projected_dims
+        )
 
     def size(self, shard: Shard) -> int:
         """Bytes of a shard's file."""
@@ -92,6 +95,10 @@ class ShardMaker:
         boards = self.boards[shard.boards]
         for points in projected_features(boards, self._extract, self._project, advance):
             yield as_stored(points, self._settings.points)
+
+    def project(self, features: np.ndarray) -> np.ndarray:
+        """Points (n, d) as they are stored, in float32, of features (n, D)."""
+        return as_stored(self._project(features), self._settings.points).astype(np.float32)
 
     def worker(self, shards: Sequence[Shard], pool_rows: int) -> SavedWorker:
         """Make the worker of consecutive shards that lie on disk."""
@@ -125,6 +132,8 @@ class LocalEngine:
     ----------
     boards, extract, plan, settings, job
         As for :class:`ShardMaker`.
+    before : (M, D) float32, optional
+        Rows of a bank that is there; among all points they come before those of the boards.
     """
 
     def __init__(
@@ -134,9 +143,12 @@ class LocalEngine:
         plan: Plan,
         settings: BankSettings,
         job: Job,
+        *,
+        before: np.ndarray | None = None,
     ) -> None:
         self._maker = ShardMaker(boards, extract, plan, settings, job)
         self._shards = plan_shards(boards, extract.patches)
+        self._before = before
         self._plan, self._job = plan, job
         self._points: np.ndarray | ShardedPoints | None = None
 
@@ -167,7 +179,11 @@ class LocalEngine:
             )
             # The pool may be all points where memory holds them.
             self._points = stored if self._plan.pool_rows < n_rows else stored[:]
-        return LocalTeam([self._maker.worker_of(self._points, first, self._plan.pool_rows)])
+        if self._before is None:
+            return LocalTeam([self._maker.worker_of(self._points, first, self._plan.pool_rows)])
+        known = KnownWorker(self._maker.project(self._before))
+        first = dataclasses.replace(first, first_row=known.shape[0])
+        return LocalTeam([known, self._maker.worker_of(self._points, first, self._plan.pool_rows)])
 
     def rows(
         self, selected: np.ndarray, advance: Callable[[int], object]

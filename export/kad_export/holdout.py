@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ScoredTile",
     "crop_tiles",
+    "is_clear",
     "pick_golden",
     "score_boards",
     "split_board",
@@ -166,7 +167,7 @@ def pick_golden(tiles: Sequence[ScoredTile], calibration: Calibration) -> list[S
     They are spread evenly over the scores, from the lowest to the highest. Tiles within 1 % of the
     threshold are left out: another processor's rounding may decide those differently.
     """
-    clear = [t for t in tiles if abs(t.score - calibration.tile) > 0.01 * calibration.tile]
+    clear = [t for t in tiles if is_clear(np.array(t.score), calibration.tile)]
     defects = _spread([t for t in clear if t.defect], N_GOLDEN // 2)
     normals = _spread([t for t in clear if not t.defect], N_GOLDEN - len(defects))
     if not normals + defects:
@@ -175,6 +176,11 @@ def pick_golden(tiles: Sequence[ScoredTile], calibration: Calibration) -> list[S
             "nothing that tells tiles apart; check the images and the weights"
         )
     return normals + defects
+
+
+def is_clear(score: np.ndarray, tau: float) -> np.ndarray:
+    """Tell which tile scores are farther than 1 % from the threshold."""
+    return np.abs(score - tau) > 0.01 * tau
 
 
 def crop_tiles(

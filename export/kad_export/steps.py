@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kad_export.report import Silent
     from kad_sdk.artifact_layout import Tensors
     from kad_sdk.dataset import Dataset, Sample
+    from kad_sdk.rules import RulesEntry
     from kad_sdk.scoring import BoardScorer
 
 __all__ = [
@@ -131,6 +132,7 @@ def write(
     console: Silent,
     *,
     force: bool,
+    rules: Sequence[RulesEntry] = (),
 ) -> Path:
     """Write the artifact, read it as a reader will, and show the summary.
 
@@ -140,7 +142,7 @@ def write(
         See :func:`kad_sdk.artifact.write_artifact`.
     """
     with console.step("writing"):
-        path = write_artifact(target, manifest, files, replace=force)
+        path = write_artifact(target, manifest, files, replace=force, rules=rules)
         written = Artifact.open(path)  # every check of a reader passes
     console.table(f"exported {path}", summary(written.manifest, console))
     return path

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from kad_sdk._native import NativeIndex
     from kad_sdk.manifest import PatchCore
 
-__all__ = ["TOLERANCE", "Expected", "expected_scores", "parity_gate"]
+__all__ = ["TOLERANCE", "Expected", "expected_of_maps", "expected_scores", "parity_gate"]
 
 TOLERANCE = Tolerance(base_map=1e-4, score=1e-4)
 """Largest difference over largest value. Measured: about 1e-6. A wrong weight gives above 1e-2."""
@@ -109,9 +109,27 @@ def expected_scores(
     tau
         Threshold of tile scores.
     """
-    base_maps = network(torch.from_numpy(tiles))
+    base_maps = [maps.numpy() for maps in network(torch.from_numpy(tiles))]
+    return expected_of_maps(base_maps, bank=bank, neighbors=neighbors, settings=settings, tau=tau)
+
+
+@torch.inference_mode()
+def expected_of_maps(
+    base_maps: Sequence[NDArray[np.float32]],
+    *,
+    bank: NDArray[np.float32],
+    neighbors: NDArray[np.int64],
+    settings: PatchCore,
+    tau: float,
+) -> Expected:
+    """Compute what golden tiles must give from the base maps (G, C, h, w) that PyTorch gave.
+
+    The other parameters are those of :func:`expected_scores`.
+    """
     features = reference.patch_features(
-        base_maps, grid=settings.grid, resampling=settings.resampling
+        tuple(torch.from_numpy(maps) for maps in base_maps),
+        grid=settings.grid,
+        resampling=settings.resampling,
     )
     scores = reference.score_tiles(
         features,
@@ -122,7 +140,7 @@ def expected_scores(
     )
     score = scores.score.float().numpy()
     return Expected(
-        base_maps=tuple(x.numpy() for x in base_maps),
+        base_maps=tuple(base_maps),
         dist=scores.dist.float().numpy(),
         score=score,
         anomalous=(score >= tau).astype(np.uint8),

@@ -47,6 +47,8 @@ class TrainingImages:
         manifest = self._manifest
         if not isinstance(manifest, PatchCoreManifest):
             return f"{manifest.method} keeps no training patches to compare with"
+        if manifest.bank.extended:
+            return "the bank was extended, and its images are not those of one folder"
         digest = hashlib.sha256()
         for name in manifest.bank.images:
             path = self._path(name)

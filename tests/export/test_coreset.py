@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from kad_export.coreset import Projection, k_center, projected_dims, select_coreset, workers
+from kad_export.coreset.driver import NativePickers, Selected, run_selection
 from kad_kernels.reference import distances
 from kad_kernels.reference import k_center as plain_k_center
 
@@ -40,6 +42,39 @@ def test_selection_is_that_of_plain_greedy(monkeypatch, skipped, shards, pool_ro
     np.testing.assert_array_equal(selected.index, expected)
     assert selected.radius == selected.separation == radius
     assert selected.index.dtype == np.int64
+
+
+@pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "many-ties"])
+@pytest.mark.parametrize("pool_rows", [1, 7, 100, 400])
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("n_known", [1, 5, 60])
+def test_a_selection_goes_on_from_given_centres(monkeypatch, n_known, shards, pool_rows, rounded):
+    """Against plain greedy from the same centres; and it stops where it has enough."""
+    monkeypatch.setattr(workers, "CHUNK_ROWS", 97)
+    points, known = _points(shards, 400, 5, rounded=rounded), _points(99, n_known, 5)
+    dist, expected, at = distances(known, points).min(axis=0), [], []
+    for _ in range(81):
+        expected.append(int(dist.argmax()))
+        at.append(float(dist[expected[-1]]))
+        dist = np.minimum(dist, distances(points[expected[-1] :][:1], points)[0])
+        dist[expected[-1]] = -1
+
+    for enough, n in ((-np.inf, 80), *((at[i], at.index(at[i])) for i in (40, 0, 80))):
+        bounds = np.linspace(0, 400, shards + 1).astype(int).tolist()
+        team = [workers.KnownWorker(known)]
+        for low, high in pairwise(bounds):
+            part = points[low:high]
+            team.append(workers.PointsWorker(part, first_row=n_known + low, pool_rows=pool_rows))
+        selected = run_selection(
+            workers.LocalTeam(team),
+            n_known + 80,
+            make_picker=NativePickers(),
+            selected=Selected(list(range(n_known)), [np.inf] * n_known),
+            enough=enough,
+        )
+        assert selected.index[:n_known].tolist() == list(range(n_known))
+        assert (selected.index[n_known:] - n_known).tolist() == expected[:n]
+        assert selected.radius == at[n]
 
 
 @pytest.mark.parametrize("dims", [1, 15, 16, 17, 31, 33, 65])

@@ -41,7 +41,8 @@ def old_version(folder: Path) -> None:
     """Make it what the first version of the format was: no index, and no word of it."""
     (folder / "index.safetensors").unlink()
     content = manifest_of(folder)
-    del content["bank"]["index_file"], content["files"]["index.safetensors"]
+    del content["bank"]["index_file"], content["bank"]["extended"]
+    del content["files"]["index.safetensors"]
     content["format_version"] = "1.0"
     write_manifest(folder, content)
 

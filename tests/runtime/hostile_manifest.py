@@ -158,6 +158,26 @@ def name_cases() -> Named:
     yield "named-manifest", edit(set_at(("network", "file"), "manifest.json")), MANIFEST
 
 
+def extension_cases() -> Named:
+    for name, entries, expected in _extensions():
+        yield f"extended-{name}", edit(set_at(("bank", "extended"), entries)), expected
+
+
+def _extensions() -> Iterator[tuple[str, Any, str]]:
+    """Give entries of a bank of 60 rows that was extended."""
+    good = {"parent": "0" * 64, "rows": 30, "images": 1, "candidates": 9, "radius": 0.5}
+    yield "once", [good], "OK"
+    yield "twice", [good, {**good, "rows": 29}], "OK"
+    yield "by-all", [good, good], MANIFEST
+    yield "by-more", [{**good, "rows": (1 << 63) - 1}, {**good, "rows": (1 << 63) - 1}], MANIFEST
+    for key in good:
+        yield f"without-{key}", [{k: v for k, v in good.items() if k != key}], MANIFEST
+        for i, value in enumerate((None, -1, "x", [])):
+            yield f"{key}-{i}", [{**good, key: value}], MANIFEST
+    yield "unknown", [{**good, "time": "now"}], MANIFEST
+    yield "no-list", good, MANIFEST
+
+
 def range_cases(method: str) -> Named:
     """Give numbers that scoring, which is done in float32 and in bounded memory, cannot use."""
     beyond, below = 3.5e38, 1e-46

@@ -145,15 +145,25 @@ def test_versions(content, manifest):
     with pytest.raises(ArtifactVersionError, match="not an artifact of kad-export"):
         read({**content, "format": "zip"})
     newer = read({**content, "format_version": "1.7", "unheard_of": 1})
-    assert dataclasses.replace(newer, format_version="1.1") == manifest
+    assert dataclasses.replace(newer, format_version="1.2") == manifest
 
 
 def test_version_1_0_knew_no_index(content, manifest):
-    bank = {key: value for key, value in content["bank"].items() if key != "index_file"}
+    later = {"index_file", "extended"}
+    bank = {key: value for key, value in content["bank"].items() if key not in later}
     assert read({**content, "format_version": "1.0", "bank": bank}) == manifest
     with pytest.raises(ArtifactCorruptError, match=r"unknown key bank\.index_file"):
         read({**content, "format_version": "1.0"})
     with pytest.raises(ArtifactCorruptError, match=r"the key bank\.index_file is missing"):
+        read({**content, "bank": bank})
+
+
+def test_version_1_1_knew_no_extension(content, manifest):
+    bank = {key: value for key, value in content["bank"].items() if key != "extended"}
+    assert read({**content, "format_version": "1.1", "bank": bank}) == manifest
+    with pytest.raises(ArtifactCorruptError, match=r"unknown key bank\.extended"):
+        read({**content, "format_version": "1.1"})
+    with pytest.raises(ArtifactCorruptError, match=r"the key bank\.extended is missing"):
         read({**content, "bank": bank})
 
 

@@ -153,6 +153,7 @@ def run_selection(
     skipped: int = 0,
     report: Callable[[Selected], None] | None = None,
     selected: Selected | None = None,
+    enough: float = -np.inf,
 ) -> Coreset:
     """Exact greedy k-center: first ``start``, then always the point farthest from all chosen ones.
 
@@ -172,6 +173,8 @@ def run_selection(
         Told what has been chosen, now and then.
     selected : Selected, optional
         Of an earlier run, to go on from; it is added to.
+    enough : float
+        Stops before `n` when no point is farther than this from its nearest chosen one.
 
     Returns
     -------
@@ -185,7 +188,7 @@ def run_selection(
     total = min(n + 1, team.shape[0] - skipped)
     seconds, flushed, level = {"flush": 0.0, "pick": 0.0}, 0, -np.inf
     counts = dict.fromkeys(("passes", "pool_passes", "screened_pairs", "measured_pairs"), 0)
-    while len(selected.rows) < total:
+    while len(selected.rows) < total and selected.dist[-1] > enough:
         with _timed(seconds, "flush"):
             rows = np.array(selected.rows[flushed:], np.int64)
             pool = _merge(team.flush(rows, team.fetch(rows), level))
@@ -193,8 +196,9 @@ def run_selection(
             _add(counts, passes=1, screened_pairs=pool.screened, measured_pairs=pool.measured)
         with _timed(seconds, "pick"):
             level = LEVEL_SHARE * _pick_in(
-                pool, total, make_picker, selected, report, counts=counts
+                pool, total, make_picker, selected, report, counts=counts, enough=enough
             )
+    n = min([n, *(i for i, dist in enumerate(selected.dist[: n + 1]) if dist <= enough)])
     radius = selected.dist[n] if total > n else 0.0
     return Coreset(
         index=np.array(selected.rows[:n], np.int64),
@@ -214,6 +218,7 @@ def _pick_in(
     report: Callable[[Selected], None] | None,
     *,
     counts: dict[str, int],
+    enough: float,
 ) -> float:
     """Choose in the pool for as long as the farthest point must lie in it.
 
@@ -227,7 +232,7 @@ def _pick_in(
     picker = make_picker(pool.points, pool.dist)
     try:
         outside_row = int(np.searchsorted(pool.rows, pool.others_row))  # as a row of the pool
-        while len(selected.rows) < total:
+        while len(selected.rows) < total and selected.dist[-1] > enough:
             wanted = min(PICKS_AT_ONCE, total - len(selected.rows))
             rows, dist = picker.pick(wanted, outside_dist=pool.others_dist, outside_row=outside_row)
             selected.add(pool.rows[rows], dist)

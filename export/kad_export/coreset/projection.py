@@ -37,10 +37,20 @@ class Projection:
         Distortion allowed by the Johnson-Lindenstrauss bound; None: no projection.
     seed : int
         Seed of the projection.
+    to : int, optional
+        The dimension after projection, in place of that of `n_points` and `eps`.
     """
 
-    def __init__(self, n_points: int, dims: int, *, eps: float | None = 0.9, seed: int = 0) -> None:
-        self.dims = projected_dims(n_points, dims, eps)
+    def __init__(
+        self,
+        n_points: int,
+        dims: int,
+        *,
+        eps: float | None = 0.9,
+        seed: int = 0,
+        to: int | None = None,
+    ) -> None:
+        self.dims = projected_dims(n_points, dims, eps) if to is None else min(to, dims)
         self._components = None
         if self.dims < dims:
             model = SparseRandomProjection(self.dims, density="auto", random_state=seed)

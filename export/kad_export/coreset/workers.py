@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNK_ROWS",
     "Candidates",
+    "KnownWorker",
     "LocalTeam",
     "Points",
     "PointsWorker",
@@ -139,6 +140,33 @@ def gather(rows: np.ndarray, starts: Sequence[int], dims: int, fetch) -> np.ndar
         here = owner == i
         points[here] = fetch(int(i), rows[here] - starts[i])
     return points
+
+
+class KnownWorker:
+    """Points that are centres from the start: none is a candidate, nothing is compared with them.
+
+    Parameters
+    ----------
+    points : (n, d) float32
+        The first of all points.
+    """
+
+    first_row = 0
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.shape = points.shape
+        self._points = points
+
+    def flush(self, rows: np.ndarray, centres: np.ndarray, level: float) -> Candidates:  # noqa: ARG002
+        """See :class:`Worker`."""
+        none = np.empty(0, np.float32)
+        return Candidates(
+            none.astype(np.int64), none, self._points[:0], others_dist=-math.inf, others_row=NOWHERE
+        )
+
+    def fetch(self, rows: np.ndarray) -> np.ndarray:
+        """See :class:`Worker`."""
+        return self._points[rows]
 
 
 class PointsWorker:

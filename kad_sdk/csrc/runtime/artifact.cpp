@@ -103,6 +103,7 @@ Artifact open_artifact(const std::string& path) {
                         sha256_hex(text.data(), text.size()), artifact.manifest.thresholds,
                         folder.path_of(kInspectionName));
     artifact.thresholds = found.thresholds;
+    artifact.calibrated = found.calibrated;
     artifact.rules = found.rules;
   }
   for (const auto& [name, entry] : artifact.manifest.files) {

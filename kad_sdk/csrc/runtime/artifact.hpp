@@ -15,6 +15,7 @@ struct Artifact {
   std::string path;
   Manifest manifest;
   ThresholdSettings thresholds;  // in force: the manifest's, or those set on site since
+  bool calibrated = false;       // they were set on site
   Rules rules;                   // set on site
   std::map<std::string, MappedFile> files;
   Tensors bank;     // of PatchCore: bank, neighbors, source_image, source_xy

@@ -146,6 +146,12 @@ std::shared_ptr<const Detector> open_detector(const std::string& path,
   const Log log = {options.log, options.log_context};
   detector->artifact = open_artifact(path);
   log.tell(KAD_LOG_INFO, "%s: all of the artifact is as its manifest says", path.c_str());
+  if (detector->manifest().bank.extended && !detector->artifact.calibrated) {
+    log.tell(KAD_LOG_WARNING,
+             "%s: its bank was extended since its thresholds were found: find them anew with kad "
+             "calibrate",
+             path.c_str());
+  }
   check_artifact(detector->artifact, options);
   detector->options = options;
   const ThresholdSettings& own = detector->artifact.thresholds;

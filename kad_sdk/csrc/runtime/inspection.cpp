@@ -90,6 +90,7 @@ std::string read_all(Value root, int version, Inspection* found) {
   std::string manifest = fields.digest("manifest");
   for (const Item& item : fields.list("calibrations")) {  // the last is in force
     read_calibration(Fields(item.value, item.path, false), version, &found->thresholds);
+    found->calibrated = true;
   }
   if (version >= 2) {
     for (const Item& item : fields.list("rules")) read_entry(item, &found->rules);

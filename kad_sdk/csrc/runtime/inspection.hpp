@@ -16,6 +16,7 @@ constexpr uint64_t kInspectionLimit = 1 << 20;  // bytes
 /// What is in force.
 struct Inspection {
   ThresholdSettings thresholds;
+  bool calibrated = false;  // the thresholds were found on site
   Rules rules;
 };
 

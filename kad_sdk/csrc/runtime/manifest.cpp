@@ -16,7 +16,7 @@ namespace {
 
 constexpr const char* kFormat = "kad-artifact";
 constexpr int64_t kMajor = 1;
-constexpr int kMinor = 1;
+constexpr int kMinor = 2;
 
 bool is_short_number(const std::string& text) {
   return !text.empty() && text.size() <= 4 &&

@@ -89,6 +89,7 @@ struct BankSettings {
   int64_t rows = 0;
   int64_t dims = 0;
   std::vector<std::string> images;
+  bool extended = false;  // rows were added since it was fitted
 };
 
 struct CutPasteSettings {

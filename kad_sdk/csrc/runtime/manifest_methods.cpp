@@ -68,6 +68,25 @@ void check_coreset(Fields coreset) {
   coreset.end();
 }
 
+// What was added later, and that something was there before.
+void check_extensions(Fields* fields, BankSettings* bank) {
+  int64_t before = bank->rows;
+  for (const Item& item : fields->list("extended")) {
+    Fields extension(item.value, item.path, fields->allows_unknown());
+    extension.digest("parent");
+    before -= std::min(before, extension.integer("rows", 1));
+    extension.integer("images", 1);
+    extension.integer("candidates", 1);
+    extension.number("radius", kNonNegative);
+    extension.end();
+    bank->extended = true;
+  }
+  if (before < 1) {
+    throw SchemaError("bank.extended: expected fewer rows in all than bank.rows, " +
+                      std::to_string(bank->rows));
+  }
+}
+
 BankSettings read_bank(Fields fields, int minor) {
   BankSettings bank;
   bank.file = fields.file_name("file");
@@ -79,6 +98,7 @@ BankSettings read_bank(Fields fields, int minor) {
     bank.images.push_back(read_text(image.value, image.path));
   }
   check_coreset(fields.object("coreset"));
+  if (minor >= 2) check_extensions(&fields, &bank);
   fields.end();
   if (bank.images.empty()) throw SchemaError("bank.images: expected at least one name");
   return bank;
