@@ -99,6 +99,37 @@ static void test_maps_and_scores(void) {
   kad_index_close(index);
 }
 
+// Row 0 of a bank lies near the query, its neighbour so far off that the distance is infinite.
+static void test_infinite_neighbour(void) {
+  const float bank[2] = {0.0F, 3e38F}, values[1] = {-1.0F};
+  const int64_t neighbors[2] = {1, 0};
+  const float* const data[1] = {values};
+  const int32_t one[1] = {1};
+  const kad_base_maps maps = {.struct_size = sizeof(kad_base_maps),
+                              .grid_height = 1,
+                              .grid_width = 1,
+                              .n_tiles = 1,
+                              .n_layers = 1,
+                              .data = data,
+                              .channels = one,
+                              .heights = one,
+                              .widths = one};
+  kad_index* index = NULL;
+  CHECK_OK(kad_index_create(bank, 2, 1, 1, &index));
+  for (int32_t form = KAD_REWEIGHT_THESIS; form <= KAD_REWEIGHT_PAPER; ++form) {
+    const kad_score_options options = {.struct_size = sizeof(kad_score_options),
+                                       .reweighting = form,
+                                       .neighbors = neighbors,
+                                       .neighbor_columns = 1,
+                                       .n_neighbors = 1};
+    float dist = 0, score = 0;
+    int64_t row = -1;
+    CHECK_OK(kad_score_tiles(index, &maps, &options, 1, &dist, &row, &score));
+    CHECK(dist == 1.0F && row == 0 && score == 1.0F);  // the weight's limit is 1
+  }
+  kad_index_close(index);
+}
+
 static void test_info_and_stats(void) {
   kad_index* index = NULL;
   CHECK_OK(kad_index_create(kBank, 3, 2, 1, &index));
@@ -113,13 +144,13 @@ static void test_info_and_stats(void) {
   kad_search_stats stats = {.struct_size = sizeof(kad_search_stats)};
   CHECK_OK(kad_index_stats(index, &stats));
   CHECK(stats.queries == 1 && stats.dense_queries == 1 && stats.dense_pairs == 3);
-  // A caller that knows more fields than this library keeps its own size, and its fields.
+  // A caller that knows more fields than this library keeps its own size, and finds 0 in them.
   struct {
     kad_search_stats known;
     int64_t later;
   } newer = {.known = {.struct_size = sizeof(newer)}, .later = 7};
   CHECK_OK(kad_index_stats(index, &newer.known));
-  CHECK(newer.known.struct_size == sizeof(newer) && newer.known.queries == 1 && newer.later == 7);
+  CHECK(newer.known.struct_size == sizeof(newer) && newer.known.queries == 1 && newer.later == 0);
   // One that knows the fields of the first version alone is given those.
   stats.struct_size = offsetof(kad_search_stats, seed_products);
   stats.seed_products = 7;
@@ -219,6 +250,7 @@ static void test_all(void) {
   test_features();
   test_query();
   test_maps_and_scores();
+  test_infinite_neighbour();
   test_info_and_stats();
   test_stored();
 }

@@ -11,6 +11,7 @@ enum {
   FIRST_IMAGE = 32,
   FIRST_TILE_GRID = 56,
   FIRST_BASE_MAPS = 64,
+  FIRST_SCORE_OPTIONS = 32,
   FIRST_DENSITY = 56,
   FIRST_DIRECTIONS = 40,
   FIRST_KCENTER_STATS = 64,
@@ -51,6 +52,28 @@ static kad_status judge_tiles(const void* rules) {
   const int32_t xy[2] = {0, 0};
   float factor = 0.0F;
   return kad_tiles_judge(rules, 8, 8, xy, 1, 8, &factor);
+}
+
+static kad_status score_tiles(const void* options) {
+  const float values[1] = {1.0F};
+  const float* const data[1] = {values};
+  const int32_t one[1] = {1};
+  const kad_base_maps maps = {.struct_size = sizeof(kad_base_maps),
+                              .grid_height = 1,
+                              .grid_width = 1,
+                              .n_tiles = 1,
+                              .n_layers = 1,
+                              .data = data,
+                              .channels = one,
+                              .heights = one,
+                              .widths = one};
+  kad_index* index = NULL;
+  float dist = 0, score = 0;
+  int64_t row = 0;
+  CHECK_OK(kad_index_create(values, 1, 1, 1, &index));
+  const kad_status status = kad_score_tiles(index, &maps, options, 1, &dist, &row, &score);
+  kad_index_close(index);
+  return status;
 }
 
 static kad_status score_density(const void* density) {
@@ -110,6 +133,10 @@ static void test_inputs(void) {
                               .heights = one,
                               .widths = one};
   check_sizes(make_features, &maps, FIRST_BASE_MAPS, "kad_base_maps.struct_size");
+
+  const kad_score_options scoring = {.struct_size = sizeof(kad_score_options),
+                                     .reweighting = KAD_REWEIGHT_NONE};
+  check_sizes(score_tiles, &scoring, FIRST_SCORE_OPTIONS, "kad_score_options.struct_size");
 
   const kad_density density = {.struct_size = sizeof(kad_density),
                                .kind = KAD_DENSITY_GAUSSIAN,

@@ -9,7 +9,7 @@ namespace kad {
 
 /// Round to nearest and keep denormals for as long as the object lives. A host process may have
 /// set other modes (libraries linked with -ffast-math flush denormals for the whole thread), and
-/// results must not depend on the host.
+/// results must not depend on the host. Without SSE the host's modes stay as they are.
 class FloatEnvironment {
  public:
 #if defined(__SSE__)

@@ -69,13 +69,30 @@ T read_struct(const T* given, size_t smallest, const char* name) {
   return copy;
 }
 
-/// Fill as much of a caller's struct as both sides know; its struct_size stays.
+/// Copy a struct into the `size` bytes of a caller's: of an older, smaller one what it has; in a
+/// newer, larger one the fields that this library does not know become 0.
+template <class T>
+void copy_struct(const T& filled, void* out, size_t size) {
+  std::memcpy(out, &filled, size < sizeof(T) ? size : sizeof(T));
+  if (size > sizeof(T)) {
+    std::memset(static_cast<unsigned char*>(out) + sizeof(T), 0, size - sizeof(T));
+  }
+}
+
+/// Fill a caller's struct; its struct_size stays.
 template <class T>
 void write_struct(T filled, T* out, size_t smallest, const char* name) {
   check_pointer(out, name);
   check_struct_size(out->struct_size, smallest, name);
   filled.struct_size = out->struct_size;
-  std::memcpy(out, &filled, filled.struct_size < sizeof(T) ? filled.struct_size : sizeof(T));
+  copy_struct(filled, out, filled.struct_size);
+}
+
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a caller has set a field that is kept for later releases.
+inline void check_reserved(uint32_t reserved, const char* name) {
+  if (reserved == 0) return;
+  fail(KAD_ERROR_INVALID_ARGUMENT,
+       "%s.reserved must be 0, got %u: set all of the struct to 0 first", name, reserved);
 }
 
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of

@@ -153,12 +153,13 @@ void add_maps(kad_board* board, const Addition& tiles, int32_t n_threads) {
     bottom = std::max(bottom, tiles.xy[2 * i + 1] + board->options.tile);
   }
   const int32_t height = strip_rows(bottom - top, n_threads);
-  const int32_t n_strips = (bottom - top + height - 1) / height;
+  const int32_t n_strips = (bottom - top - 1) / height + 1;  // no sum: boards may be 2^31 - 1 high
   std::vector<StripAdder> adders(static_cast<size_t>(worker_count(n_strips, n_threads)),
                                  StripAdder(board));
   parallel_for(n_strips, n_threads, [&](int64_t strip, int32_t worker) {
     const int32_t begin = top + static_cast<int32_t>(strip) * height;
-    adders[static_cast<size_t>(worker)].add(tiles, begin, std::min(begin + height, bottom));
+    const int32_t end = begin + std::min(height, bottom - begin);
+    adders[static_cast<size_t>(worker)].add(tiles, begin, end);
   });
 }
 

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <vector>
 
 #include "base/guard.hpp"
@@ -74,13 +73,9 @@ void regions(const kad_board* board, const float* map, float threshold, int64_t 
     fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_regions holds %lld regions, the map has %lld",
          static_cast<long long>(capacity), static_cast<long long>(*out_count));
   }
-  // A caller with a newer, larger struct finds zeros in the fields that this version lacks; one
-  // with an older, smaller struct gets the fields that it knows.
   auto* out = reinterpret_cast<unsigned char*>(out_regions);
   for (const Component& component : components) {
-    const kad_region region = to_region(component, *board);
-    std::memset(out, 0, region_size);
-    std::memcpy(out, &region, std::min<size_t>(region_size, sizeof(region)));
+    copy_struct(to_region(component, *board), out, region_size);
     out += region_size;
   }
 }

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/guard.hpp"
+#include "base/rounding.hpp"
 #include "search/index.hpp"
 
 namespace kad {
@@ -18,13 +19,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 double chain_roundings(int64_t dims) {
   const int64_t chains = (dims + kChainLength - 1) / kChainLength;
   return static_cast<double>(std::min(dims, kChainLength) + chains + 1);
-}
-
-float round_to(double value, float towards) {
-  const auto nearest = static_cast<float>(value);
-  const bool past =
-      towards > 0.0F ? static_cast<double>(nearest) < value : static_cast<double>(nearest) > value;
-  return past ? std::nextafter(nearest, towards) : nearest;
 }
 
 double dot(const float* a, const float* b, int64_t n) {
@@ -50,6 +44,7 @@ double distance_from_orthonormal(const float* rows, int64_t n, int64_t dims) {
 SketchSpace::SketchSpace(const kad_directions* given) {
   const kad_directions directions =
       read_struct(given, KAD_FIRST_SIZE(kad_directions, rows), "kad_directions");
+  check_reserved(directions.reserved, "kad_directions");
   dims_ = directions.dims;
   n_directions_ = directions.n;
   if (dims_ < 1 || n_directions_ < 0 || n_directions_ > dims_) {

@@ -8,8 +8,10 @@ namespace {
 
 kad_score_request check_request(const kad_score_request* request) {
   if (request == nullptr) return {};
-  return read_struct(request, KAD_FIRST_SIZE(kad_score_request, progress_context),
-                     "kad_score_request");
+  const kad_score_request given = read_struct(
+      request, KAD_FIRST_SIZE(kad_score_request, progress_context), "kad_score_request");
+  check_reserved(given.reserved, "kad_score_request");
+  return given;
 }
 
 kad_image check_given(const kad_image* image) {

@@ -22,19 +22,20 @@ void check_side(int32_t side, const char* name) {
   }
 }
 
-void check_header(const kad_base_maps* maps) {
-  check_pointer(maps, "maps");
-  check_struct_size(maps->struct_size, KAD_FIRST_SIZE(kad_base_maps, widths), "kad_base_maps");
-  check_side(maps->grid_height, "grid_height");
-  check_side(maps->grid_width, "grid_width");
-  if (maps->n_layers < 1) {
+kad_base_maps checked(const kad_base_maps* given) {
+  const kad_base_maps maps =
+      read_struct(given, KAD_FIRST_SIZE(kad_base_maps, widths), "kad_base_maps");
+  check_side(maps.grid_height, "grid_height");
+  check_side(maps.grid_width, "grid_width");
+  if (maps.n_layers < 1) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "n_layers must be at least 1, got %lld",
-         static_cast<long long>(maps->n_layers));
+         static_cast<long long>(maps.n_layers));
   }
-  if (maps->n_tiles > 0) check_pointer(maps->data, "maps->data");
-  check_pointer(maps->channels, "maps->channels");
-  check_pointer(maps->heights, "maps->heights");
-  check_pointer(maps->widths, "maps->widths");
+  if (maps.n_tiles > 0) check_pointer(maps.data, "maps->data");
+  check_pointer(maps.channels, "maps->channels");
+  check_pointer(maps.heights, "maps->heights");
+  check_pointer(maps.widths, "maps->widths");
+  return maps;
 }
 
 // Half-pixel centres: output i lies at (i + 0.5) n / g - 0.5, clamped to the first input.
@@ -143,13 +144,13 @@ void input_range(const AxisTaps& taps, int64_t first, int64_t n, int64_t* out_fi
   *out_n = end - begin;
 }
 
-FeatureMaps::FeatureMaps(const kad_base_maps* maps) {
-  check_header(maps);
-  n_tiles_ = maps->n_tiles;
-  grid_height_ = maps->grid_height;
-  grid_width_ = maps->grid_width;
+FeatureMaps::FeatureMaps(const kad_base_maps* given) {
+  const kad_base_maps maps = checked(given);
+  n_tiles_ = maps.n_tiles;
+  grid_height_ = maps.grid_height;
+  grid_width_ = maps.grid_width;
   check_count(n_tiles_, 1, "n_tiles");
-  for (int64_t l = 0; l < maps->n_layers; ++l) add_layer(*maps, l);
+  for (int64_t l = 0; l < maps.n_layers; ++l) add_layer(maps, l);
   check_count(n_tiles_, patches() * dims_, "n_tiles");
 }
 

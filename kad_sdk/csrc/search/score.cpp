@@ -12,23 +12,23 @@
 namespace kad {
 namespace {
 
-void check_options(const kad_score_options* options) {
-  check_pointer(options, "options");
-  check_struct_size(options->struct_size, KAD_FIRST_SIZE(kad_score_options, n_neighbors),
-                    "kad_score_options");
-  const int32_t form = options->reweighting;
-  if (form == KAD_REWEIGHT_NONE) return;
+kad_score_options checked(const kad_score_options* given) {
+  const kad_score_options options =
+      read_struct(given, KAD_FIRST_SIZE(kad_score_options, n_neighbors), "kad_score_options");
+  const int32_t form = options.reweighting;
+  if (form == KAD_REWEIGHT_NONE) return options;
   if (form != KAD_REWEIGHT_THESIS && form != KAD_REWEIGHT_PAPER) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "reweighting must be one of KAD_REWEIGHT_* (0 to 2), got %d",
          form);
   }
-  if (options->n_neighbors < 1 || options->n_neighbors > options->neighbor_columns) {
+  if (options.n_neighbors < 1 || options.n_neighbors > options.neighbor_columns) {
     fail(KAD_ERROR_INVALID_ARGUMENT,
          "n_neighbors must be 1 to %lld, the columns of the table of neighbors, got %lld",
-         static_cast<long long>(options->neighbor_columns),
-         static_cast<long long>(options->n_neighbors));
+         static_cast<long long>(options.neighbor_columns),
+         static_cast<long long>(options.n_neighbors));
   }
-  check_pointer(options->neighbors, "options->neighbors");
+  check_pointer(options.neighbors, "options->neighbors");
+  return options;
 }
 
 // The rows m_i of the re-weighting. The paper counts m* itself, which is not in the table.
@@ -50,9 +50,10 @@ std::vector<const float*> neighbour_rows(const kad_index& index, const kad_score
 }
 
 // w = 1 - exp(s* / a) / sum_i exp(d_i / a). The largest exponent is taken out, so that nothing
-// overflows.
+// overflows; where a distance to a neighbour overflows float32, w is 1, its limit.
 double weight(float score, const std::vector<float>& dist, double a) {
   const auto largest = static_cast<double>(*std::max_element(dist.begin(), dist.end()));
+  if (std::isinf(largest)) return 1.0;
   const double shift = std::max(static_cast<double>(score), largest);
   double sum = 0.0;
   for (const float d : dist) sum += std::exp((static_cast<double>(d) - shift) / a);
@@ -86,7 +87,7 @@ extern "C" kad_status kad_score_tiles(const kad_index* index, const kad_base_map
   return kad::guard([&] {
     kad::check_pointer(index, "index");
     const kad::FeatureMaps features(maps);
-    kad::check_options(options);
+    const kad_score_options given = kad::checked(options);
     kad::check_threads(n_threads);
     kad::check_dims(*index, features);
     if (features.n_tiles() == 0) return;
@@ -98,7 +99,7 @@ extern "C" kad_status kad_score_tiles(const kad_index* index, const kad_base_map
       const kad::FloatEnvironment environment;
       const int64_t first = tile * features.patches();
       out_score[tile] =
-          kad::tile_score(*index, *options, features, tile, out_dist + first, out_index + first);
+          kad::tile_score(*index, given, features, tile, out_dist + first, out_index + first);
     });
   });
 }

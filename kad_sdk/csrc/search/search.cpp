@@ -9,14 +9,13 @@
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
 #include "base/parallel.hpp"
+#include "base/rounding.hpp"
 #include "search/dense_search.hpp"
 #include "search/sieve/query_block.hpp"
 #include "search/sieve/sieve_search.hpp"
 
 namespace kad {
 namespace {
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // One worker's searches: its scratch, kept from one block of queries to the next.
 class BlockSearch {

@@ -18,7 +18,10 @@
  *   - Arrays are C-contiguous, little-endian, of the shape given in their comment. Strides are in
  *     bytes. Dimensions: n tiles, t tile side in px, P = grid_height * grid_width patches of one
  *     tile, D channels, M bank rows, k neighbours.
- *   - Structs begin with struct_size = sizeof(the struct); new fields are added at the end only.
+ *   - Structs begin with struct_size = sizeof(the struct); new fields are added at the end only. A
+ *     library that is older than its caller's header does not look at fields that it does not know,
+ *     and sets them to 0 in structs that it fills. Fields named reserved are 0; another value is
+ *     refused.
  *   - n_threads is the number of threads to use, at least 1. Results never depend on it.
  *   - Threads: functions without an object argument may be called from any thread. A kad_index is
  *     immutable and may be shared; a kad_board belongs to one thread at a time.
@@ -328,7 +331,8 @@ typedef struct kad_directions {
 } kad_directions;
 
 /* Lower dist[i] to the distance of point i from its nearest centre, where that is smaller. points
- * (n, dims), centres (n_centres, dims), dist (n,). Distances are those of kad_index_query.
+ * (n, dims), centres (n_centres, dims), dist (n,), infinite where there is none so far. Distances
+ * are those of kad_index_query.
  * *out_decided, unless NULL, is the number of pairs that had to be measured in full. */
 KAD_API kad_status kad_kcenter_flush(const kad_directions* directions, const float* points,
                                      int64_t n, const float* centres, int64_t n_centres,
@@ -349,7 +353,8 @@ KAD_API void kad_kcenter_close(kad_kcenter* kcenter);
 /* Choose up to `wanted` more points, always the one farthest from all centres, ties to the lowest
  * row; its row and distance go to out_rows and out_dist (wanted,). Stops, with *out_count below
  * wanted, when no point is left, or when the next would not be farther than outside_dist (or as
- * far, from row outside_row on): then a point that is not among these may be the farthest. */
+ * far, from row outside_row on): then a point that is not among these may be the farthest. When
+ * memory runs out, too, *out_count points have been chosen; a further call goes on from there. */
 KAD_API kad_status kad_kcenter_pick(kad_kcenter* kcenter, int64_t wanted, float outside_dist,
                                     int64_t outside_row, int32_t n_threads, int64_t* out_rows,
                                     float* out_dist, int64_t* out_count);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/rounding.hpp"
 #include "search/index.hpp"
 #include "search/sieve/principal.hpp"
 
@@ -10,8 +11,6 @@ namespace kad {
 namespace {
 
 constexpr int64_t kMostPartWidth = 192;  // that are looked for in each part
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 int64_t first_fine(const SplitLayout& layout) {
   return layout.coarse_dims() > 0 && layout.coarse_first() == 0 ? layout.coarse_dims() : 0;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/rounding.hpp"
+
 namespace kad {
 namespace {
 
@@ -10,8 +12,6 @@ constexpr double kUp = 1.0 + 0x1p-20;
 constexpr double kWidestSpan = 65000.0;  // of products of rows that come through
 constexpr double kRoundings = 8.0;       // of terms, mixes and limits together, in products
 constexpr int64_t kMostCodes = 256;      // of a vector
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 }  // namespace
 

@@ -7,6 +7,7 @@
 
 #include "base/float_environment.hpp"
 #include "base/parallel.hpp"
+#include "base/rounding.hpp"
 #include "search/search_kernels.hpp"
 #include "search/sieve/dot.hpp"
 #include "search/sieve/projection.hpp"
@@ -21,8 +22,6 @@ constexpr double kRankTolerance = 1e-10;  // squared length below which a direct
 constexpr int64_t kBlock = kProjectColumns;
 
 size_t size(int64_t value) { return static_cast<size_t>(value); }
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Rows of floats. Some columns are added behind the used ones, so that rows begin on different
 // lines of the cache, and whole vectors can be read.
