@@ -81,6 +81,39 @@ static void test_skipped(void) {
   kad_kcenter_close(kcenter);
 }
 
+// However many are to be passed over: none is left then.
+static void test_all_skipped(void) {
+  const float points[3] = {0.0F, 10.0F, 5.0F};
+  const float first[3] = {INFINITY, INFINITY, INFINITY};
+  const kad_directions directions = all_dims(1);
+  const int64_t skipped[3] = {3, 4, INT64_MAX};
+  for (int i = 0; i < 3; ++i) {
+    kad_kcenter* kcenter = NULL;
+    int64_t rows[3] = {0}, count = -1;
+    float dist[3] = {0};
+    CHECK_OK(kad_kcenter_create(&directions, points, 3, first, skipped[i], 1, &kcenter));
+    CHECK_OK(kad_kcenter_pick(kcenter, 3, -INFINITY, INT64_MAX, 1, rows, dist, &count));
+    CHECK(count == 0);
+    kad_kcenter_close(kcenter);
+  }
+}
+
+// A distance may be infinite, and negative, but not NaN.
+static void test_distances(void) {
+  const float points[3] = {0.0F, 10.0F, 5.0F};
+  float dist[3] = {INFINITY, -INFINITY, NAN};
+  const kad_directions directions = all_dims(1);
+  kad_kcenter* kcenter = NULL;
+  CHECK_FAILS(kad_kcenter_create(&directions, points, 3, dist, 0, 1, &kcenter),
+              KAD_ERROR_NOT_FINITE, "dist[2] is NaN: expected a distance");
+  CHECK(kcenter == NULL);
+  CHECK_FAILS(kad_kcenter_flush(&directions, points, 3, points, 1, 1, dist, NULL),
+              KAD_ERROR_NOT_FINITE, "dist[2] is NaN: expected a distance");
+  CHECK(dist[0] == INFINITY);
+  CHECK_OK(kad_kcenter_create(&directions, points, 2, dist, 0, 1, &kcenter));
+  kad_kcenter_close(kcenter);
+}
+
 static void test_errors(void) {
   const float points[2] = {0.0F, NAN};
   const float skewed[4] = {1.0F, 0.0F, 0.6F, 0.8F};
@@ -99,6 +132,10 @@ static void test_errors(void) {
   CHECK_INVALID(kad_kcenter_create(NULL, points, 1, dist, 0, 1, &kcenter), "kad_directions");
   CHECK_INVALID(kad_kcenter_flush(&directions, points, -1, points, 1, 1, dist, NULL), "n must");
   CHECK(kcenter == NULL);
+  directions.reserved = 1;
+  CHECK_INVALID(kad_kcenter_create(&directions, points, 1, dist, 0, 1, &kcenter),
+                "kad_directions.reserved must be 0, got 1");
+  directions.reserved = 0;
   directions.dims = 0;
   CHECK_INVALID(kad_kcenter_create(&directions, points, 1, dist, 0, 1, &kcenter), "dims >= 1");
   directions.dims = 2;
@@ -113,6 +150,8 @@ static void test_all(void) {
   test_order();
   test_outside();
   test_skipped();
+  test_all_skipped();
+  test_distances();
   test_errors();
 }
 

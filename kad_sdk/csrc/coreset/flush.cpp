@@ -2,18 +2,18 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 
 #include "base/guard.hpp"
 #include "base/parallel.hpp"
+#include "base/rounding.hpp"
 #include "search/index.hpp"
 
 namespace kad {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Decide the pairs of one point with the centres of one panel that `mask`, not 0, names.
 int64_t decide(const SearchKernels& kernels, const Centres& centres, int64_t panel, uint64_t mask,
@@ -134,6 +134,15 @@ void check_finite_rows(const float* rows, int64_t n, int64_t dims, int32_t n_thr
   }
 }
 
+void check_distances(const float* dist, int64_t n) {
+  const float* bad = std::find_if(dist, dist + n, [](float x) { return std::isnan(x); });
+  if (bad == dist + n) return;
+  fail(KAD_ERROR_NOT_FINITE,
+       "dist[%lld] is NaN: expected a distance, infinite where there is no centre yet, or below 0 "
+       "for a centre",
+       static_cast<long long>(bad - dist));
+}
+
 int64_t packed_floats(const SketchSpace& space, const SearchKernels& kernels, int64_t n) {
   return round_up(n, kernels.tile_queries) * space.width();
 }
@@ -190,6 +199,7 @@ extern "C" kad_status kad_kcenter_flush(const kad_directions* directions, const 
     kad::check_pointer(dist, "dist");
     kad::check_finite_rows(points, n, space.dims(), n_threads, "point");
     kad::check_finite_rows(centres, n_centres, space.dims(), 1, "centre");
+    kad::check_distances(dist, n);
     const int64_t decided = kad::flush(space, points, n, centres, n_centres, n_threads, dist);
     if (out_decided != nullptr) *out_decided = decided;
   });

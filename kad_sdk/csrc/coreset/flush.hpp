@@ -51,6 +51,9 @@ struct PointBlock {
 void check_finite_rows(const float* rows, int64_t n, int64_t dims, int32_t n_threads,
                        const char* name);
 
+/// Raise KAD_ERROR_NOT_FINITE that names the first of n distances that is NaN.
+void check_distances(const float* dist, int64_t n);
+
 /// Floats that `pack_sketches` writes for n points.
 int64_t packed_floats(const SketchSpace& space, const SearchKernels& kernels, int64_t n);
 

@@ -11,6 +11,7 @@
 
 #include "base/guard.hpp"
 #include "base/parallel.hpp"
+#include "base/stopwatch.hpp"
 
 namespace {
 
@@ -21,20 +22,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kTaken = -1.0F;  // in place of a chosen point's distance: it is never chosen twice
 constexpr Candidate kNobody = {-kInfinity, std::numeric_limits<int64_t>::max()};
 
-class Stopwatch {
- public:
-  explicit Stopwatch(int64_t& total) : total_(total), start_(Clock::now()) {}
-  ~Stopwatch() {
-    total_ += std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_).count();
-  }
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  using Clock = std::chrono::steady_clock;
-  int64_t& total_;
-  Clock::time_point start_;
-};
+using Stopwatch = kad::StopwatchOf<std::chrono::duration<int64_t, std::nano>>;
 
 }  // namespace
 
@@ -44,10 +32,11 @@ kad_kcenter::kad_kcenter(const kad_directions* directions, const float* rows, in
       kernels_(kad::search_kernels(kad::current_level())),
       points_(rows),
       n_(n_rows),
-      skipped_(n_skipped),
+      skipped_(std::min(n_skipped, n_rows)),
       block_floats_(kad::packed_floats(space_, kernels_, kad::kBlockPoints)) {
   kad::check_count(n_, space_.dims(), "n");
   kad::check_finite_rows(rows, n_, space_.dims(), n_threads, "point");
+  kad::check_distances(first_dist, n_);
   const int64_t n_blocks = (n_ + kad::kBlockPoints - 1) / kad::kBlockPoints;
   dist_.assign(first_dist, first_dist + n_);
   half_norms_.resize(static_cast<size_t>(n_));
@@ -68,10 +57,9 @@ kad_kcenter::kad_kcenter(const kad_directions* directions, const float* rows, in
   });
 }
 
-int64_t kad_kcenter::pick(int64_t wanted, const Candidate& outside, int32_t n_threads,
-                          int64_t* out_rows, float* out_dist) {
-  int64_t count = 0;
-  while (count < wanted) {
+void kad_kcenter::pick(int64_t wanted, const Candidate& outside, int32_t n_threads,
+                       int64_t* out_rows, float* out_dist, int64_t* out_count) {
+  while (*out_count < wanted) {
     if (!drawn_) {
       flush(n_threads);
       draw();
@@ -84,15 +72,14 @@ int64_t kad_kcenter::pick(int64_t wanted, const Candidate& outside, int32_t n_th
     }
     if (!best.precedes(outside)) break;
     take(best);
-    out_rows[count] = best.row;
-    out_dist[count++] = best.dist;
+    out_rows[*out_count] = best.row;
+    out_dist[(*out_count)++] = best.dist;
   }
-  return count;
 }
 
 void kad_kcenter::flush(int32_t n_threads) {
   if (pending_.empty()) return;
-  const Stopwatch watch(stats.flush_ns);
+  const Stopwatch watch(&stats.flush_ns);
   const int64_t dims = space_.dims();
   std::vector<float> rows(pending_.size() * static_cast<size_t>(dims));
   for (size_t i = 0; i < pending_.size(); ++i) {
@@ -117,7 +104,7 @@ void kad_kcenter::flush(int32_t n_threads) {
 
 // The inner points precede all others; among those that tie at the edge the lowest rows are inner.
 void kad_kcenter::draw() {
-  const Stopwatch watch(stats.draw_ns);
+  const Stopwatch watch(&stats.draw_ns);
   const int64_t dims = space_.dims();
   const int64_t size = std::min(n_, std::max(kInner, 2 * (skipped_ + 1)));
   found_.assign(dist_.begin(), dist_.end());
@@ -168,15 +155,16 @@ Candidate kad_kcenter::find() {
   return {dist, inner_[static_cast<size_t>(at)]};
 }
 
+// What can run out of memory comes first: a point is taken as a whole, or not at all.
 void kad_kcenter::take(const Candidate& chosen) {
-  const Stopwatch watch(stats.inner_ns);
+  const Stopwatch watch(&stats.inner_ns);
   const auto size = static_cast<int64_t>(inner_.size());
   const auto at = static_cast<size_t>(chosen.row);
-  dist_[at] = kTaken;
-  terms_[at] = kInfinity;
-  pending_.push_back(chosen.row);
   queries_.assign(inner_.size(), row(chosen.row));
   found_.resize(inner_.size());
+  pending_.push_back(chosen.row);
+  dist_[at] = kTaken;
+  terms_[at] = kInfinity;
   kernels_.distances(queries_.data(), inner_rows_.data(), size, space_.dims(), found_.data());
   for (size_t i = 0; i < inner_.size(); ++i) {
     inner_dist_[i] = std::min(inner_dist_[i], found_[i]);
@@ -220,7 +208,7 @@ kad_status kad_kcenter_pick(kad_kcenter* kcenter, int64_t wanted, float outside_
     if (wanted == 0) return;
     kad::check_pointer(out_rows, "out_rows");
     kad::check_pointer(out_dist, "out_dist");
-    *out_count = kcenter->pick(wanted, {outside_dist, outside_row}, n_threads, out_rows, out_dist);
+    kcenter->pick(wanted, {outside_dist, outside_row}, n_threads, out_rows, out_dist, out_count);
   });
 }
 

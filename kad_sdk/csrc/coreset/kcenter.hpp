@@ -28,9 +28,9 @@ struct kad_kcenter {
   kad_kcenter(const kad_directions* directions, const float* rows, int64_t n_rows,
               const float* first_dist, int64_t n_skipped, int32_t n_threads);
 
-  /// See kad_kcenter_pick.
-  int64_t pick(int64_t wanted, const kad::Candidate& outside, int32_t n_threads, int64_t* out_rows,
-               float* out_dist);
+  /// See kad_kcenter_pick; *out_count, 0 before, counts points as they are chosen.
+  void pick(int64_t wanted, const kad::Candidate& outside, int32_t n_threads, int64_t* out_rows,
+            float* out_dist, int64_t* out_count);
 
   kad_kcenter_stats stats = {};
 

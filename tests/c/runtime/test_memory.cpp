@@ -3,12 +3,12 @@
 //   test_memory each|some FAILING_LIBRARY|- ARTIFACT...
 // `some`: the first 40 allocations one by one, then in growing steps. With the library, that of
 // failing_onnxruntime.c, ONNX Runtime runs the network; its own allocations never fail.
-#include <dirent.h>
 #include <dlfcn.h>
 #include <locale.h>
 
 #include <atomic>
 #include <cerrno>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -16,6 +16,7 @@
 #include <string>
 
 #include "../check.h"
+#include "../descriptors.h"
 #include "toy_network.h"
 
 namespace {
@@ -125,14 +126,6 @@ float score(kad_session* session, kad_status* status) {
   return facts.score;
 }
 
-int open_descriptors() {
-  DIR* listing = opendir("/proc/self/fd");
-  int n = 0;
-  while (readdir(listing) != nullptr) ++n;
-  closedir(listing);
-  return n;
-}
-
 int mapped_artifacts() {
   std::ifstream maps("/proc/self/maps");
   int n = 0;
@@ -198,6 +191,41 @@ void test_artifact(const char* path, const kad_detector_options& options, bool a
   kad_detector_close(detector);
 }
 
+// A selection whose memory runs out says what it has chosen, and goes on from there.
+void test_selection() {
+  constexpr int64_t kPoints = 700, kWanted = 650;  // more than are kept exact at a time: two draws
+  float points[kPoints], first[kPoints];
+  for (int64_t i = 0; i < kPoints; ++i) {
+    points[i] = static_cast<float>(i * i % 1009);
+    first[i] = INFINITY;
+  }
+  kad_directions directions = {};
+  directions.struct_size = sizeof(directions);
+  directions.dims = 1;
+  int64_t expected[kWanted], rows[kWanted];
+  float dist[kWanted];
+  bool has_failed = true;
+  for (long at = -1; has_failed; ++at) {
+    kad_kcenter* kcenter = nullptr;
+    CHECK_OK(kad_kcenter_create(&directions, points, kPoints, first, 1, 1, &kcenter));
+    int64_t count = 0, more = 0;
+    int64_t* out = at < 0 ? expected : rows;
+    arm(at, false);
+    const kad_status status =
+        kad_kcenter_pick(kcenter, kWanted, -INFINITY, INT64_MAX, 1, out, dist, &count);
+    disarm();
+    has_failed = status != KAD_OK;
+    CHECK(has_failed == fired);
+    check_status(status, "pick");
+    CHECK_OK(kad_kcenter_pick(kcenter, kWanted - count, -INFINITY, INT64_MAX, 1, out + count,
+                              dist + count, &more));
+    CHECK(count + more == kWanted);
+    CHECK(at < 0 || std::memcmp(rows, expected, sizeof(rows)) == 0);
+    kad_kcenter_close(kcenter);
+    has_failed |= at < 0;
+  }
+}
+
 // Once with success, so that what a process makes but once is there.
 void warm_up(const char* path, const kad_detector_options& options) {
   kad_detector* detector = nullptr;
@@ -236,6 +264,7 @@ int main(int argc, char** argv) {
     options.n_threads = 1;  // so that all of libkad's allocations are the main thread's
   }
   paint_board(board, kSide, kSide, 3, 1);
+  test_selection();
   warm_up(argv[3], options);
   for (int i = 3; i < argc; ++i) {
     test_artifact(argv[i], options, false);

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "../check.h"
+#include "../descriptors.h"
 #include "toy_network.h"
 
 // The call that fails next: its function, how many go before it, and why.
@@ -106,14 +107,6 @@ static const refusal refusals[] = {
     {"mmap", 0, ENODEV, UNREADABLE, "manifest.json: cannot be mapped: No such device"},
     {"mmap", 2, EAGAIN, UNREADABLE, "cannot be mapped: Resource temporarily unavailable"},
 };
-
-static int open_descriptors(void) {
-  DIR* listing = opendir("/proc/self/fd");
-  int n = 0;
-  while (readdir(listing) != NULL) ++n;
-  closedir(listing);
-  return n;
-}
 
 int main(int argc, char** argv) {
   if (argc != 2) return EXIT_FAILURE;
