@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings
 from kad_sdk.session import NetworkSession
 
@@ -123,8 +123,19 @@ def cam_in_units_of_score(
     -------
     ndarray
         (B, h * w); zeros where max(cam) is 0.
+
+    Raises
+    ------
+    NotFiniteError
+        `cam` holds NaN or Inf.
     """
     flat = cam.reshape(len(cam), -1)  # (B, h * w)
+    bad = np.flatnonzero(~np.isfinite(flat).all(axis=1))
+    if len(bad):
+        raise NotFiniteError(
+            f"the network's output 'cam' of tile {bad[0]} holds NaN or Inf: every value must be "
+            "finite"
+        )
     peak = flat.max(axis=1, keepdims=True)  # (B, 1)
     shares = np.divide(flat, peak, out=np.zeros_like(flat), where=peak != 0)
     return np.asarray(shares * scores[:, None])

@@ -20,6 +20,7 @@ from kad_sdk.errors import (
     AnnotationError,
     ImageTooSmallError,
     InvalidArgumentError,
+    NotFiniteError,
 )
 from kad_sdk.prepare import check_image, prepare_image
 
@@ -53,6 +54,17 @@ class Stopwatch:
             yield
         finally:
             self.ms[name] += 1e3 * (time.perf_counter() - start)
+
+
+@contextmanager
+def _in_batch(first: int) -> Iterator[None]:
+    """Say which batch fails: its stages number the tiles of the batch."""
+    try:
+        yield
+    except NotFiniteError as error:
+        if first == 0:
+            raise
+        raise NotFiniteError(f"in the batch that begins with tile {first}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,10 +259,11 @@ class BoardScorer(ABC):
             corners = xy[begin : begin + self.batch]
             with watch.stage("preprocess"):
                 tiles = self._cut(prepared, corners, format_now)
-            found = self.score_tiles(tiles, watch)
-            if board is not None and found.patches is not None:
-                with watch.stage("map"):
-                    board.add(corners, found.patches, found.rows, threads=self.threads)
+            with _in_batch(begin):
+                found = self.score_tiles(tiles, watch)
+                if board is not None and found.patches is not None:
+                    with watch.stage("map"):
+                        board.add(corners, found.patches, found.rows, threads=self.threads)
             parts.append(found if keep_patches else found.without_patches())
         joined, anomaly_map = TileFindings.joined(parts), None
         if board is not None:

@@ -143,11 +143,13 @@ class NativeBoard:
         board_map : (H, W) float32
             What `map` gave.
         threshold : float
+            Not rounded: a value of the map reaches it as a float64 would.
         min_area_px : int
             Smaller regions are left out.
         """
         board_map = array_argument("board_map", board_map, np.float32, self._shape)
         min_area_px = int_argument("min_area_px", min_area_px, 64)
+        threshold = _float32_at_least(threshold)
         capacity = 64
         while True:
             found, count = (Region * capacity)(), c_int64()
@@ -160,6 +162,11 @@ class NativeBoard:
             if status != BUFFER_TOO_SMALL:
                 return [_record(region) for region in found[: count.value]]
             capacity = count.value
+
+
+def _float32_at_least(value: float) -> float:
+    nearest = np.float32(value)
+    return float(np.nextafter(nearest, np.float32(np.inf)) if float(nearest) < value else nearest)
 
 
 def _record(region: Region) -> RegionRecord:

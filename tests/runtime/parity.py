@@ -11,6 +11,8 @@ import programs
 
 from kad_sdk import Annotation, Detector
 from kad_sdk._native import preprocess
+from kad_sdk.artifact import Artifact
+from kad_sdk.prepare import prepare_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +59,23 @@ def corners(size: tuple[int, ...], tile: int) -> np.ndarray:
     return np.array(places, np.int32)
 
 
+def denoised(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dict[str, str]:
+    """Write the frame before and after denoising, which libkad asks its caller to do."""
+    settings = Artifact.open(artifact).manifest.preprocessing
+    if settings.denoise is None:
+        return {}
+    for name, denoise in (("from.bin", None), ("to.bin", settings.denoise)):
+        frame = prepare_image(
+            image,
+            resize=settings.resize,
+            denoise=denoise,
+            pixel_format=case.named_format,
+            threads=case.threads,
+        )
+        np.ascontiguousarray(frame).tofile(folder / name)
+    return {"DENOISE_FROM": str(folder / "from.bin"), "DENOISE_TO": str(folder / "to.bin")}
+
+
 def with_c(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dict[str, Any]:
     """Score in a process without Python."""
     stride, tile = image.strides[0], tile_of(artifact)
@@ -76,6 +95,7 @@ def with_c(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dict[
         *(case.threads, case.batch, int(not case.maps), folder / "map.bin"),
         *(word for rectangle in words for word in rectangle),
         KAD_ONNXRUNTIME=programs.onnxruntime_library(),
+        **denoised(case, artifact, image, folder),
     )
     found = json.loads(result.stdout)
     if found["map"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import parity
 import pytest
@@ -10,6 +12,7 @@ from hostile_inspection import write as set_on_site
 from parity import FORMATS, Case
 
 from kad_sdk.annotations import Rect
+from kad_sdk.manifest import Denoise
 from kad_sdk.rules import Rules, RulesEntry, Zone
 
 ARTIFACTS = {
@@ -21,6 +24,7 @@ ARTIFACTS = {
     "half": lambda: tiny.patchcore(resize=0.5),
     "enlarged": lambda: tiny.patchcore("valid-adaptive", resize=1.37),
     "fixed-size": lambda: tiny.patchcore(resize=(90, 140), stride=11),
+    "denoised": lambda: tiny.patchcore(denoise=Denoise(3.0, 4.0, 7, 21), resize=0.5),
     "grad-cam": lambda: tiny.cutpaste("gaussian", "grad-cam"),
     "grad-cam-kernel": lambda: tiny.cutpaste("kernel", "grad-cam", board="largest-tile"),
     "tile-score": lambda: tiny.cutpaste("gaussian", "tile-score", resize=0.7),
@@ -54,6 +58,7 @@ CASES = [
     Case("half", size=(201, 303), borders=TWICE),
     Case("enlarged", labels=LABELS),
     Case("grad-cam", borders=BORDERS[:1], labels=LABELS, threads=2),
+    Case("denoised", size=(201, 303), pixel_format="bgra8", padding=5, labels=LABELS, threads=2),
     Case("plain", maps=False),
     Case("grad-cam-kernel", maps=False),
     *(Case(name, size=(130, 201)) for name in RULED),
@@ -95,6 +100,21 @@ def pixels_of(case: Case) -> np.ndarray:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case[:6])))
 def test_equal(case, artifacts, tmp_path):
     parity.check(case, artifacts[case.artifact], pixels_of(case), tmp_path)
+
+
+@pytest.mark.parametrize("above", [0, 1e-9])
+def test_a_threshold_between_float32_numbers(artifacts, tmp_path, above):
+    """Of which the nearest is the map's peak: its verdict and its regions agree at both doors."""
+    case = Case("bilinear")
+    peak = parity.with_python(case, artifacts["bilinear"], pixels_of(case)).score
+    manifest, files = tiny.patchcore("same-bilinear", "thesis", 3, threshold=peak * (1 + above))
+    thresholds = dataclasses.replace(manifest.thresholds, min_region_area_px=1)
+    made = (dataclasses.replace(manifest, thresholds=thresholds), files)
+    path = tiny.write(tmp_path / "between.kad", made)
+    parity.check(case, path, pixels_of(case), tmp_path)
+    result = parity.with_python(case, path, pixels_of(case))
+    assert np.float32(result.threshold) == peak
+    assert result.anomalous == bool(result.regions) == (above == 0)
 
 
 def test_the_cases_show_something(artifacts):

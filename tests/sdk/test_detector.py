@@ -156,6 +156,20 @@ def test_own_thresholds(tiny_artifact, bad):
                 Detector.open(tiny_artifact, **{name: value})
 
 
+def test_a_threshold_between_float32_numbers(tiny, tmp_path, detector, bad):
+    """Verdict and regions agree on a peak that such a threshold would be rounded to."""
+    thresholds = dataclasses.replace(tiny.manifest.thresholds, min_region_area_px=1)
+    manifest = dataclasses.replace(tiny.manifest, thresholds=thresholds)
+    path = tiny.write(tmp_path / "x.kad", manifest=manifest)
+    peak = detector.score(bad).score
+    for threshold, anomalous in ((peak, True), (peak * (1 + 1e-9), False)):
+        assert np.float32(threshold) == peak
+        with Detector.open(path, map_threshold=threshold) as own:
+            result = own.score(bad)
+        assert result.anomalous == anomalous
+        assert bool(result.regions) == anomalous
+
+
 def test_resizing_by_a_factor(tiny, tmp_path, bad):
     preprocessing = dataclasses.replace(tiny.manifest.preprocessing, resize=0.5)
     manifest = dataclasses.replace(tiny.manifest, preprocessing=preprocessing)

@@ -16,6 +16,7 @@ from kad_sdk.errors import (
     AnnotationError,
     ImageTooSmallError,
     InvalidArgumentError,
+    NotFiniteError,
     UnsupportedImageError,
 )
 from kad_sdk.manifest import Denoise
@@ -127,6 +128,23 @@ def test_borders_and_labels(scorer, board):
     place = {tuple(p): s for p, s in zip(whole.xy.tolist(), whole.scores, strict=True)}
     for corner, score in zip(found.xy.tolist(), found.scores, strict=True):
         assert place.get(tuple(corner), score) == score
+
+
+@pytest.mark.parametrize(("tile", "words"), [(5, "begins with tile 4: the base"), (1, "^the base")])
+def test_a_network_that_gives_nan_names_the_tile(tiny_artifact, board, monkeypatch, tile, words):
+    scorer, seen = make_scorer(tiny_artifact, batch=4), []
+    original = scorer.session.run
+
+    def spoiled(tiles):
+        maps = original(tiles)
+        if sum(seen) <= tile < sum(seen) + len(tiles):
+            maps[0][tile - sum(seen), 0, 0, 0] = np.nan
+        seen.append(len(tiles))
+        return maps
+
+    monkeypatch.setattr(scorer.session, "run", spoiled)
+    with pytest.raises(NotFiniteError, match=f"{words} maps of tile 1 hold NaN"):
+        scorer.score(board)
 
 
 def test_annotations_that_do_not_fit(scorer, board):

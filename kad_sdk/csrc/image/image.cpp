@@ -61,6 +61,16 @@ void check_tile_inside(int64_t number, const int32_t* xy, int32_t tile, int32_t 
        static_cast<long long>(number), xy[0], xy[1], tile, height, width);
 }
 
+bool lies_inside(const kad_rect& rect, int32_t height, int32_t width) {
+  return rect.x >= 0 && rect.y >= 0 && rect.width >= 1 && rect.height >= 1 &&
+         rect.width <= width - rect.x && rect.height <= height - rect.y;
+}
+
+void check_tiles(const int32_t* xy, int64_t n, int32_t tile, int32_t height, int32_t width) {
+  check_tile_side(tile, height, width);
+  for (int64_t i = 0; i < n; ++i) check_tile_inside(i, xy + 2 * i, tile, height, width);
+}
+
 ImageView check_image(const kad_image* given) {
   const kad_image image = read_struct(given, KAD_FIRST_SIZE(kad_image, data), "kad_image");
   check_pointer(image.data, "image.data");

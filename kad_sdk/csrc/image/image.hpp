@@ -33,6 +33,12 @@ constexpr int32_t kMaxTile = 1 << 15;
 /// Check that a tile side is at least 1, at most kMaxTile and at most the image's sides.
 void check_tile_side(int32_t tile, int32_t height, int32_t width);
 
+/// Check a tile side, and that n tiles at the corners xy (n, 2) lie inside an image.
+void check_tiles(const int32_t* xy, int64_t n, int32_t tile, int32_t height, int32_t width);
+
+/// Whether a rectangle has an inside, and lies in an image.
+bool lies_inside(const kad_rect& rect, int32_t height, int32_t width);
+
 /// Check that both sides of an image are at least 1.
 void check_image_size(int32_t height, int32_t width);
 

@@ -112,9 +112,7 @@ void preprocess(const kad_image* image, const int32_t* xy, int64_t n_tiles, int3
   if (n_tiles == 0) return;
   check_pointer(xy, "xy");
   check_pointer(out, "out");
-  for (int64_t i = 0; i < n_tiles; ++i) {
-    check_tile_inside(i, xy + 2 * i, tile, view.height, view.width);
-  }
+  check_tiles(xy, n_tiles, tile, view.height, view.width);
   if (view.bytes_per_value == 1) {
     convert_tiles(view, xy, n_tiles, tile, Table8(normalisation), n_threads, out);
   } else {

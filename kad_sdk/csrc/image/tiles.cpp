@@ -22,9 +22,7 @@ void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
   if (n > 0) check_pointer(rectangles, name);
   for (int64_t i = 0; i < n; ++i) {
     const kad_rect& r = rectangles[i];
-    const bool inside = r.x >= 0 && r.y >= 0 && r.width >= 1 && r.height >= 1 &&
-                        r.width <= grid.image_width - r.x && r.height <= grid.image_height - r.y;
-    if (!inside) {
+    if (!lies_inside(r, grid.image_height, grid.image_width)) {
       fail(
           KAD_ERROR_INVALID_ARGUMENT,
           "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "

@@ -1,5 +1,6 @@
 // CutPaste: the distance of an embedding from the normal ones; Grad-CAM in units of that score.
 #include <algorithm>
+#include <cmath>
 
 #include "runtime/scorer.hpp"
 #include "runtime/stage.hpp"
@@ -26,6 +27,17 @@ kad_density make_density(const Artifact& artifact) {
   return density;
 }
 
+// Of n tiles' maps (n, P) none may hold NaN or Inf: the density, which looks at embeddings, would
+// not see it.
+void check_cam(const float* cam, int64_t n, int64_t patches) {
+  const float* end = cam + n * patches;
+  const float* bad = std::find_if(cam, end, [](float value) { return !std::isfinite(value); });
+  if (bad == end) return;
+  fail(KAD_ERROR_NOT_FINITE,
+       "the network's output 'cam' of tile %lld holds NaN or Inf: every value must be finite",
+       static_cast<long long>((bad - cam) / patches));
+}
+
 // cam / max(cam) * score, so that the peak is the tile's score; zeros where max(cam) is 0.
 void scale_cam(const float* cam, int64_t n, float score, float* out) {
   const float peak = *std::max_element(cam, cam + n);
@@ -43,6 +55,7 @@ class CutPasteScorer : public Scorer {
     check_stage(kad_density_score(&density_, embeddings, n, n_threads, found.scores));
     std::copy(embeddings, embeddings + n * settings_.embedding_dims, found.embeddings);
     if (found.patches == nullptr) return;
+    if (settings_.grad_cam) check_cam(outputs[kCam], n, patches());
     for (int64_t i = 0; i < n; ++i) {
       float* patches = found.patches + i * this->patches();
       if (settings_.grad_cam) {

@@ -41,9 +41,7 @@ void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name, S
   if (n > 0) check_pointer(rectangles, name);
   for (int64_t i = 0; i < n; ++i) {
     const kad_rect& r = rectangles[i];
-    const bool inside = r.x >= 0 && r.y >= 0 && r.width >= 1 && r.height >= 1 &&
-                        r.width <= image.width - r.x && r.height <= image.height - r.y;
-    if (!inside) {
+    if (!lies_inside(r, image.height, image.width)) {
       fail(KAD_ERROR_ANNOTATION,
            "%s[%lld] = [%d, %d, %d, %d] (x, y, width, height) is empty or reaches outside the "
            "image of %d x %d px (width x height); measure it on this image at its full size",
@@ -137,7 +135,7 @@ Annotation resize_annotation(const Annotation& annotation, Size from, Size to) {
     if (rect.width < 1 || rect.height < 1) {
       fail(KAD_ERROR_ANNOTATION,
            "borders[%zu] vanishes when the image of %d x %d px is resized to %d x %d px (width x "
-           "height)",
+           "height); give a larger area, or export with a larger --resize",
            i, from.width, from.height, to.width, to.height);
     }
     resized.borders.push_back(rect);

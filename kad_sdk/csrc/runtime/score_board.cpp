@@ -1,8 +1,10 @@
 // Scoring a board: prepare, plan, score its tiles, map, regions, verdict.
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <utility>
 
+#include "base/rounding.hpp"
 #include "runtime/session.hpp"
 #include "runtime/stage.hpp"
 
@@ -44,12 +46,13 @@ void Session::score_all(const kad_image& frame, const kad_score_request& request
     Findings found = scratch();
     found.scores = result->scores.data() + first;
     if (dims > 0) found.embeddings = result->embeddings.data() + first * dims;
-    score_batch(frame, xy, count, found, &result->facts);
-    if (detector.makes_maps()) {
+    in_batch(first, [&] {
+      score_batch(frame, xy, count, found, &result->facts);
+      if (!detector.makes_maps()) return;
       const Stopwatch watch(&result->facts.map_ms);
       check_stage(kad_board_add(board_.get(), xy, count, patches_.data(),
                                 searches ? rows_.data() : nullptr, detector.options.n_threads));
-    }
+    });
     if (request.progress != nullptr &&
         request.progress(request.progress_context, first + count, n) != 0) {
       fail(KAD_ERROR_CANCELLED, "the caller's progress function ended the call");
@@ -58,7 +61,9 @@ void Session::score_all(const kad_image& frame, const kad_score_request& request
 }
 
 void Session::find_regions(const float* map, int64_t min_area, Result* result) {
-  const auto threshold = static_cast<float>(detector_->map_threshold);
+  // Not the nearest float32, which may lie below: then a board that passes could have a region.
+  const float threshold =
+      round_to(detector_->map_threshold, std::numeric_limits<float>::infinity());
   if (regions_.empty()) regions_.resize(64);
   int64_t n = 0;
   const auto find = [&] {

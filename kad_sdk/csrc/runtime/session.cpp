@@ -1,18 +1,13 @@
 #include "runtime/session.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
+#include "image/image.hpp"
 #include "runtime/stage.hpp"
 
 namespace kad {
 namespace {
-
-int64_t now_ns() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
-}
 
 size_t product(int64_t a, int64_t b) {
   check_count(a, b, "batch");
@@ -20,10 +15,6 @@ size_t product(int64_t a, int64_t b) {
 }
 
 }  // namespace
-
-Stopwatch::Stopwatch(double* total_ms) : total_ms_(total_ms), start_ns_(now_ns()) {}
-
-Stopwatch::~Stopwatch() { *total_ms_ += static_cast<double>(now_ns() - start_ns_) / 1e6; }
 
 Session::Session(std::shared_ptr<const Detector> detector)
     : detector_(std::move(detector)), network_(detector_->network->make_run()) {
@@ -101,6 +92,8 @@ void Session::score_tiles(const kad_image& image, const int32_t* xy, int64_t n,
     fail(KAD_ERROR_INVALID_ARGUMENT,
          "out_patches: this detector was opened with scores_only; give NULL, or open it with maps");
   }
+  // Before the first batch is scored, and by their numbers among all.
+  check_tiles(xy, n, detector_->manifest().preprocessing.tile, image.height, image.width);
   const int64_t patches = detector_->scorer->patches();
   const int64_t batch = detector_->options.batch;
   kad_result_facts timings = {};
@@ -110,7 +103,7 @@ void Session::score_tiles(const kad_image& image, const int32_t* xy, int64_t n,
     found.scores = out.scores + first;
     if (out.patches != nullptr) found.patches = out.patches + first * patches;
     if (out.rows != nullptr) found.rows = out.rows + first * patches;
-    score_batch(image, xy + 2 * first, count, found, &timings);
+    in_batch(first, [&] { score_batch(image, xy + 2 * first, count, found, &timings); });
   }
 }
 

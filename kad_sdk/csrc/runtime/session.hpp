@@ -2,11 +2,13 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <vector>
 
+#include "base/stopwatch.hpp"
 #include "runtime/detector.hpp"
 #include "runtime/placed_rules.hpp"
 #include "runtime/prepare.hpp"
@@ -18,18 +20,7 @@ struct CloseBoard {
   void operator()(kad_board* board) const { kad_board_close(board); }
 };
 
-/// Adds up the time that blocks take.
-class Stopwatch {
- public:
-  explicit Stopwatch(double* total_ms);
-  ~Stopwatch();
-  Stopwatch(const Stopwatch&) = delete;
-  Stopwatch& operator=(const Stopwatch&) = delete;
-
- private:
-  double* total_ms_;
-  int64_t start_ns_;
-};
+using Stopwatch = StopwatchOf<std::chrono::duration<double, std::milli>>;
 
 class Session {
  public:

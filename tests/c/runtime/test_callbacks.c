@@ -1,6 +1,7 @@
 // What the library calls back, and how a call is ended from outside.
 //   test_callbacks PATCHCORE CUTPASTE TILE_SCORE DENOISING
 #define _DEFAULT_SOURCE
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -38,6 +39,58 @@ static void test_network_failures(void) {
   kad_result_close(result);
   kad_session_close(session);
   kad_detector_close(detector);
+}
+
+typedef struct spoiler {
+  int64_t seen;
+  int64_t tile;    // whose output is spoiled, counted from the first call
+  int64_t output;  // which one
+} spoiler;
+
+static kad_status spoil(void* context, const kad_network_batch* batch) {
+  spoiler* mine = context;
+  const kad_status status = toy_network(NULL, batch);
+  const int64_t at = mine->tile - mine->seen;
+  const kad_network_output* output = batch->outputs + mine->output;
+  if (at >= 0 && at < batch->n_tiles) {
+    output->data[at * output->channels * output->height * output->width] = NAN;
+  }
+  mine->seen += batch->n_tiles;
+  return status;
+}
+
+// A network that gives NaN for one tile of the second batch, of a board and of tiles without one.
+static void check_not_finite(const char* path, int64_t output, const char* words) {
+  spoiler mine = {.output = output, .tile = 5};
+  kad_detector_options options = toy_options();
+  options.network = spoil;
+  options.network_context = &mine;
+  kad_detector* detector = open_with(path, &options);
+  kad_session* session = session_of(detector);
+  const kad_image image = rgb_image(board, HEIGHT, WIDTH);
+  const int32_t xy[12] = {0};
+  float scores[6], patches[6 * 64];
+  kad_result* result = NULL;
+  CHECK_FAILS(kad_session_score_image(session, &image, NULL, &result), KAD_ERROR_NOT_FINITE, words);
+  CHECK(result == NULL);
+  mine.seen = 0;
+  CHECK_FAILS(kad_session_score_tiles(session, &image, xy, 6, scores, patches, NULL),
+              KAD_ERROR_NOT_FINITE, words);
+  mine.seen = 0;
+  mine.tile = 1;
+  CHECK_FAILS(kad_session_score_image(session, &image, NULL, &result), KAD_ERROR_NOT_FINITE,
+              strstr(words, ": ") + 2);
+  kad_session_close(session);
+  kad_detector_close(detector);
+}
+
+static void test_not_finite(void) {
+  check_not_finite(patchcore_path, 0,
+                   "in the batch that begins with tile 4: the base maps of tile 1 hold NaN or Inf");
+  check_not_finite(cutpaste_path, 1,
+                   "in the batch that begins with tile 4: embeddings: row 1 holds");
+  check_not_finite(cutpaste_path, 2,
+                   "in the batch that begins with tile 4: the network's output 'cam' of tile 1");
 }
 
 typedef struct progress {
@@ -222,6 +275,7 @@ static void test_cancelling_onnxruntime(void) {
 int main(int argc, char** argv) {
   begin(argc, argv);
   test_network_failures();
+  test_not_finite();
   test_cancelling();
   test_denoising();
   test_log();

@@ -39,9 +39,19 @@ static void test_tiles(void) {
   CHECK_OK(kad_session_score_tiles(session, &image, NULL, 0, NULL, NULL, NULL));
   CHECK_INVALID(kad_session_score_tiles(session, &image, NULL, 1, banded_data(scores), NULL, NULL),
                 "xy is NULL");
-  xy[0] = WIDTH - 31;
-  CHECK_INVALID(kad_session_score_tiles(session, &image, xy, 1, banded_data(scores), NULL, NULL),
-                "leaves the image");
+  // Every corner is looked at before a tile is scored: this one is of the second batch.
+  memset(banded_data(scores), 0xA5, (size_t)n * sizeof(float));
+  xy[2 * 5] = WIDTH - 31;
+  CHECK_INVALID(kad_session_score_tiles(session, &image, xy, n, banded_data(scores), NULL, NULL),
+                "tile 5 ");
+  CHECK(strstr(kad_last_error(), "leaves the image") != NULL);
+  for (size_t i = 0; i < (size_t)n * sizeof(float); ++i) {
+    CHECK(((const unsigned char*)banded_data(scores))[i] == 0xA5);
+  }
+  kad_image small = image;
+  small.width = 31;
+  CHECK_FAILS(kad_session_score_tiles(session, &small, xy, n, banded_data(scores), NULL, NULL),
+              KAD_ERROR_TOO_SMALL, "smaller than one tile");
   banded_check_and_free(scores);
   banded_check_and_free(patches);
   banded_check_and_free(rows);
@@ -115,6 +125,10 @@ static void test_requests(void) {
               "touch every tile");
   request.n_labels = -1;
   CHECK_INVALID(kad_session_score_image(session, &image, &request, &result), "labels");
+  request.n_labels = 0;
+  request.reserved = 7;
+  CHECK_INVALID(kad_session_score_image(session, &image, &request, &result),
+                "kad_score_request.reserved must be 0, got 7");
   request.struct_size = 4;
   CHECK_INVALID(kad_session_score_image(session, &image, &request, &result), "struct_size");
   CHECK(result == NULL);

@@ -15,7 +15,7 @@ from kad_sdk.artifact import Artifact
 from kad_sdk.cli import main
 from kad_sdk.cutpaste import CutPasteScorer, cam_in_units_of_score
 from kad_sdk.dataset import scan_dataset
-from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 from kad_sdk.evaluation import evaluate
 from kad_sdk.facts import describe
 from kad_sdk.render import UNSCORED, render_map
@@ -113,6 +113,14 @@ def test_a_map_without_activation_is_zero():
     maps = cam_in_units_of_score(cam, np.float32([5, 8, 3]))
     assert maps.dtype == np.float32
     assert maps.tolist() == [[0, 0, 0, 0], [2, 4, 0, 8], [3, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_grad_cam_that_is_not_finite_is_refused(value):
+    cam = np.ones((3, 1, 2, 2), np.float32)
+    cam[1, 0, 1, 0] = value
+    with pytest.raises(NotFiniteError, match="'cam' of tile 1 holds NaN or Inf"):
+        cam_in_units_of_score(cam, np.ones(3, np.float32))
 
 
 # ---- scores alone -------------------------------------------------------------------------------
