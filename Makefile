@@ -11,8 +11,10 @@
 #                a half, on a machine that does nothing else), into the README
 #   make peers   anomalib, for make bench to measure beside kad (it is skipped by name otherwise)
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
-#   make threads eight threads share a detector under ThreadSanitizer, a minute for each method
-#   make soak    the line-rate loop for thousands of frames: latencies, flat memory
+#   make threads eight threads share a detector, a minute for each method: under ThreadSanitizer, and
+#                with ONNX Runtime
+#   make soak    the line-rate loop for thousands of frames, without maps, with maps, with CutPaste:
+#                latencies, flat memory
 #   make coreset   the selection against plain greedy in NumPy, 39,200 real features (minutes)
 #   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
 #   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
@@ -111,7 +113,7 @@ test-python: setup
 # With the detector where ONNX Runtime's header can be had: tests/runtime uses the same build.
 test-c: setup
 	cmake/onnxruntime_header.sh build/onnxruntime && runtime=ON || runtime=OFF; \
-	  $(CONFIGURE) --preset test -DKAD_WITH_RUNTIME=$$runtime
+	  test $$runtime = ON -o -z "$$KAD_REQUIRE_ALL" && $(CONFIGURE) --preset test -DKAD_WITH_RUNTIME=$$runtime
 	$(BIN)/cmake --build build/test -j $(JOBS)
 	$(BIN)/ctest --test-dir build/test --output-on-failure
 

@@ -73,7 +73,8 @@ class NetworkSession:
     MissingDependencyError
         onnxruntime is not installed.
     ProviderUnavailableError
-        The provider cannot be used here; the text says what is missing.
+        The provider cannot be used here, or memory or threads ran out; the text says what is
+        missing.
     ArtifactCorruptError
         The graph cannot be read, or reads other files.
     """
@@ -159,10 +160,15 @@ class NetworkSession:
         wanted = [(name, "tensor(float)", list(shape)) for name, shape in shapes]
         if given != wanted:
             raise ArtifactCorruptError(
-                f"{graph.file}: expected input and outputs {wanted} by the manifest, got {given}"
+                f"{graph.file}: expected input and outputs {wanted} by the manifest, got {given}; "
+                "export the artifact again"
             )
-        if isinstance(self._session.get_inputs()[0].shape[0], int):
-            raise ArtifactCorruptError(f"{graph.file}: expected a dynamic batch size")
+        for node in (*self._session.get_inputs(), *self._session.get_outputs()):
+            if isinstance(node.shape[0], int):
+                raise ArtifactCorruptError(
+                    f"{graph.file}: {node.name!r}: expected a dynamic batch size, got "
+                    f"{node.shape[0]}; export the artifact again"
+                )
 
     def run(self, tiles: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Compute the outputs of a batch of tiles.
@@ -214,6 +220,16 @@ def _runtime_errors(runtime: Any) -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError)
 
 
+def _graph_errors(runtime: Any) -> tuple[type[Exception], ...]:
+    """Those that a graph can cause."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    names = [
+        *("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoModel"),
+        "NotImplemented",
+    ]
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
 @contextlib.contextmanager
 def _quiet(runtime: Any) -> Iterator[None]:
     """Keep a provider that fails to load from writing to stderr; the exception says the same."""
@@ -251,8 +267,14 @@ def _on_cpu(runtime: Any, data: bytes, threads: int) -> Any:
         with _quiet(runtime):
             return _create(runtime, data, "cpu", {}, threads=threads)
     except _runtime_errors(runtime) as error:
-        raise ArtifactCorruptError(
-            f"the network cannot be read by ONNX Runtime: {error}"
+        # Memory that runs out while a graph is read ends as Fail, like much that is wrong with one.
+        if isinstance(error, _graph_errors(runtime)) and "std::bad_alloc" not in str(error):
+            raise ArtifactCorruptError(
+                f"the network cannot be read by ONNX Runtime: {error}; export the artifact again"
+            ) from error
+        raise ProviderUnavailableError(
+            f"ONNX Runtime cannot make a session of the network with {threads} threads: {error}\n"
+            "If memory or threads ran out, free some, or give fewer threads."
         ) from error
 
 

@@ -55,6 +55,11 @@ def test_threads_share_a_detector(tmp_path):
     assert printed.count("calls cancelled as they ran") == 2
 
 
+def test_threads_share_onnxruntime(tmp_path):
+    printed = share_detector.share(2, share_detector.artifacts(tmp_path), "onnxruntime")
+    assert printed.count("equal to those of one") == 2
+
+
 @pytest.mark.parametrize("runtime", [False, True], ids=["own-network", "onnxruntime"])
 def test_each_allocation_fails(artifacts, runtime):
     """What is lost the program counts itself: without a sanitizer every allocation has its turn."""
@@ -80,9 +85,11 @@ def test_onnxruntime_fails(artifacts, tmp_path):
     node = helper.make_node("NoSuchOperator", ["tiles"], ["base_map_0"])
     unreadable = tiny.model([node], {"base_map_0": (5, 8, 8)}, [])
     made = (manifest, {**files, "network.onnx": unreadable})
+    engines = tmp_path / "engines"
+    engines.mkdir()
     result = programs.run(
         programs.program("asan", "test_onnxruntime_failures"),
-        *(library, tiny.write(tmp_path / "unreadable.kad", made), *paths),
+        *(library, engines, tiny.write(tmp_path / "unreadable.kad", made), *paths),
         KAD_REAL_ONNXRUNTIME=programs.onnxruntime_library(),
         **ASAN,
     )

@@ -163,9 +163,19 @@ def test_a_graph_that_cannot_be_read_is_not_the_providers_fault(
     monkeypatch.setattr(
         gpu_wheel, "get_inputs", lambda self: pytest.fail("a graph was read"), raising=True
     )
-    monkeypatch.setattr(gpu_wheel, "error_on_cpu", RuntimeError("NoSuchOperator"))
+    error = onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph("NoSuchOperator")
+    monkeypatch.setattr(gpu_wheel, "error_on_cpu", error)
     with pytest.raises(ArtifactCorruptError, match="cannot be read by ONNX Runtime: NoSuchOp"):
         NetworkSession(tiny.network, provider=provider)
+
+
+@pytest.mark.parametrize("kind", ["RuntimeException", "RuntimeError", "Fail"])
+def test_memory_that_runs_out_is_not_the_graphs_fault(tiny, gpu_wheel, monkeypatch, kind):
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    error = getattr(state, kind, RuntimeError)("std::bad_alloc")
+    monkeypatch.setattr(gpu_wheel, "error_on_cpu", error)
+    with pytest.raises(ProviderUnavailableError, match="3 threads: std::bad_alloc\nIf memory"):
+        NetworkSession(tiny.network, threads=3)
 
 
 def test_another_provider_than_asked_for_is_an_error(tiny, gpu_wheel):
@@ -202,12 +212,18 @@ def test_the_graph_is_compared_with_the_manifest(tiny):
 
 
 def test_a_fixed_batch_is_refused(tiny):
-    model = onnx.load_from_string(tiny.network)
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 4
-    session = NetworkSession(model.SerializeToString(), threads=1)
-    with pytest.raises(ArtifactCorruptError, match="expected a dynamic batch size"):
-        session.check(tiny.manifest.graph())
+    def fixed(values):
+        model = onnx.load_from_string(tiny.network)
+        for value in values(model.graph):
+            value.type.tensor_type.shape.dim[0].dim_value = 4
+        return NetworkSession(model.SerializeToString(), threads=1)
+
+    for values, name in (
+        (lambda graph: [*graph.input, *graph.output], "tiles"),
+        (lambda graph: graph.output[1:], "base_map_1"),
+    ):
+        with pytest.raises(ArtifactCorruptError, match=f"'{name}': expected a dynamic batch size"):
+            fixed(values).check(tiny.manifest.graph())
 
 
 def test_a_failing_run_says_so(tiny, tiles):

@@ -159,6 +159,7 @@ std::shared_ptr<const Detector> open_detector(const std::string& path,
   detector->map_threshold = threshold_of(options.map_threshold, own.map, "map_threshold");
   detector->options.tile_threshold = detector->options.map_threshold = nullptr;
   open_network(detector.get());
+  detector->options.onnxruntime = detector->options.cache_folder = nullptr;
   detector->scorer = detector->manifest().method == Method::patchcore
                          ? make_patchcore_scorer(detector->artifact, options.n_threads)
                          : make_cutpaste_scorer(detector->artifact);

@@ -1,5 +1,6 @@
 // The network, run by ONNX Runtime.
 #include <algorithm>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -62,7 +63,10 @@ class PortReader {
 
  private:
   void check(OrtStatus* status) const {
-    check_ort(network_.api(), status, KAD_ERROR_ONNXRUNTIME, "the graph's ports cannot be read");
+    check_ort(
+        network_.api(), status, KAD_ERROR_ONNXRUNTIME,
+        "%s: ONNX Runtime does not tell the inputs and outputs (if memory ran out, free some)",
+        network_.graph.file.c_str());
   }
 
   template <class Count, class Name, class Info>
@@ -75,7 +79,7 @@ class PortReader {
       Port port;
       port.name = take_text([&](char** made) { return name(session, i, allocator_, made); });
       const auto type =
-          make_ort<OrtTypeInfo>(network_.api(), network_.api().ReleaseTypeInfo, "type of a port",
+          make_ort<OrtTypeInfo>(network_.api(), network_.api().ReleaseTypeInfo, "a type",
                                 [&](OrtTypeInfo** made) { return info(session, i, made); });
       read_type(*type, &port);
       found.push_back(port);
@@ -121,10 +125,18 @@ void check_port(const Graph& graph, const std::vector<Port>& ports, size_t i,
                     std::equal(sides.begin(), sides.end(), given.shape.begin() + 1);
   if (fits) return;
   const Shape rest(given.shape.begin() + (given.shape.empty() ? 0 : 1), given.shape.end());
-  fail(KAD_ERROR_ARTIFACT_NETWORK, "%s: expected %s float32 by the manifest, got %s%s",
+  fail(KAD_ERROR_ARTIFACT_NETWORK,
+       "%s: expected %s float32 by the manifest, got %s%s; export the artifact again",
        graph.file.c_str(), to_text(name, sides).c_str(),
        i < ports.size() ? to_text(given.name, rest).c_str() : "none",
        i < ports.size() && !given.is_float_tensor ? " of another type" : "");
+}
+
+void check_batch(const Graph& graph, const Port& port) {
+  if (port.shape[0] < 0) return;
+  fail(KAD_ERROR_ARTIFACT_NETWORK,
+       "%s: '%s': expected a dynamic batch size, got %lld; export the artifact again",
+       graph.file.c_str(), port.name.c_str(), static_cast<long long>(port.shape[0]));
 }
 
 // The graph takes and gives what the manifest says.
@@ -135,16 +147,15 @@ void check_ports(const OpenNetwork& network) {
   const std::vector<Port> outputs = reader.outputs();
   if (inputs.size() != 1 || outputs.size() != graph.outputs.size()) {
     fail(KAD_ERROR_ARTIFACT_NETWORK,
-         "%s: expected 1 input and %zu outputs by the manifest, got %zu and %zu",
+         "%s: expected 1 input and %zu outputs by the manifest, got %zu and %zu; export the "
+         "artifact again",
          graph.file.c_str(), graph.outputs.size(), inputs.size(), outputs.size());
   }
   check_port(graph, inputs, 0, graph.input, {3, graph.tile, graph.tile});
+  check_batch(graph, inputs[0]);
   for (size_t i = 0; i < graph.outputs.size(); ++i) {
     check_port(graph, outputs, i, graph.outputs[i].name, sides_of(graph.outputs[i]));
-  }
-  if (inputs[0].shape[0] >= 0) {
-    fail(KAD_ERROR_ARTIFACT_NETWORK, "%s: expected a dynamic batch size, got %lld",
-         graph.file.c_str(), static_cast<long long>(inputs[0].shape[0]));
+    check_batch(graph, outputs[i]);
   }
 }
 
@@ -153,7 +164,7 @@ class OnnxRun : public NetworkRun {
   explicit OnnxRun(std::shared_ptr<const OpenNetwork> network)
       : network_(std::move(network)),
         options_(make_ort<OrtRunOptions>(
-            api(), api().ReleaseRunOptions, "options of a run",
+            api(), api().ReleaseRunOptions, "the options of a run",
             [&](OrtRunOptions** made) { return api().CreateRunOptions(made); })) {
     const Graph& graph = network_->graph;
     shapes_.push_back({0, 3, graph.tile, graph.tile});
@@ -239,10 +250,38 @@ OrtStatus* make_session(OpenNetwork* network, GraphBytes bytes, const NetworkOpt
   return status;
 }
 
+// Whether the graph is at fault, by what ONNX Runtime says. Memory or threads that it does not get
+// end as ORT_RUNTIME_EXCEPTION; but memory that runs out while a graph is read as ORT_FAIL, like
+// much that is wrong with graphs, and with this text.
+bool blames_graph(const OrtApi& api, const OrtStatus* status) {
+  if (std::strstr(api.GetErrorMessage(status), "std::bad_alloc") != nullptr) return false;
+  switch (api.GetErrorCode(status)) {
+    case ORT_FAIL:
+    case ORT_INVALID_ARGUMENT:
+    case ORT_NO_MODEL:
+    case ORT_INVALID_PROTOBUF:
+    case ORT_NOT_IMPLEMENTED:
+    case ORT_INVALID_GRAPH:
+      return true;
+    default:
+      return false;
+  }
+}
+
 void make_cpu_session(OpenNetwork* network, GraphBytes bytes, NetworkOptions options) {
+  const OrtApi& api = network->api();
+  const char* file = network->graph.file.c_str();
   options.provider = KAD_PROVIDER_CPU;
-  check_ort(network->api(), make_session(network, bytes, options), KAD_ERROR_ARTIFACT_NETWORK,
-            "%s: cannot be read by ONNX Runtime", network->graph.file.c_str());
+  OrtOwned<OrtStatus> failure(make_session(network, bytes, options), api.ReleaseStatus);
+  if (failure == nullptr) return;
+  if (blames_graph(api, failure.get())) {
+    check_ort(api, failure.release(), KAD_ERROR_ARTIFACT_NETWORK,
+              "%s: cannot be read by ONNX Runtime; export the artifact again", file);
+  }
+  check_ort(api, failure.release(), KAD_ERROR_ONNXRUNTIME,
+            "%s: ONNX Runtime cannot make a session of it with %d threads (if memory or threads "
+            "ran out, free some, or give a smaller kad_detector_options.n_threads)",
+            file, options.n_threads);
 }
 
 // Where a GPU's session cannot be made, either is at fault: the graph is when the CPU, too, cannot
@@ -258,11 +297,11 @@ void make_gpu_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptio
 
 void create_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options) {
   const OrtApi& api = network->api();
-  network->env = make_ort<OrtEnv>(api, api.ReleaseEnv, "environment", [&](OrtEnv** made) {
+  network->env = make_ort<OrtEnv>(api, api.ReleaseEnv, "an environment", [&](OrtEnv** made) {
     return api.CreateEnv(ORT_LOGGING_LEVEL_FATAL, "kad", made);
   });
-  network->memory =
-      make_ort<OrtMemoryInfo>(api, api.ReleaseMemoryInfo, "memory", [&](OrtMemoryInfo** made) {
+  network->memory = make_ort<OrtMemoryInfo>(
+      api, api.ReleaseMemoryInfo, "a name for memory", [&](OrtMemoryInfo** made) {
         return api.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, made);
       });
   const bool cpu = options.provider == KAD_PROVIDER_CPU;

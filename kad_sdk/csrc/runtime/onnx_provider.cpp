@@ -29,23 +29,37 @@ void make_folder(const std::string& path) {
   for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
     const std::string part = path.substr(0, slash);
     if (mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) {
-      fail(KAD_ERROR_PROVIDER, "%s: the folder for TensorRT's engines cannot be made: %s",
+      fail(KAD_ERROR_PROVIDER,
+           "%s: the folder for TensorRT's engines cannot be made (%s); give one that can be "
+           "written to in kad_detector_options.cache_folder",
            path.c_str(), std::strerror(errno));
     }
     if (slash == std::string::npos) return;
   }
 }
 
-std::string cache_folder(const NetworkOptions& options) {
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value == nullptr ? "" : value);
-  };
-  std::string base = options.cache_folder;
-  if (base.empty()) {
-    const std::string cache = variable("XDG_CACHE_HOME");
-    base = (cache.empty() ? variable("HOME") + "/.cache" : cache) + "/kad/tensorrt";
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+std::string default_cache_folder() {
+  std::string cache = variable("XDG_CACHE_HOME");
+  if (cache.empty()) {
+    const std::string home = variable("HOME");
+    if (home.empty()) {
+      fail(KAD_ERROR_PROVIDER,
+           "cache_folder: TensorRT's engines need a folder, and neither XDG_CACHE_HOME nor HOME is "
+           "set; give one in kad_detector_options.cache_folder");
+    }
+    cache = home + "/.cache";
   }
+  return cache + "/kad/tensorrt";
+}
+
+std::string cache_folder(const NetworkOptions& options) {
+  const std::string base =
+      options.cache_folder.empty() ? default_cache_folder() : options.cache_folder;
   return base + "/" + options.graph_sha256.substr(0, 32);
 }
 
@@ -89,14 +103,16 @@ struct Columns {
 
 void append_cuda(const OrtApi& api, const NetworkOptions& options, OrtSessionOptions* session) {
   const auto cuda = make_ort<OrtCUDAProviderOptionsV2>(
-      api, api.ReleaseCUDAProviderOptions, "options of CUDA",
+      api, api.ReleaseCUDAProviderOptions, "the options of CUDA",
       [&](OrtCUDAProviderOptionsV2** made) { return api.CreateCUDAProviderOptions(made); });
   const Pairs pairs = cuda_pairs(options);
   const Columns columns(pairs);
   check_ort(api,
             api.UpdateCUDAProviderOptions(cuda.get(), columns.keys.data(), columns.values.data(),
                                           pairs.size()),
-            KAD_ERROR_PROVIDER, "the options of the CUDA provider are refused");
+            KAD_ERROR_PROVIDER,
+            "the options of the CUDA provider are refused; give a build of "
+            "ONNX Runtime 1.20 or newer that knows them");
   check_ort(api, api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, cuda.get()),
             KAD_ERROR_PROVIDER,
             "the CUDA provider cannot be used here; check the driver with nvidia-smi, and that the "
@@ -106,14 +122,16 @@ void append_cuda(const OrtApi& api, const NetworkOptions& options, OrtSessionOpt
 void append_tensorrt(const OrtApi& api, const NetworkOptions& options, const Graph& graph,
                      OrtSessionOptions* session) {
   const auto tensorrt = make_ort<OrtTensorRTProviderOptionsV2>(
-      api, api.ReleaseTensorRTProviderOptions, "options of TensorRT",
+      api, api.ReleaseTensorRTProviderOptions, "the options of TensorRT",
       [&](OrtTensorRTProviderOptionsV2** made) { return api.CreateTensorRTProviderOptions(made); });
   const Pairs pairs = tensorrt_pairs(options, graph);
   const Columns columns(pairs);
   check_ort(api,
             api.UpdateTensorRTProviderOptions(tensorrt.get(), columns.keys.data(),
                                               columns.values.data(), pairs.size()),
-            KAD_ERROR_PROVIDER, "the options of the TensorRT provider are refused");
+            KAD_ERROR_PROVIDER,
+            "the options of the TensorRT provider are refused; give a build "
+            "of ONNX Runtime 1.20 or newer that knows them");
   check_ort(api, api.SessionOptionsAppendExecutionProvider_TensorRT_V2(session, tensorrt.get()),
             KAD_ERROR_PROVIDER,
             "the TensorRT provider cannot be used here; check the driver with nvidia-smi, and that "
@@ -124,7 +142,7 @@ std::vector<std::string> available_providers(const OrtApi& api) {
   char** names = nullptr;
   int count = 0;
   check_ort(api, api.GetAvailableProviders(&names, &count), KAD_ERROR_ONNXRUNTIME,
-            "ONNX Runtime does not name its providers");
+            "ONNX Runtime does not name its providers (if memory ran out, free some)");
   const auto give_back = [&](char** list) {
     if (OrtStatus* status = api.ReleaseAvailableProviders(list, count)) api.ReleaseStatus(status);
   };
@@ -153,10 +171,13 @@ void require_provider(const OrtLibrary& library, int32_t provider) {
 OrtOwned<OrtSessionOptions> make_session_options(const OrtApi& api, const NetworkOptions& options,
                                                  const Graph& graph, const Log* log) {
   auto session = make_ort<OrtSessionOptions>(
-      api, api.ReleaseSessionOptions, "options of a session",
+      api, api.ReleaseSessionOptions, "the options of a session",
       [&](OrtSessionOptions** made) { return api.CreateSessionOptions(made); });
   const auto check = [&](OrtStatus* status) {
-    check_ort(api, status, KAD_ERROR_ONNXRUNTIME, "an option of a session is refused");
+    check_ort(
+        api, status, KAD_ERROR_ONNXRUNTIME,
+        "ONNX Runtime refuses an option of a session (if memory ran out, free some; else give "
+        "another build of it in kad_detector_options.onnxruntime)");
   };
   check(api.SetSessionGraphOptimizationLevel(session.get(), ORT_ENABLE_ALL));
   check(api.SetIntraOpNumThreads(session.get(), options.n_threads));

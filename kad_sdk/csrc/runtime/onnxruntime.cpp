@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 namespace kad {
@@ -15,10 +16,11 @@ constexpr const char* kAdvice =
     "give the path of libonnxruntime.so of version 1.20 or newer in "
     "kad_detector_options.onnxruntime or in the variable KAD_ONNXRUNTIME";
 
-void* open_first(const std::vector<std::string>& names) {
+// The first of some libraries that can be opened, and its name.
+std::pair<void*, std::string> open_first(const std::vector<std::string>& names) {
   std::string reasons;
   for (const std::string& name : names) {
-    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return {library, name};
     const char* reason = dlerror();
     reasons += (reasons.empty() ? "" : "; ") + std::string(reason ? reason : name);
   }
@@ -44,10 +46,11 @@ OrtLibrary open_onnxruntime(const std::string& path) {
   std::vector<std::string> names = {"libonnxruntime.so.1", "libonnxruntime.so"};
   if (variable != nullptr && *variable != '\0') names = {variable};
   if (!path.empty()) names = {path};
-  void* symbol = dlsym(open_first(names), "OrtGetApiBase");
+  const auto [handle, name] = open_first(names);
+  void* symbol = dlsym(handle, "OrtGetApiBase");
   if (symbol == nullptr) {
-    fail(KAD_ERROR_ONNXRUNTIME, "%s is not ONNX Runtime: it has no OrtGetApiBase; %s",
-         names[0].c_str(), kAdvice);
+    fail(KAD_ERROR_ONNXRUNTIME, "%s is not ONNX Runtime: it has no OrtGetApiBase; %s", name.c_str(),
+         kAdvice);
   }
   OrtLibrary library;
   library.path = path_of(symbol);

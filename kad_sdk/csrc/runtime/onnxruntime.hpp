@@ -39,7 +39,8 @@ void check_ort(const OrtApi& api, OrtStatus* status, kad_status kind, const char
 template <class T, class F>
 OrtOwned<T> make_ort(const OrtApi& api, void (*release)(T*), const char* what, F&& make) {
   T* made = nullptr;
-  check_ort(api, make(&made), KAD_ERROR_ONNXRUNTIME, "%s", what);
+  check_ort(api, make(&made), KAD_ERROR_ONNXRUNTIME,
+            "ONNX Runtime cannot make %s (if memory ran out, free some)", what);
   return {made, release};
 }
 

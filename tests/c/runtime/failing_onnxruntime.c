@@ -5,14 +5,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-// Fail call number `call` from now on, counted from 0; -1: none.
-__attribute__((visibility("default"))) void failing_arm(long call);
+// Fail call number `call` from now on, counted from 0; -1: none. As where threads run out, or where
+// memory runs out while a graph is read.
+__attribute__((visibility("default"))) void failing_arm(long call, int of_memory);
 // Whether that call has come.
 __attribute__((visibility("default"))) int failing_fired(void);
 // Say that the library is too old for the API that is asked for.
 __attribute__((visibility("default"))) void failing_be_old(int old);
-// Say that the library has CUDA.
-__attribute__((visibility("default"))) void failing_have_cuda(int has);
+// Say that the library has CUDA and TensorRT.
+__attribute__((visibility("default"))) void failing_have_gpu(int has);
 // How many things of ONNX Runtime have been made and not been released.
 __attribute__((visibility("default"))) long failing_live(void);
 // Whether this thread is in a call of ONNX Runtime.
@@ -23,13 +24,15 @@ static OrtApi table;
 static OrtApiBase base;
 static long left = -1;
 static int fired = 0;
+static int is_of_memory = 0;
 static int is_old = 0;
-static int has_cuda = 0;
+static int has_gpu = 0;
 static long live = 0;
 static _Thread_local int inside = 0;
 
-void failing_arm(long call) {
+void failing_arm(long call, int of_memory) {
   left = call;
+  is_of_memory = of_memory;
   fired = 0;
 }
 
@@ -37,7 +40,7 @@ int failing_fired(void) { return fired; }
 
 void failing_be_old(int old) { is_old = old; }
 
-void failing_have_cuda(int has) { has_cuda = has; }
+void failing_have_gpu(int has) { has_gpu = has; }
 
 long failing_live(void) { return live; }
 
@@ -49,7 +52,9 @@ static int due(void) {
   return 1;
 }
 
-#define INJECTED(name) real->CreateStatus(ORT_FAIL, "injected failure of " #name)
+#define INJECTED(name)                                                                          \
+  (is_of_memory ? real->CreateStatus(ORT_FAIL, "injected failure of " #name ": std::bad_alloc") \
+                : real->CreateStatus(ORT_RUNTIME_EXCEPTION, "injected failure of " #name))
 // `makes`: how many things the caller has to release after a success.
 #define WRAP_MAKING(makes, name, parameters, arguments)                  \
   static OrtStatusPtr ORT_API_CALL fail_##name parameters {              \
@@ -61,17 +66,18 @@ static int due(void) {
   }
 #define WRAP(name, parameters, arguments) WRAP_MAKING(0, name, parameters, arguments)
 #define WRAP_MAKE(name, parameters, arguments) WRAP_MAKING(1, name, parameters, arguments)
-// What frees something does so, and then says that it failed.
-#define WRAP_FREE(name, parameters, arguments)              \
+// What does its work, and then says that it failed. `frees`: how many things it has released.
+#define WRAP_DONE(frees, name, parameters, arguments)       \
   static OrtStatusPtr ORT_API_CALL fail_##name parameters { \
     ++inside;                                               \
     OrtStatusPtr status = real->name arguments;             \
-    --live;                                                 \
+    live -= (frees);                                        \
     if (status == NULL && due()) status = INJECTED(name);   \
     --inside;                                               \
     live += status != NULL;                                 \
     return status;                                          \
   }
+#define WRAP_FREE(name, parameters, arguments) WRAP_DONE(1, name, parameters, arguments)
 #define WRAP_RELEASE(type)                                       \
   static void ORT_API_CALL fail_Release##type(Ort##type* held) { \
     ++inside;                                                    \
@@ -99,6 +105,7 @@ WRAP(SetIntraOpNumThreads, (OrtSessionOptions * a, int b), (a, b))
 WRAP(SetInterOpNumThreads, (OrtSessionOptions * a, int b), (a, b))
 WRAP(AddSessionConfigEntry, (OrtSessionOptions * a, const char* b, const char* c), (a, b, c))
 WRAP(SetSessionLogSeverityLevel, (OrtSessionOptions * a, int b), (a, b))
+WRAP(SetUserLoggingFunction, (OrtSessionOptions * a, OrtLoggingFunction b, void* c), (a, b, c))
 WRAP_MAKE(CreateSessionFromArray,
           (const OrtEnv* a, const void* b, size_t c, const OrtSessionOptions* d, OrtSession** e),
           (a, b, c, d, e))
@@ -118,6 +125,8 @@ WRAP(GetTensorElementType, (const OrtTensorTypeAndShapeInfo* a, enum ONNXTensorE
 WRAP(GetDimensionsCount, (const OrtTensorTypeAndShapeInfo* a, size_t* b), (a, b))
 WRAP(GetDimensions, (const OrtTensorTypeAndShapeInfo* a, int64_t* b, size_t c), (a, b, c))
 WRAP_MAKE(CreateRunOptions, (OrtRunOptions * *a), (a))
+WRAP_DONE(0, RunOptionsSetTerminate, (OrtRunOptions * a), (a))
+WRAP_DONE(0, RunOptionsUnsetTerminate, (OrtRunOptions * a), (a))
 WRAP_MAKE(CreateTensorWithDataAsOrtValue,
           (const OrtMemoryInfo* a, void* b, size_t c, const int64_t* d, size_t e,
            ONNXTensorElementDataType f, OrtValue** g),
@@ -139,6 +148,7 @@ static void replace_functions(void) {
   REPLACE(SetInterOpNumThreads);
   REPLACE(AddSessionConfigEntry);
   REPLACE(SetSessionLogSeverityLevel);
+  REPLACE(SetUserLoggingFunction);
   REPLACE(CreateSessionFromArray);
   REPLACE(GetAllocatorWithDefaultOptions);
   REPLACE(SessionGetInputCount);
@@ -153,6 +163,8 @@ static void replace_functions(void) {
   REPLACE(GetDimensionsCount);
   REPLACE(GetDimensions);
   REPLACE(CreateRunOptions);
+  REPLACE(RunOptionsSetTerminate);
+  REPLACE(RunOptionsUnsetTerminate);
   REPLACE(CreateTensorWithDataAsOrtValue);
   REPLACE(Run);
   REPLACE(ReleaseEnv);
@@ -165,13 +177,14 @@ static void replace_functions(void) {
   REPLACE(ReleaseStatus);
 }
 
-// ---- a build that says it has CUDA: its sessions are made, without a provider that could run them
+// ---- a build that says it has CUDA and TensorRT: its sessions are made, without a provider that
+// could run them
 
-static char* sham_providers[] = {"CUDAExecutionProvider"};
+static char* sham_providers[] = {"CUDAExecutionProvider", "TensorrtExecutionProvider"};
 
 static OrtStatusPtr ORT_API_CALL sham_available(char*** names, int* count) {
   *names = sham_providers;
-  *count = 1;
+  *count = 2;
   return NULL;
 }
 
@@ -181,40 +194,54 @@ static OrtStatusPtr ORT_API_CALL sham_release_available(char** names, int count)
   return NULL;
 }
 
-static OrtStatusPtr ORT_API_CALL sham_create(OrtCUDAProviderOptionsV2** made) {
-  *made = (OrtCUDAProviderOptionsV2*)sham_providers;
-  ++live;
+static OrtStatusPtr sham_result(int makes, const char* failure) {
+  if (due()) {
+    ++live;
+    return real->CreateStatus(ORT_FAIL, failure);
+  }
+  live += makes;
   return NULL;
 }
 
-static OrtStatusPtr ORT_API_CALL sham_update(OrtCUDAProviderOptionsV2* options,
-                                             const char* const* keys, const char* const* values,
-                                             size_t count) {
-  (void)options;
-  (void)keys;
-  (void)values;
-  (void)count;
-  return NULL;
-}
+#define SHAM(provider, type, create, update, append, release)                                  \
+  static OrtStatusPtr ORT_API_CALL sham_create_##provider(type** made) {                       \
+    OrtStatusPtr status = sham_result(1, "injected failure of " #create);                      \
+    if (status == NULL) *made = (type*)sham_providers;                                         \
+    return status;                                                                             \
+  }                                                                                            \
+  static OrtStatusPtr ORT_API_CALL sham_update_##provider(                                     \
+      type* options, const char* const* keys, const char* const* values, size_t count) {       \
+    (void)options;                                                                             \
+    for (size_t i = 0; i < count; ++i) {                                                       \
+      if (keys[i] == NULL || values[i] == NULL) abort();                                       \
+    }                                                                                          \
+    return sham_result(0, "injected failure of " #update);                                     \
+  }                                                                                            \
+  static OrtStatusPtr ORT_API_CALL sham_append_##provider(OrtSessionOptions* session,          \
+                                                          const type* options) {               \
+    (void)session;                                                                             \
+    (void)options;                                                                             \
+    return sham_result(0, "injected failure of " #append);                                     \
+  }                                                                                            \
+  static void ORT_API_CALL sham_release_##provider(type* options) { live -= options != NULL; } \
+  static void pretend_##provider(void) {                                                       \
+    table.create = sham_create_##provider;                                                     \
+    table.update = sham_update_##provider;                                                     \
+    table.append = sham_append_##provider;                                                     \
+    table.release = sham_release_##provider;                                                   \
+  }
 
-static OrtStatusPtr ORT_API_CALL sham_append(OrtSessionOptions* session,
-                                             const OrtCUDAProviderOptionsV2* options) {
-  (void)session;
-  (void)options;
-  return NULL;
-}
+SHAM(cuda, OrtCUDAProviderOptionsV2, CreateCUDAProviderOptions, UpdateCUDAProviderOptions,
+     SessionOptionsAppendExecutionProvider_CUDA_V2, ReleaseCUDAProviderOptions)
+SHAM(tensorrt, OrtTensorRTProviderOptionsV2, CreateTensorRTProviderOptions,
+     UpdateTensorRTProviderOptions, SessionOptionsAppendExecutionProvider_TensorRT_V2,
+     ReleaseTensorRTProviderOptions)
 
-static void ORT_API_CALL sham_release(OrtCUDAProviderOptionsV2* options) {
-  live -= options != NULL;
-}
-
-static void pretend_cuda(void) {
+static void pretend_gpu(void) {
   table.GetAvailableProviders = sham_available;
   table.ReleaseAvailableProviders = sham_release_available;
-  table.CreateCUDAProviderOptions = sham_create;
-  table.UpdateCUDAProviderOptions = sham_update;
-  table.SessionOptionsAppendExecutionProvider_CUDA_V2 = sham_append;
-  table.ReleaseCUDAProviderOptions = sham_release;
+  pretend_cuda();
+  pretend_tensorrt();
 }
 
 static const OrtApiBase* real_base(void) {
@@ -235,7 +262,7 @@ static const OrtApi* ORT_API_CALL get_api(uint32_t version) {
   --inside;
   table = *real;
   replace_functions();
-  if (has_cuda) pretend_cuda();
+  if (has_gpu) pretend_gpu();
   return &table;
 }
 

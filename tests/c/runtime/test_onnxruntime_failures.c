@@ -1,5 +1,7 @@
 // Each call of ONNX Runtime fails once: a status and a text, and nothing is lost.
-//   test_onnxruntime_failures FAILING_LIBRARY UNREADABLE_GRAPH ARTIFACT...
+//   test_onnxruntime_failures FAILING_LIBRARY EMPTY_FOLDER UNREADABLE_GRAPH ARTIFACT...
+#define _DEFAULT_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 
 #include "../check.h"
@@ -7,12 +9,19 @@
 
 enum { SIDE = 64, MOST_CALLS = 1000 };
 
-static void (*arm)(long);
+static void (*arm)(long, int);
 static int (*fired)(void);
 static void (*be_old)(int);
-static void (*have_cuda)(int);
+static void (*have_gpu)(int);
 static long (*live)(void);
 static uint8_t board[SIDE * SIDE * 3];
+static int told;
+static char last_text[512];
+
+static void count_log(void* context, int32_t severity, const char* text) {
+  (void)context;
+  told += severity >= KAD_LOG_INFO && text[0] != '\0';
+}
 
 static void load(const char* path) {
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
@@ -20,11 +29,11 @@ static void load(const char* path) {
   *(void**)&arm = dlsym(library, "failing_arm");
   *(void**)&fired = dlsym(library, "failing_fired");
   *(void**)&be_old = dlsym(library, "failing_be_old");
-  *(void**)&have_cuda = dlsym(library, "failing_have_cuda");
+  *(void**)&have_gpu = dlsym(library, "failing_have_gpu");
   *(void**)&live = dlsym(library, "failing_live");
 }
 
-// Opens and scores once; the first status that is not KAD_OK.
+// Opens, cancels a call and scores; the first status that is not KAD_OK.
 static kad_status open_and_score(const char* path, const kad_detector_options* options) {
   kad_detector* detector = NULL;
   kad_session* session = NULL;
@@ -32,15 +41,18 @@ static kad_status open_and_score(const char* path, const kad_detector_options* o
   const kad_image image = rgb_image(board, SIDE, SIDE);
   kad_status status = kad_detector_open(path, options, &detector);
   if (status == KAD_OK) status = kad_session_create(detector, &session);
-  if (status == KAD_OK) status = kad_session_score_image(session, &image, NULL, &result);
+  if (status == KAD_OK) {
+    CHECK_OK(kad_session_cancel(session));
+    CHECK_FAILS(kad_session_score_image(session, &image, NULL, &result), KAD_ERROR_CANCELLED, "");
+    status = kad_session_score_image(session, &image, NULL, &result);
+  }
   CHECK((status == KAD_OK) == (result != NULL));
-  char text[512];
-  snprintf(text, sizeof(text), "%s", kad_last_error());
+  snprintf(last_text, sizeof(last_text), "%s", kad_last_error());
   kad_result_close(result);
   kad_session_close(session);
   kad_detector_close(detector);
   CHECK(live() == 0);
-  if (status != KAD_OK) CHECK(strstr(text, "injected failure of ") != NULL);
+  if (status != KAD_OK) CHECK(strstr(last_text, "injected failure of ") != NULL);
   return status;
 }
 
@@ -48,15 +60,18 @@ static void fail_each_call(const char* path, const kad_detector_options* options
   int failures = 0;
   long call = 0;
   for (; call < MOST_CALLS; ++call) {
-    arm(call);
+    arm(call, 0);
     const kad_status status = open_and_score(path, options);
     if (!fired()) break;
+    if (strstr(last_text, "CreateSessionFromArray") != NULL) {
+      arm(call, 1);
+      CHECK(open_and_score(path, options) == KAD_ERROR_ONNXRUNTIME);
+    }
     failures += status != KAD_OK;
-    const int of_the_runtime = status == KAD_ERROR_ONNXRUNTIME || status == KAD_ERROR_NETWORK ||
-                               status == KAD_ERROR_ARTIFACT_NETWORK;
-    CHECK(status == KAD_OK || of_the_runtime);
+    // The artifact is sound: it is never at fault.
+    CHECK(status == KAD_OK || status == KAD_ERROR_ONNXRUNTIME || status == KAD_ERROR_NETWORK);
   }
-  arm(-1);
+  arm(-1, 0);
   CHECK(call < MOST_CALLS && failures > 30);
   CHECK_OK(open_and_score(path, options));
   printf("%s: %ld calls of ONNX Runtime failed one by one, %d of them with an error\n", path, call,
@@ -68,29 +83,103 @@ static void test_fault(const char* unreadable, const char* sound, kad_detector_o
   kad_detector* detector = NULL;
   CHECK_FAILS(kad_detector_open(unreadable, &options, &detector), KAD_ERROR_ARTIFACT_NETWORK,
               "NoSuchOperator");
-  have_cuda(1);
+  have_gpu(1);
   CHECK_FAILS(kad_detector_open(sound, &options, &detector), KAD_ERROR_PROVIDER,
-              "(it has CUDAExecutionProvider)");
+              "(it has CUDAExecutionProvider, TensorrtExecutionProvider)");
   options.provider = KAD_PROVIDER_CUDA;
   CHECK_FAILS(kad_detector_open(unreadable, &options, &detector), KAD_ERROR_ARTIFACT_NETWORK,
-              "network.onnx: cannot be read by ONNX Runtime: ");
+              "network.onnx: cannot be read by ONNX Runtime; export the artifact again: ");
   CHECK_FAILS(kad_detector_open(sound, &options, &detector), KAD_ERROR_PROVIDER,
               "CUDAExecutionProvider cannot run the network here: ");
-  have_cuda(0);
+  have_gpu(0);
   CHECK(live() == 0);
 }
 
+// Each call that a provider is set up with fails once; it cannot be used in the end.
+static void fail_each_provider_call(const char* path, const kad_detector_options* options) {
+  kad_detector* detector = NULL;
+  long call = 0;
+  for (; call < MOST_CALLS; ++call) {
+    arm(call, 0);
+    const kad_status status = kad_detector_open(path, options, &detector);
+    CHECK(status == KAD_ERROR_PROVIDER || status == KAD_ERROR_ONNXRUNTIME);
+    CHECK(live() == 0);
+    if (!fired()) break;
+    CHECK(strstr(kad_last_error(), "injected failure of ") != NULL);
+  }
+  arm(-1, 0);
+  CHECK(call > 10 && call < MOST_CALLS);
+}
+
+// How many entries a folder has that are not hidden, and the length of the last one's name.
+static int entries(const char* folder, size_t* length) {
+  int n = 0;
+  DIR* listing = opendir(folder);
+  if (listing == NULL) return -1;
+  for (struct dirent* entry = readdir(listing); entry != NULL; entry = readdir(listing)) {
+    if (entry->d_name[0] == '.') continue;
+    ++n;
+    *length = strlen(entry->d_name);
+  }
+  closedir(listing);
+  return n;
+}
+
+// TensorRT's engines are kept in a folder of the graph, below the one that is given or found.
+static void test_cache_folder(const char* path, const char* folder, kad_detector_options options) {
+  kad_detector* detector = NULL;
+  size_t length = 0;
+  char below[4096];
+  options.cache_folder = folder;
+  CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_PROVIDER,
+              "TensorrtExecutionProvider cannot run the network here: ");
+  CHECK(entries(folder, &length) == 1 && length == 32);
+  options.cache_folder = "/proc/no/such";
+  CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_PROVIDER,
+              "give one that can be written to in kad_detector_options.cache_folder");
+  options.cache_folder = NULL;
+  const char* const names[] = {"HOME", "XDG_CACHE_HOME"};
+  const char* const places[] = {".cache/kad/tensorrt", "kad/tensorrt"};
+  for (int i = 0; i < 2; ++i) {
+    CHECK(unsetenv("HOME") == 0 && unsetenv("XDG_CACHE_HOME") == 0);
+    CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_PROVIDER,
+                "neither XDG_CACHE_HOME nor HOME is set; give one in kad_detector_options");
+    CHECK(setenv(names[i], folder, 1) == 0);
+    CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_PROVIDER,
+                "TensorrtExecutionProvider cannot run the network here: ");
+    snprintf(below, sizeof(below), "%s/%s", folder, places[i]);
+    CHECK(entries(below, &length) == 1 && length == 32);
+  }
+  CHECK(live() == 0);
+}
+
+static void test_providers(const char* path, const char* folder, kad_detector_options options) {
+  have_gpu(1);
+  options.cache_folder = folder;
+  for (int32_t provider = KAD_PROVIDER_CUDA; provider <= KAD_PROVIDER_TENSORRT; ++provider) {
+    options.provider = provider;
+    fail_each_provider_call(path, &options);
+  }
+  test_cache_folder(path, folder, options);
+  have_gpu(0);
+}
+
 int main(int argc, char** argv) {
-  if (argc < 4) return EXIT_FAILURE;
+  if (argc < 5) return EXIT_FAILURE;
   load(argv[1]);
-  const kad_detector_options options = {
-      .struct_size = sizeof(options), .n_threads = 1, .batch = 4, .onnxruntime = argv[1]};
+  const kad_detector_options options = {.struct_size = sizeof(options),
+                                        .n_threads = 1,
+                                        .batch = 4,
+                                        .onnxruntime = argv[1],
+                                        .log = count_log};
   paint_board(board, SIDE, SIDE, 3, 1);
-  for (int i = 3; i < argc; ++i) fail_each_call(argv[i], &options);
-  test_fault(argv[2], argv[3], options);
+  for (int i = 4; i < argc; ++i) fail_each_call(argv[i], &options);
+  CHECK(told > 0);
+  test_fault(argv[3], argv[4], options);
+  test_providers(argv[4], argv[2], options);
   be_old(1);
   kad_detector* detector = NULL;
-  CHECK_FAILS(kad_detector_open(argv[3], &options, &detector), KAD_ERROR_ONNXRUNTIME,
+  CHECK_FAILS(kad_detector_open(argv[4], &options, &detector), KAD_ERROR_ONNXRUNTIME,
               "is ONNX Runtime 1.19.2: expected 1.20 or newer");
   return check_result();
 }

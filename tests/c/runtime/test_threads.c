@@ -1,6 +1,7 @@
 // Threads that share one detector, each with a session of its own, score what one thread alone
-// does, while the calls of one more session are cancelled as they run:
-//   test_threads SECONDS THREADS ARTIFACT...
+// does. With `toy`, the network of toy_network.h, the calls of one more session are cancelled as
+// they run; with `onnxruntime` the artifact's own network runs.
+//   test_threads toy|onnxruntime SECONDS THREADS ARTIFACT...
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
 #include <sched.h>
@@ -16,6 +17,7 @@ static uint8_t boards[BOARDS][SIDE * SIDE * 3];
 static const kad_detector* detector;
 static uint64_t expected[BOARDS];
 static double seconds;
+static int runs_toy;
 
 static double now(void) {
   struct timespec time;
@@ -132,7 +134,8 @@ static void test_artifact(const char* path, int n_threads) {
   work works[MOST_THREADS] = {{0}};
   kad_detector_options options = toy_options();
   options.n_threads = 2;
-  options.network = gated_network;
+  options.provider = runs_toy ? KAD_PROVIDER_CALLER : KAD_PROVIDER_CPU;
+  options.network = runs_toy ? gated_network : NULL;
   kad_detector* opened = NULL;
   CHECK_OK(kad_detector_open(path, &options, &opened));
   detector = opened;
@@ -144,8 +147,8 @@ static void test_artifact(const char* path, int n_threads) {
     works[i].number = i;
     CHECK(pthread_create(&threads[i], NULL, score_until_time_is_up, &works[i]) == 0);
   }
-  const int64_t rounds = cancel_until_time_is_up();
-  CHECK(rounds > 0);
+  const int64_t rounds = runs_toy ? cancel_until_time_is_up() : 0;
+  CHECK((rounds > 0) == runs_toy);
   int64_t total = 0;
   for (int i = 0; i < n_threads; ++i) {
     CHECK(pthread_join(threads[i], NULL) == 0);
@@ -158,11 +161,12 @@ static void test_artifact(const char* path, int n_threads) {
 }
 
 int main(int argc, char** argv) {
-  if (argc < 4) return EXIT_FAILURE;
-  seconds = atof(argv[1]);
-  const int n_threads = atoi(argv[2]);
+  if (argc < 5) return EXIT_FAILURE;
+  runs_toy = strcmp(argv[1], "toy") == 0;
+  seconds = atof(argv[2]);
+  const int n_threads = atoi(argv[3]);
   if (n_threads < 1 || n_threads > MOST_THREADS) return EXIT_FAILURE;
   for (int i = 0; i < BOARDS; ++i) paint_board(boards[i], SIDE, SIDE, (unsigned)i, i % 2);
-  for (int i = 3; i < argc; ++i) test_artifact(argv[i], n_threads);
+  for (int i = 4; i < argc; ++i) test_artifact(argv[i], n_threads);
   return check_result();
 }
