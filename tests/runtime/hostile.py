@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FOUND, VERSION, MANIFEST = "NOT_FOUND", "VERSION", "MANIFEST"
 LISTING, SIZE, HASH, TENSORS, NETWORK = "LISTING", "SIZE", "HASH", "TENSORS", "NETWORK"
 
+LONG = "\u00e9" * 9000  # no error has room for all of it
+
 METHODS = {
     "patchcore": tiny.patchcore,
     "cutpaste": tiny.cutpaste,
@@ -152,6 +154,11 @@ def _make_external(tensor: Any, location: str) -> None:
         entry.key, entry.value = key, value
 
 
+def _external_with_long_name(proto: Any) -> None:
+    proto.graph.initializer[0].name = LONG
+    _make_external(proto.graph.initializer[0], "weights.bin")
+
+
 def _external_in_subgraph(proto: Any) -> None:
     tensor = TensorProto(name="hidden", data_type=1, dims=[1])
     _make_external(tensor, "../outside.bin")
@@ -167,6 +174,20 @@ def _engine_node(proto: Any) -> None:
 def _dimension(port: Callable[[Any], Any], axis: int, value: int) -> Callable[[Any], None]:
     def change(proto: Any) -> None:
         port(proto).type.tensor_type.shape.dim[axis].dim_value = value
+
+    return change
+
+
+def _output_of(kind: str) -> Callable[[Any], None]:
+    """Cast the last output, in a sound graph."""
+
+    def change(proto: Any) -> None:
+        output, to = proto.graph.output[-1], getattr(TensorProto, kind)
+        for node in proto.graph.node:
+            for names in (node.input, node.output):
+                names[:] = ["raw" if name == output.name else name for name in names]
+        proto.graph.node.append(helper.make_node("Cast", ["raw"], [output.name], to=to))
+        output.type.tensor_type.elem_type = to
 
     return change
 
@@ -187,6 +208,7 @@ def reading_cases(name: str) -> Named:
     }
     for key, location in locations.items():
         yield f"{name}-external-{key}", _graph(name, _external(location)), NETWORK
+    yield f"{name}-external-long-name", _graph(name, _external_with_long_name), NETWORK
     yield f"{name}-external-in-subgraph", _graph(name, _external_in_subgraph), NETWORK
     yield f"{name}-engine-node", _graph(name, _engine_node), NETWORK
     contents = {
@@ -214,6 +236,10 @@ def network_cases(name: str, data: bytes) -> Named:
     yield f"{name}-input-name", _graph(name, _rename_input), NETWORK
     fixed = _dimension(lambda proto: proto.graph.input[0], 0, 4)
     yield f"{name}-fixed-batch", _graph(name, fixed), NETWORK
+    fixed_output = _dimension(lambda proto: proto.graph.output[-1], 0, 4)
+    yield f"{name}-fixed-output-batch", _graph(name, fixed_output), NETWORK
+    for kind in ("FLOAT16", "DOUBLE"):
+        yield f"{name}-output-of-{kind}", _graph(name, _output_of(kind)), NETWORK
     dropped = _graph(name, lambda proto: proto.graph.output.pop())
     yield f"{name}-output-dropped", dropped, NETWORK
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from hostile import MANIFEST, SIZE, VERSION, flipped, manifest_of, write_manifest
+from hostile import LONG, MANIFEST, SIZE, VERSION, flipped, manifest_of, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +72,28 @@ def text_cases(size: int) -> Named:
     }
     for name, change in changes.items():
         yield f"manifest-{name}", _text(change), MANIFEST
+
+
+def long_cases() -> Named:
+    """Give manifests whose errors quote long texts: the reason and what to do stay."""
+    deep: Any = []
+    for _ in range(40):
+        deep = [deep]
+    changes: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+        "format": (set_at(("format",), LONG), VERSION),
+        "version": (set_at(("format_version",), LONG), MANIFEST),
+        "key": (set_at((LONG,), 1), MANIFEST),
+        "inner-key": (set_at(("thresholds", LONG), 1), MANIFEST),
+        "value": (set_at(("thresholds", "board"), LONG), MANIFEST),
+        "created-by": (set_at(("created_by", LONG), 1), MANIFEST),
+        "verification": (set_at(("verification", LONG), deep), MANIFEST),
+        "file": (set_at(("network", "file"), LONG), MANIFEST),
+        "listed-file": (set_at(("files", LONG), {}), MANIFEST),
+    }
+    for name, (change, expected) in changes.items():
+        yield f"long-{name}", edit(change), expected
+    twice = f'{{"{LONG}": 1, "{LONG}": 2, '
+    yield "long-key-twice", _text(lambda text: text.replace("{", twice, 1)), MANIFEST
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tiny_artifacts as tiny
-from hostile import TENSORS, rewrite, rewritten
+from hostile import LONG, TENSORS, rewrite, rewritten
 
 from kad_sdk.tensors import encode_tensors, read_tensors
 
@@ -89,6 +89,16 @@ def header_cases(name: str, header: dict[str, Any]) -> Named:
         for i, value in enumerate(values):
             change = _with_header(name, lambda h, f=field, v=value: h[first].update({f: v}))
             yield f"{name}-{field}-{i}", change, TENSORS
+    long_texts: dict[str, Callable[[dict[str, Any]], object]] = {
+        "name": lambda h: h.update({LONG: h.pop(first)}),
+        "broken-name": lambda h: h.update({LONG: 1}),
+        "key": lambda h: h[first].update({LONG: 1}),
+        "dtype": lambda h: h[first].update(dtype=LONG),
+        "size": lambda h: h[first].update(shape=[LONG]),
+        "sizes": lambda h: h[first].update(shape=LONG),
+    }
+    for key, change in long_texts.items():
+        yield f"{name}-long-{key}", _with_header(name, change), TENSORS
     overlap = _with_header(name, lambda h: h.update(more=dict(h[first])))
     yield f"{name}-overlap", overlap, TENSORS
 

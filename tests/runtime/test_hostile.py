@@ -3,6 +3,7 @@ its class by Python; and what one door accepts, the other accepts too."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,12 @@ CLASSES = {
         ("MANIFEST", "LISTING", "SIZE", "HASH", "TENSORS", "NETWORK"), ArtifactCorruptError
     ),
 }
+# Each error says what to do; a text that is too long would have a gap.
+ADVICE = re.compile(
+    "copy the artifact again|export the artifact again|upgrade libkad|remove it"
+    "|give the path of one that kad-export made|not an artifact of kad-export"
+)
+GAP = " [...] "
 SANITIZED = {
     "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
@@ -89,8 +96,8 @@ def _problem(expected: str | None, status: str, text: str, error: Exception | No
         return "" if error is None else "Python refuses it"
     if expected not in {None, status}:
         return f"expected {expected}"
-    if status not in CLASSES or not text:
-        return "no status of artifacts, or no text"
+    if status not in CLASSES or not ADVICE.search(text) or GAP in text:
+        return "no status of artifacts, no advice, or a gap in the text"
     if error is None:
         return "Python accepts it"
     return "" if type(error) is CLASSES[status] else f"expected {CLASSES[status].__name__}"
@@ -126,6 +133,10 @@ def test_manifest_values(method, tmp_path):
         "kernel": ("density",),
     }[method[0]]
     check(hostile_manifest.value_cases(content, entries), method[1], tmp_path)
+
+
+def test_long_texts(method, tmp_path):
+    check(hostile_manifest.long_cases(), method[1], tmp_path)
 
 
 def test_ranges(method, tmp_path):

@@ -4,13 +4,12 @@
 #include <cstring>
 
 #include "base/guard.hpp"
+#include "base/text.hpp"
 
 namespace kad {
 namespace {
 
 thread_local char last_error[sizeof(Error::text)] = "";
-
-bool continues_character(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
 
 }  // namespace
 

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/guard.hpp"
+#include "base/text.hpp"
 
 namespace kad {
 namespace {
@@ -125,9 +126,9 @@ void check_tensor(std::string_view tensor) {
   }
   if (!external) return;
   fail(KAD_ERROR_ARTIFACT_NETWORK,
-       "the graph's tensor '%.*s' lies in another file: expected all data in the graph itself; "
+       "the graph's tensor '%s' lies in another file: expected all data in the graph itself; "
        "export the artifact again",
-       static_cast<int>(name.size() < 80 ? name.size() : 80), name.data());
+       shortened(name).c_str());
 }
 
 void walk(Message in, std::string_view message, int depth) {

@@ -88,7 +88,7 @@ void check_density(const Tensors& density, const Manifest& manifest, const std::
   if (rows < 1 || rows > manifest.density.samples) {
     fail(KAD_ERROR_ARTIFACT_TENSORS,
          "%s: tensor 'samples': expected 1 to %lld rows, as many as the density was fitted on at "
-         "the most, got %lld",
+         "the most, got %lld; export the artifact again",
          where.c_str(), static_cast<long long>(manifest.density.samples),
          static_cast<long long>(rows));
   }

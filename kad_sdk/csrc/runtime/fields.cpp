@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "base/text.hpp"
+
 namespace kad {
 
 using json::Kind;
@@ -40,9 +42,7 @@ std::string to_text(Range range) {
 }  // namespace
 
 void schema_error(const std::string& path, const std::string& what, Value value) {
-  std::string shown(value.text());
-  if (shown.size() > 80) shown = shown.substr(0, 77) + "...";
-  throw SchemaError(path + ": expected " + what + ", got " + shown);
+  throw SchemaError(path + ": expected " + what + ", got " + shortened(value.text()));
 }
 
 int64_t read_integer(Value value, const std::string& path, int64_t low, int64_t high) {
@@ -85,7 +85,7 @@ void check_file_name(const std::string& name, const std::string& path) {
   throw SchemaError(path +
                     ": expected a plain file name of letters, digits, '_', '-' and '.', not "
                     "beginning with '.', got " +
-                    name.substr(0, 80));
+                    shortened(name));
 }
 
 std::string read_file_name(Value value, const std::string& path) {
@@ -194,7 +194,7 @@ int32_t Fields::choice(const char* key, const std::vector<std::string>& allowed)
 void Fields::end() const {
   for (size_t i = 0; i < members_.size() && !allow_unknown_; ++i) {
     if (taken_[i]) continue;
-    throw SchemaError("unknown key " + path_of(members_[i].key.c_str()) +
+    throw SchemaError("unknown key " + path_of(shortened(members_[i].key).c_str()) +
                       ": this format version has no such key");
   }
 }

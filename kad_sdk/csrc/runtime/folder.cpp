@@ -43,7 +43,8 @@ struct CloseListing {
 
 [[noreturn]] void refuse_kind(const std::string& path) {
   fail(KAD_ERROR_ARTIFACT_LISTING,
-       "%s: expected a regular file; links and folders are not allowed in an artifact",
+       "%s: expected a regular file, since links and folders are not allowed in an artifact; copy "
+       "the artifact again",
        path.c_str());
 }
 
@@ -142,7 +143,8 @@ MappedFile Folder::map(const std::string& name, uint64_t most) const {
   const Descriptor file(open_file(descriptor_, name, path));
   const uint64_t size = regular_size(file.number, path);
   if (size > most) {
-    fail(KAD_ERROR_ARTIFACT_SIZE, "%s: expected at most %llu bytes, got %llu", path.c_str(),
+    fail(KAD_ERROR_ARTIFACT_SIZE,
+         "%s: expected at most %llu bytes, got %llu; copy the artifact again", path.c_str(),
          static_cast<unsigned long long>(most), static_cast<unsigned long long>(size));
   }
   if (size == 0) return {};

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/text.hpp"
+
 namespace kad::json {
 namespace {
 
@@ -213,7 +215,7 @@ void Parser::check_keys(uint32_t object) const {
   }
   std::sort(keys.begin(), keys.end());
   const auto twice = std::adjacent_find(keys.begin(), keys.end());
-  if (twice != keys.end()) throw Error("the key '" + *twice + "' is given twice");
+  if (twice != keys.end()) throw Error("the key '" + shortened(*twice) + "' is given twice");
 }
 
 }  // namespace kad::json

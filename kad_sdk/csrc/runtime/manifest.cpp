@@ -3,6 +3,7 @@
 #include <set>
 
 #include "base/guard.hpp"
+#include "base/text.hpp"
 #include "runtime/inspection.hpp"
 #include "runtime/json.hpp"
 #include "runtime/manifest_entries.hpp"
@@ -37,15 +38,15 @@ int check_version(Value root, const std::string& name) {
   const std::string format = string_of(members, "format");
   if (format != kFormat) {
     fail(KAD_ERROR_ARTIFACT_VERSION,
-         "%s: expected format '%s', got '%.40s': this is not an artifact of kad-export",
-         name.c_str(), kFormat, format.c_str());
+         "%s: expected format '%s', got '%s': this is not an artifact of kad-export", name.c_str(),
+         kFormat, shortened(format, 40).c_str());
   }
   const std::string version = string_of(members, "format_version");
   const size_t dot = version.find('.');
   const std::string major_text = version.substr(0, dot);
   const std::string minor_text = dot == std::string::npos ? "" : version.substr(dot + 1);
   if (!is_short_number(major_text) || !is_short_number(minor_text)) {
-    throw SchemaError("format_version: expected 'major.minor', got '" + version.substr(0, 40) +
+    throw SchemaError("format_version: expected 'major.minor', got '" + shortened(version, 40) +
                       "'");
   }
   const int major = std::stoi(major_text);
@@ -100,14 +101,14 @@ Manifest read(Value root, int minor) {
   fields.take("format_version");
   manifest.method = static_cast<Method>(fields.choice("method", {"patchcore", "cutpaste"}));
   for (const auto& [key, item] : fields.mapping("created_by")) {
-    read_text(item, "created_by." + key);
+    read_text(item, "created_by." + shortened(key));
   }
   manifest.preprocessing = read_preprocessing(fields.object("preprocessing"));
   manifest.map = read_map(fields.object("map"));
   manifest.thresholds = read_thresholds(fields.object("thresholds"));
   check_training(fields.object("training"));
   for (const auto& [key, item] : fields.mapping("verification")) {
-    check_free(item, "verification." + key);
+    check_free(item, "verification." + shortened(key));
   }
   manifest.files = read_files(&fields);
   if (manifest.method == Method::patchcore) {

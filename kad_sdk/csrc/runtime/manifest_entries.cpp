@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/text.hpp"
 #include "image/image.hpp"
 
 namespace kad {
@@ -83,7 +84,9 @@ std::optional<DenoiseSettings> read_denoise(Fields* preprocessing) {
 void check_free(Value value, const std::string& path, int depth) {
   if (depth > kFreeDepth) throw SchemaError(path + ": nested too deeply");
   if (value.kind() == Kind::object) {
-    for (const auto& [key, item] : value.members()) check_free(item, path + "." + key, depth + 1);
+    for (const auto& [key, item] : value.members()) {
+      check_free(item, path + "." + shortened(key, 40), depth + 1);
+    }
   } else if (value.kind() == Kind::array) {
     for (const Value item : value.items()) check_free(item, path + "[]", depth + 1);
   } else if (value.kind() == Kind::real && !std::isfinite(value.number())) {

@@ -1,6 +1,7 @@
 // What each method adds to a manifest.
 #include <algorithm>
 
+#include "base/text.hpp"
 #include "kad/kad.h"
 #include "runtime/manifest_entries.hpp"
 
@@ -175,7 +176,7 @@ void check_cutpaste_training(Fields fields) {
   fields.number("learning_rate", kPositive);
   fields.integer("seed", 0);
   for (const auto& [key, item] : fields.mapping("augmentation")) {
-    check_free(item, "cutpaste_training.augmentation." + key);
+    check_free(item, "cutpaste_training.augmentation." + shortened(key));
   }
   fields.number_or_null("validation_accuracy", kShare);
   fields.digest("checkpoint_sha256");

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "base/guard.hpp"
+#include "base/text.hpp"
 #include "runtime/json.hpp"
 
 namespace kad {
@@ -32,8 +33,11 @@ constexpr DtypeFacts kDtypes[] = {{"F16", Dtype::f16, 2},
 const DtypeFacts& facts_of(Dtype dtype) { return kDtypes[static_cast<size_t>(dtype)]; }
 
 [[noreturn]] void corrupt(const std::string& where, const std::string& what) {
-  fail(KAD_ERROR_ARTIFACT_TENSORS, "%s: %s", where.c_str(), what.c_str());
+  fail(KAD_ERROR_ARTIFACT_TENSORS, "%s: %s; copy the artifact again, or export it again",
+       where.c_str(), what.c_str());
 }
+
+std::string in_quotes(const std::string& name) { return "tensor '" + shortened(name) + "'"; }
 
 std::string to_text(const Shape& shape) {
   std::string text = "(";
@@ -53,16 +57,20 @@ struct Entry {
 
 std::vector<int64_t> read_sizes(Value value, size_t most, const std::string& where) {
   std::vector<int64_t> sizes;
-  if (value.kind() != Kind::array) corrupt(where, "shape and data_offsets must be lists");
+  if (value.kind() != Kind::array) {
+    corrupt(where, "expected lists as shape and data_offsets, got " + shortened(value.text(), 40));
+  }
   for (const Value item : value.items()) {
     int64_t size = -1;
     if (!item.fits(&size) || size < 0 || size >= kMaxSize) {
-      corrupt(where, "expected sizes in shape and data_offsets, got " +
-                         std::string(item.text().substr(0, 40)));
+      corrupt(where, "expected sizes in shape and data_offsets, got " + shortened(item.text(), 40));
     }
     sizes.push_back(size);
   }
-  if (sizes.size() > most) corrupt(where, "more than " + std::to_string(most) + " sizes");
+  if (sizes.size() > most) {
+    corrupt(where, "expected at most " + std::to_string(most) + " sizes, got " +
+                       std::to_string(sizes.size()));
+  }
   return sizes;
 }
 
@@ -71,8 +79,7 @@ Dtype read_dtype(Value value, const std::string& where) {
   for (const DtypeFacts& facts : kDtypes) {
     if (given == facts.name) return facts.dtype;
   }
-  corrupt(where, "expected a dtype of F16, F32, I32, I64, U8, got " +
-                     std::string(value.text().substr(0, 40)));
+  corrupt(where, "expected a dtype of F16, F32, I32, I64, U8, got " + shortened(value.text(), 40));
 }
 
 // The bytes that a shape takes, checked against the room it was given.
@@ -92,7 +99,7 @@ void check_bytes(const Entry& entry, const std::string& where) {
 }
 
 Entry read_entry(const Value::Member& member, const std::string& file) {
-  const std::string where = file + ": tensor '" + member.key + "'";
+  const std::string where = file + ": " + in_quotes(member.key);
   const auto fields =
       member.value.kind() == Kind::object ? member.value.members() : std::vector<Value::Member>();
   Entry entry;
@@ -105,15 +112,20 @@ Entry read_entry(const Value::Member& member, const std::string& file) {
       entry.shape = read_sizes(value, kMaxDims, where);
     } else if (key == "data_offsets") {
       const std::vector<int64_t> offsets = read_sizes(value, 2, where);
-      if (offsets.size() != 2) corrupt(where, "expected two offsets");
+      if (offsets.size() != 2) {
+        corrupt(where, "expected two offsets, got " + std::to_string(offsets.size()));
+      }
       entry.begin = static_cast<uint64_t>(offsets[0]);
       entry.end = static_cast<uint64_t>(offsets[1]);
     } else {
-      corrupt(where, "expected the keys dtype, shape, data_offsets");
+      corrupt(where, "expected the keys dtype, shape, data_offsets, got " + shortened(key));
     }
     ++found;
   }
-  if (found != 3) corrupt(where, "expected the keys dtype, shape, data_offsets");
+  if (found != 3) {
+    corrupt(where, "expected the keys dtype, shape, data_offsets, got " + std::to_string(found) +
+                       " of them");
+  }
   check_bytes(entry, where);
   return entry;
 }
@@ -152,7 +164,7 @@ void check_places(std::vector<Entry>* entries, uint64_t size, const std::string&
   uint64_t position = 0;
   for (const Entry& entry : *entries) {
     if (entry.begin != position) {
-      corrupt(file, "tensor '" + entry.name + "' should begin at byte " + std::to_string(position) +
+      corrupt(file, in_quotes(entry.name) + " should begin at byte " + std::to_string(position) +
                         " of the data, begins at " + std::to_string(entry.begin) +
                         ": holes and overlaps are not allowed");
     }
@@ -186,7 +198,7 @@ void check_finite(const Tensor& tensor, const std::string& where) {
   const int64_t row_values = tensor.count() / tensor.shape[0];
   int64_t row = 0;
   while (all_finite(tensor.floats() + row * row_values, row_values)) ++row;
-  corrupt(where, "row " + std::to_string(row) + " holds NaN or Inf; export the artifact again");
+  corrupt(where, "expected finite numbers, got NaN or Inf in row " + std::to_string(row));
 }
 
 bool fits(const Shape& shape, const Shape& wanted) {
@@ -210,9 +222,9 @@ Tensors parse_tensors(const uint8_t* data, uint64_t size, const std::string& nam
   Tensors tensors;
   for (const Entry& entry : entries) {
     if ((begin + entry.begin) % facts_of(entry.dtype).bytes != 0) {
-      corrupt(name, "tensor '" + entry.name + "' begins at byte " +
+      corrupt(name, in_quotes(entry.name) + " begins at byte " +
                         std::to_string(begin + entry.begin) +
-                        ", not a multiple of its item's size: write it again with write_tensors");
+                        ", not a multiple of its item's size");
     }
     tensors[entry.name] = {entry.dtype, entry.shape, data + begin + entry.begin,
                            entry.end - entry.begin};
@@ -222,13 +234,13 @@ Tensors parse_tensors(const uint8_t* data, uint64_t size, const std::string& nam
 
 void check_tensors(const Tensors& tensors, const TensorLayouts& layouts, const std::string& name) {
   for (const auto& [key, tensor] : tensors) {
-    if (layouts.count(key) == 0) corrupt(name, "tensor '" + key + "' does not belong there");
+    if (layouts.count(key) == 0) corrupt(name, in_quotes(key) + " does not belong there");
   }
   for (const auto& [key, layout] : layouts) {
     const auto found = tensors.find(key);
-    if (found == tensors.end()) corrupt(name, "tensor '" + key + "' is missing");
+    if (found == tensors.end()) corrupt(name, in_quotes(key) + " is missing");
     const Tensor& tensor = found->second;
-    const std::string where = name + ": tensor '" + key + "'";
+    const std::string where = name + ": " + in_quotes(key);
     if (tensor.dtype != layout.dtype || !fits(tensor.shape, layout.shape)) {
       corrupt(where, std::string("expected ") + facts_of(layout.dtype).name + " " +
                          to_text(layout.shape) + " by the manifest, got " +
