@@ -20,11 +20,24 @@ kad::Tensors read(const std::vector<uint8_t>& data, const kad::TensorLayouts& la
 void use_bank(const kad::Tensors& bank, const kad::Manifest& manifest) {
   kad::check_bank(bank, manifest, "x.safetensors");
   const kad::Tensor& neighbors = bank.at("neighbors");
-  const float* rows = bank.at("bank").floats();
   for (int64_t i = 0; i < neighbors.count(); ++i) {
-    if (rows[neighbors.longs()[i] * manifest.bank.dims] != rows[0] && manifest.bank.rows == 1) {
-      std::abort();
-    }
+    const int64_t row = neighbors.longs()[i];
+    if (row < 0 || row >= manifest.bank.rows) std::abort();
+  }
+  const auto n_images = static_cast<int64_t>(manifest.bank.images.size());
+  for (int64_t i = 0; i < manifest.bank.rows; ++i) {
+    const int32_t image = bank.at("source_image").ints()[i];
+    if (image < 0 || image >= n_images) std::abort();
+  }
+}
+
+void use_density(const kad::Tensors& density, const kad::Manifest& manifest) {
+  kad::check_density(density, manifest, "x.safetensors");
+  if (manifest.density.kind != KAD_DENSITY_GAUSSIAN) return;
+  const int64_t n = manifest.cutpaste.embedding_dims;
+  const float* cholesky = density.at("cholesky").floats();
+  for (int64_t i = 0; i < n; ++i) {
+    if (!(cholesky[i * n + i] > 0.0F)) std::abort();  // it is divided by
   }
 }
 
@@ -32,8 +45,7 @@ void check(const kad::Manifest& manifest, const std::vector<uint8_t>& data) {
   if (manifest.method == kad::Method::patchcore) {
     use_bank(read(data, kad::bank_layout(manifest)), manifest);
   } else {
-    const kad::Tensors density = read(data, kad::density_layout(manifest));
-    kad::check_density(density, manifest, "x.safetensors");
+    use_density(read(data, kad::density_layout(manifest)), manifest);
   }
 }
 

@@ -14,10 +14,13 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
+import numpy as np
 import programs
 import tiny_artifacts as tiny
 
-TARGETS = ("json", "manifest", "tensors", "graph", "artifact")
+from kad_sdk._native import MapLayout, NativeIndex, StoredIndex
+
+TARGETS = ("json", "manifest", "tensors", "graph", "artifact", "index")
 FOLDER = programs.ROOT / "build" / "fuzz"
 
 
@@ -58,7 +61,17 @@ def seeds() -> dict[str, list[bytes]]:
                 data = path.read_bytes()
                 found["tensors"].append(data)
                 found["artifact"].append(struct.pack("<I", len(manifest)) + manifest + data)
+    found["index"].append(stored_index())
     return found
+
+
+def stored_index() -> bytes:
+    """Give the stored index of the bank in fuzz_index.cpp."""
+    bank = (np.arange(1100 * 96) * 7919 % 1009).astype(np.float32).reshape(1100, 96)
+    layout = MapLayout([(40, 8, 8), (56, 4, 4)], (8, 8), "bilinear")
+    stored = NativeIndex(bank, layout=layout).store("a" * 64)
+    NativeIndex(bank, layout=layout, stored=StoredIndex(stored, "a" * 64)).close()  # it is accepted
+    return stored.tobytes()
 
 
 def fuzz(seconds: int) -> list[str]:
@@ -75,8 +88,9 @@ def fuzz(seconds: int) -> list[str]:
         # libFuzzer limits getrusage's peak, which begins with that of the process before exec.
         limits = ["-rss_limit_mb=0", "-malloc_limit_mb=512"]
         options = [f"-max_total_time={seconds}", "-timeout=10", *limits]
-        options += ["-max_len=65536", f"-artifact_prefix={FOLDER}/found-{name}-"]
-        options += [] if name == "graph" else [f"-dict={dictionary}"]
+        longest = max(65536, *map(len, inputs))
+        options += [f"-max_len={longest}", f"-artifact_prefix={FOLDER}/found-{name}-"]
+        options += [] if name in {"graph", "index"} else [f"-dict={dictionary}"]
         target = FOLDER / "tests" / "fuzz" / f"fuzz_{name}"
         result = programs.run(
             *(target, *options, corpus, folder),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import fuzz_readers
-import pytest
+import programs
 
 
 def test_readers():
-    lacking = fuzz_readers.missing()
-    if lacking:
-        pytest.skip(f"needs {lacking}")
+    missing = fuzz_readers.missing()
+    if missing:
+        programs.lacking(f"needs {missing}")
     fuzz_readers.build()
     lines = fuzz_readers.fuzz(seconds=3)
     assert len(lines) == len(fuzz_readers.TARGETS)
