@@ -34,8 +34,7 @@ endif()
 
 configure_package_config_file(cmake/kadConfig.cmake.in kadConfig.cmake
                               INSTALL_DESTINATION "${kad_config_dir}")
-# Before 1.0 a minor version may break callers.
-write_basic_package_version_file(kadConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+write_basic_package_version_file(kadConfigVersion.cmake COMPATIBILITY ${kad_compatibility})
 install(FILES "${CMAKE_CURRENT_BINARY_DIR}/kadConfig.cmake"
               "${CMAKE_CURRENT_BINARY_DIR}/kadConfigVersion.cmake"
         DESTINATION "${kad_config_dir}" COMPONENT libkad-dev)
@@ -64,11 +63,11 @@ if(PROJECT_IS_TOP_LEVEL)
   set(CPACK_DEB_COMPONENT_INSTALL ON)
   set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
   set(CPACK_DEBIAN_PACKAGE_SECTION libs)
-  set(CPACK_DEBIAN_LIBKAD_PACKAGE_NAME "libkad${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}")
+  set(CPACK_DEBIAN_LIBKAD_PACKAGE_NAME "libkad${kad_abi_version}")
   set(CPACK_DEBIAN_LIBKAD-DEV_PACKAGE_NAME libkad-dev)
   set(CPACK_DEBIAN_LIBKAD-DEV_PACKAGE_SECTION libdevel)
   set(CPACK_DEBIAN_LIBKAD-DEV_PACKAGE_DEPENDS
-      "libkad${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR} (= ${PROJECT_VERSION})")
+      "libkad${kad_abi_version} (= ${PROJECT_VERSION})")
   find_program(KAD_SHLIBDEPS dpkg-shlibdeps)
   mark_as_advanced(KAD_SHLIBDEPS)
   if(KAD_SHLIBDEPS)

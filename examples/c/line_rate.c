@@ -209,6 +209,10 @@ int main(int argc, char** argv) {
   r.height = atoi(argv[3]);
   r.width = atoi(argv[4]);
   r.rate = argc > 5 ? atof(argv[5]) : 0;
+  if (r.n_frames < 1 || r.height < 1 || r.width < 1 || (argc > 5 && !(r.rate > 0))) {
+    fprintf(stderr, "line_rate: frames, height, width and rate: expected numbers above 0\n");
+    return EXIT_FAILURE;
+  }
   for (int i = 0; i < SLOTS; ++i) {
     r.frames[i] = malloc((size_t)r.height * (size_t)r.width);
     if (r.frames[i] == NULL) return EXIT_FAILURE;

@@ -44,14 +44,51 @@ def artifact(tmp_path_factory):
     return tiny.write(folder / "board.kad", tiny.patchcore(board="largest-tile"))
 
 
+BLOCK = re.compile(
+    r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<kind>[a-z ]*)\n(?P<text>.*?)^```",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def blocks() -> list[tuple[str | None, str, str]]:
+    """Give the blocks of docs/integrate.md: the file that one is, its kind, its text."""
+    text = (ROOT / "docs" / "integrate.md").read_text()
+    return [(m["file"], m["kind"], m["text"]) for m in BLOCK.finditer(text)]
+
+
+def commands(kind: str) -> list[str]:
+    """Give the commands of the one block of a kind, a line each."""
+    (text,) = (text for _, name, text in blocks() if name == kind)
+    return re.sub(r" \\\n *", " ", text).splitlines()
+
+
+SUBPROJECT = {
+    "KAD_SOURCE_DIR": str(ROOT),
+    "KAD_ONNXRUNTIME_INCLUDE": str(ROOT / "build" / "onnxruntime"),
+}
+
+
 @pytest.fixture(scope="module")
-def subproject(tmp_path_factory) -> Path:
-    """Build libkad as a part of a project that sets CMAKE_UNITY_BUILD for all its parts."""
+def subproject(tmp_path_factory, artifact) -> Path:
+    """Build libkad as a part of a project, by the page's commands.
+
+    The project sets CMAKE_UNITY_BUILD for all its parts, and, to be quick, does not optimise.
+    """
+    programs.header()
+    programs.tool("make")
     folder = tmp_path_factory.mktemp("subproject")
-    settings = (f"-DKAD_SOURCE_DIR={ROOT}", "-DKAD_BUILD_STATIC=ON", "-DKAD_INSTALL=ON")
-    header = f"-DKAD_ONNXRUNTIME_INCLUDE={programs.header()}"
-    quick = ("-DCMAKE_CXX_FLAGS=-O0", "-DCMAKE_UNITY_BUILD=ON")
-    build(ROOT / "examples" / "subproject", folder, *settings, header, *quick)
+    examples = folder / "prefix" / "share" / "doc" / "kad"
+    examples.mkdir(parents=True)
+    (examples / "examples").symlink_to(ROOT / "examples")
+    shutil.copytree(artifact, folder / "board.kad")
+    configure, *others = commands("sh subproject")
+    settings = "-DKAD_BUILD_STATIC=ON -DKAD_INSTALL=ON"
+    quick = "-DCMAKE_BUILD_TYPE=None -DCMAKE_CXX_FLAGS=-O0 -DCMAKE_UNITY_BUILD=ON"
+    lines = [f"cd {folder}", f"{configure} {settings} {quick}", *others]
+    environment = {"CMAKE_PREFIX_PATH": str(folder / "prefix"), **SUBPROJECT}
+    library = programs.onnxruntime_library()
+    found = programs.run("sh", "-ec", "\n".join(lines), KAD_ONNXRUNTIME=library, **environment)
+    (folder / "printed").write_text(found.stdout)
     return folder
 
 
@@ -59,18 +96,17 @@ def subproject(tmp_path_factory) -> Path:
 def prefix(subproject, tmp_path_factory) -> Path:
     """Install the library that the subproject built."""
     folder = tmp_path_factory.mktemp("prefix")
-    library = subproject / "_deps" / "kad-build"
+    library = subproject / "build-subproject" / "_deps" / "kad-build"
     programs.run(programs.tool("cmake"), "--install", library, "--prefix", folder)
     return folder
 
 
-def test_subproject(subproject, artifact):
-    library = programs.onnxruntime_library()
-    found = programs.run(subproject / "application", artifact, KAD_ONNXRUNTIME=library).stdout
-    assert re.match(
-        rf"libkad {kad_sdk.__version__}: PatchCore, tiles of 32 px, threshold 0.400, "
+def test_subproject(subproject):
+    assert re.search(
+        rf"^libkad {kad_sdk.__version__}: PatchCore, tiles of 32 px, threshold 0.400, "
         r"ONNX Runtime 1\.\d+",
-        found,
+        (subproject / "printed").read_text(),
+        re.MULTILINE,
     )
 
 
@@ -147,16 +183,6 @@ def test_deb(archives, tmp_path, artifact):
 
 # ---- docs/integrate.md ---------------------------------------------------------------------------
 
-BLOCK = re.compile(
-    r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<kind>[a-z ]*)\n(?P<text>.*?)^```",
-    re.DOTALL | re.MULTILINE,
-)
-
-
-def blocks() -> list[tuple[str | None, str, str]]:
-    text = (ROOT / "docs" / "integrate.md").read_text()
-    return [(m["file"], m["kind"], m["text"]) for m in BLOCK.finditer(text)]
-
 
 @pytest.fixture
 def room(archives, artifact, tmp_path) -> Path:
@@ -220,11 +246,9 @@ def test_the_page_links_the_static_library(prefix, artifact, tmp_path):
     """A program that is C alone, with the page's own command."""
     programs.tool("pkg-config")
     (folder,) = prefix.glob("lib*/**/pkgconfig")
-    for file, kind, text in blocks():
-        if file == "first.c":
-            (tmp_path / file).write_text(text)
-        if kind == "sh static":
-            command = text
+    (program,) = (text for file, _, text in blocks() if file == "first.c")
+    (tmp_path / "first.c").write_text(program)
+    (command,) = commands("sh static")
     environment = {"PKG_CONFIG_PATH": str(folder)}
     programs.run("sh", "-ec", f"cd {tmp_path}\n{command}", **environment)
     shutil.copytree(artifact, tmp_path / "board.kad")
@@ -238,25 +262,81 @@ def test_the_page_links_the_static_library(prefix, artifact, tmp_path):
 
 
 def test_the_pages_subproject(prefix, tmp_path):
-    """Its first command says all that CMake has to know; what follows the others here build too."""
-    commands = next(text for _, kind, text in blocks() if kind == "sh subproject")
-    configure, build_it, run_it = re.sub(r" \\\n *", " ", commands).splitlines()
-    environment = {
-        "CMAKE_PREFIX_PATH": str(prefix),
-        "KAD_SOURCE_DIR": str(ROOT),
-        "KAD_ONNXRUNTIME_INCLUDE": str(programs.header()),
-    }
+    """Its first command, as it stands, says all that CMake has to know."""
+    configure = commands("sh subproject")[0]
+    environment = {"CMAKE_PREFIX_PATH": str(prefix), **SUBPROJECT}
     programs.run("sh", "-ec", f"cd {tmp_path}\n{configure}", **environment)
     cache = (tmp_path / "build-subproject" / "CMakeCache.txt").read_text()
     assert "CMAKE_BUILD_TYPE:STRING=Release" in cache
-    assert build_it == "cmake --build build-subproject --parallel"
-    assert run_it == "build-subproject/application board.kad"
 
 
-def test_the_page_shows_the_examples():
-    """What the page shows of the C API compiles: names in it are names of the headers."""
-    headers = "".join((ROOT / "kad_sdk" / "include" / "kad" / name).read_text() for name in HEADERS)
-    text = "".join(text for _, _, text in blocks())
-    names = set(re.findall(r"\b(?:kad|KAD)_[A-Za-z_]+\b", text))
-    missing = {name for name in names if not re.search(rf"\b{name}\b", headers)}
-    assert missing <= {"KAD_WITH_RUNTIME", "KAD_ONNXRUNTIME_INCLUDE", "KAD_SOURCE_DIR"}
+def test_the_pages_package(archives, tmp_path):
+    """Its first command configures; what the others make, the archives here are made by, too."""
+    programs.header()
+    configure, build_it, pack_it = commands("sh package")
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for path in ROOT.iterdir():
+        if path.name not in {"build", ".git", ".venv"}:
+            (checkout / path.name).symlink_to(path)
+    (checkout / "build").mkdir()
+    (checkout / "build" / "onnxruntime").symlink_to(ROOT / "build" / "onnxruntime")
+    programs.run("sh", "-ec", f"cd {checkout}\n{configure}")
+    names = (checkout / "build" / "package" / "CPackConfig.cmake").read_text()
+    (archive,) = archives.glob("*.tar.gz")
+    assert f'"{archive.name.removesuffix(".tar.gz")}"' in names
+    assert f"`{archive.name}`" in (ROOT / "docs" / "integrate.md").read_text()
+    assert build_it == 'cmake --build build/package --parallel "$(nproc)"'
+    assert pack_it == "cd build/package && cpack"
+
+
+# What surrounds the fragments of the page: a function around statements.
+C_START = """
+#include <kad/detector.h>
+#include <stddef.h>
+typedef struct my_engine my_engine;
+my_engine* my_engine_build(const char* path, int32_t batch);
+int my_engine_run(my_engine* engine, const kad_network_batch* batch);
+"""
+C_BODY = """
+kad_status fragment(kad_session* session, kad_image image) {
+  kad_status status;
+  kad_detector* detector = NULL;
+  kad_result* result = NULL;
+  (void)session, (void)image, (void)detector, (void)result;
+"""
+CPP_START = """
+#include <kad/kad.hpp>
+struct Mat { unsigned char* data; int rows, cols; size_t step[2]; };
+void mark(int x, int y, int width, int height);
+void fragment(const Mat& mat) {
+"""
+
+
+def fragments() -> list[tuple[str, str]]:
+    """Give the page's pieces of programs as whole sources: the language, the text."""
+    sources = []
+    for file, kind, text in blocks():
+        if file is None and kind == "cpp":
+            sources.append(("c++", f"{CPP_START}{text}}}\n"))
+        elif file is None and kind == "c":
+            *functions, statements = text.split("\n}\n\n")
+            before = "".join(f"{function}\n}}\n" for function in functions)
+            body = f"{C_BODY}{statements}  return status;\n}}\n"
+            sources.append(("c", f"{C_START}{before}{body}"))
+    return sources
+
+
+@pytest.mark.parametrize(("language", "source"), fragments(), ids=lambda value: value[:3])
+def test_the_pages_fragments_compile(language, source):
+    compiler, standard = {"c": ("cc", "c11"), "c++": ("c++", "c++17")}[language]
+    options = (f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only")
+    include = f"-I{ROOT / 'kad_sdk' / 'include'}"
+    result = subprocess.run(
+        [programs.tool(compiler), *options, include, "-x", language, "-"],
+        input=source,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr

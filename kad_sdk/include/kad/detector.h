@@ -16,6 +16,8 @@
  *     when several sessions score; ONNX Runtime may log on threads of its own. They must not throw,
  *     and may call any function of the library but those of the session that called them. Their
  *     contexts must live until the detector and all its sessions and results are closed.
+ *   - fork: a detector that was opened before it has none of ONNX Runtime's threads in the child,
+ * and waits for them there. Open one in the child.
  *   - The files of an artifact are mapped: they must not be changed in place while a detector is
  *     open. To replace an artifact, put a new folder in its place, as kad-export does.
  */
@@ -192,8 +194,9 @@ KAD_API kad_status kad_session_score_tiles(kad_session* session, const kad_image
                                            const int32_t* xy, int64_t n_tiles, float* out_score,
                                            float* out_patches, int64_t* out_rows);
 
-/* End the call that this session is in, or else its next one, with KAD_ERROR_CANCELLED. The one
- * function that may be called while another thread uses the session. */
+/* End the call that this session is in, or else its next one, with KAD_ERROR_CANCELLED: also where
+ * the call that was meant has just ended. The one function that may be called while another thread
+ * uses the session. */
 KAD_API kad_status kad_session_cancel(kad_session* session);
 
 /* ---- results --------------------------------------------------------------------------------- */
@@ -255,7 +258,8 @@ typedef struct kad_region_result {
   int32_t peak_y;
   float peak;     /* the value there of the map in px of the frame */
   float distance; /* largest value, before smoothing and averaging, of the patches that cover it */
-  int32_t nearest_x; /* centre of the training patch that this patch is most like, px */
+  int32_t nearest_x; /* centre of the training patch that this patch is most like, px of the
+                      * training image, after resizing where the artifact resizes */
   int32_t nearest_y;
   int32_t reserved; /* 0 */
   int64_t area_px;

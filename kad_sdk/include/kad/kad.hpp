@@ -201,6 +201,10 @@ class Session : public Owner<kad_session, kad_session_close> {
 
   /// Scores of tiles of an image at the corners xy (n, 2).
   std::vector<float> score_tiles(const kad_image& image, const std::vector<int32_t>& xy) {
+    if (xy.size() % 2 != 0) {
+      throw Failure(KAD_ERROR_INVALID_ARGUMENT, "xy: expected x and y of each tile, got " +
+                                                    std::to_string(xy.size()) + " numbers");
+    }
     std::vector<float> scores(xy.size() / 2);
     check(kad_session_score_tiles(get(), &image, xy.data(), static_cast<int64_t>(scores.size()),
                                   scores.data(), nullptr, nullptr));

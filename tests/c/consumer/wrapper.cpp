@@ -78,6 +78,8 @@ void use_detector(const std::string& path) {
   expect(static_cast<int64_t>(result.tiles().size()) == result.facts().n_tiles, "tiles");
   expect(static_cast<int64_t>(result.regions().size()) == result.facts().n_regions, "regions");
   expect(session.score_tiles(image, {0, 0, 5, 7}).size() == 2, "two tiles");
+  expect_failure(KAD_ERROR_INVALID_ARGUMENT, "xy: expected x and y of each tile, got 3 numbers",
+                 [&] { session.score_tiles(image, {0, 0, 5}); });
   result = session.score(image);
   session.cancel();
   expect_failure(KAD_ERROR_CANCELLED, "cancelled", [&] { session.score(image); });
