@@ -159,6 +159,8 @@ static void test_inputs(void) {
   const kad_map_rules rules = {.struct_size = sizeof(kad_map_rules)};
   check_sizes(judge_map, &rules, FIRST_MAP_RULES, "kad_map_rules.struct_size");
   check_sizes(judge_tiles, &rules, FIRST_MAP_RULES, "kad_map_rules.struct_size");
+  const kad_map_rules later = {.struct_size = sizeof(kad_map_rules), .reserved = 1};
+  CHECK_INVALID(judge_map(&later), "kad_map_rules.reserved must be 0, got 1");
 }
 
 // kad_board_regions fills an array of the caller's structs, old or new.

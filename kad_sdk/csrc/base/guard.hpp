@@ -89,10 +89,11 @@ void write_struct(T filled, T* out, size_t smallest, const char* name) {
 }
 
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a caller has set a field that is kept for later releases.
-inline void check_reserved(uint32_t reserved, const char* name) {
+inline void check_reserved(int64_t reserved, const char* name) {
   if (reserved == 0) return;
   fail(KAD_ERROR_INVALID_ARGUMENT,
-       "%s.reserved must be 0, got %u: set all of the struct to 0 first", name, reserved);
+       "%s.reserved must be 0, got %lld: set all of the struct to 0 first", name,
+       static_cast<long long>(reserved));
 }
 
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of

@@ -150,6 +150,7 @@ void check_places(const T* places, int64_t n, const char* name) {
 kad_map_rules check_rules(const kad_map_rules* given) {
   const kad_map_rules rules =
       read_struct(given, KAD_FIRST_SIZE(kad_map_rules, n_zones), "kad_map_rules");
+  check_reserved(rules.reserved, "kad_map_rules");
   if (rules.edge_margin_x < 0 || rules.edge_margin_y < 0) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "edge_margin_x and _y must be at least 0 px, got %d and %d",
          rules.edge_margin_x, rules.edge_margin_y);
