@@ -20,9 +20,10 @@ def table(results: dict[str, Any]) -> str:
         "all pairs would take, 2 n M D, over the time; *of peak* above 1 is beyond any search that "
         "makes that product.",
         "*us of arithmetic*: the products of the codes, of coordinates and of distances that were "
-        "done, at the peak of the float32 matrix product, narrower ones by their instructions: no "
-        "search that does them is faster on this machine. Times of stages are summed over threads; "
-        "a dense query takes products of all rows.",
+        "done, at the peak of the float32 matrix product, narrower ones by their instructions: an "
+        "estimate of the least time for these products. Times of stages are summed over threads; a "
+        "dense query takes products of all rows; what ruled rows out is not told where every query "
+        "is dense.",
         "Ratios: median of the rounds (smallest to largest), time of the peer for a query over "
         "that of kad. The peers are given patch features; joining the base maps is not charged "
         "to them.",
@@ -64,13 +65,12 @@ def _work(cases: list[dict[str, Any]]) -> str:
     rows = []
     for case in cases:
         for way, work in case["work"].items():
-            left, decided = work["left_by_narrow"], work["left_by_wide"]
             stages = " ".join(f"{1e6 * work['stages_s'][stage]:.1f}" for stage in _STAGES)
-            then = 1 - decided / left if left > 0 else 0.0
             rows.append(
                 [
                     *(case["case"], case["queries"], str(case["k"]), way.removeprefix("kad ")),
-                    *(f"{work['narrow_dims']:.1f}", f"{1 - left:.3%}", f"{max(then, 0):.1%}"),
+                    *(f"{work['narrow_dims']:.1f}", _out(work["left_by_narrow"], 3)),
+                    _out(work["left_by_wide"], 1),
                     *(f"{work['candidates']:.0f}", f"{work['decided']:.1f}"),
                     *(f"{work['dense_queries']:.0%}", stages),
                     f"{1e6 / case['engines'][way]['queries_per_s']:.1f}",
@@ -78,6 +78,10 @@ def _work(cases: list[dict[str, Any]]) -> str:
                 ]
             )
     return _markdown(header, rows)
+
+
+def _out(left: float | None, digits: int) -> str:
+    return "–" if left is None else f"{1 - left:.{digits}%}"
 
 
 def _banks(banks: list[dict[str, Any]]) -> str:

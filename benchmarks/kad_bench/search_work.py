@@ -35,23 +35,25 @@ def measure_work(index: SearchIndex, search: Callable[[], object]) -> dict[str, 
     -------
     dict
         ``dense_queries``, share of the queries; ``narrow_dims``, products of 8-bit codes a pair;
-        ``left_by_narrow``, ``left_by_wide``, shares of all pairs; ``candidates``, rows for a query
-        whose 16-bit codes are compared; ``decided``, rows for a query whose distance is taken;
+        ``left_by_narrow``, ``left_by_wide``, shares of the pairs that each stage was given, None
+        where every query went the dense way; ``candidates``, rows for a query whose 16-bit codes
+        are compared; ``decided``, rows for a query whose distance is taken;
         ``stages_s``, stage to seconds of a thread for a query; ``products``, kind to number for a
         query; ``counts``, the whole numbers that the guard holds.
     """
     before = asdict(index.stats())
     search()
     done = {name: value - before[name] for name, value in asdict(index.stats()).items()}
-    n, pairs = done["queries"], done["queries"] * index.rows
-    coded = max(done["narrow_pairs"], 1)
+    n = done["queries"]
+    coded, wide = max(done["narrow_pairs"], 1), max(done["wide_pairs"], 1)
+    all_dense = done["dense_queries"] == n
     decided = done["decided_pairs"] + done["dense_decided_pairs"]
     wide_dims = index.info().wide_dims
     return {
         "dense_queries": done["dense_queries"] / n,
         "narrow_dims": done["narrow_products"] / coded,
-        "left_by_narrow": done["wide_pairs"] / pairs,
-        "left_by_wide": decided / pairs,
+        "left_by_narrow": None if all_dense else done["wide_pairs"] / coded,
+        "left_by_wide": None if all_dense else min(done["decided_pairs"] / wide, 1),
         "candidates": done["wide_pairs"] / n,
         "decided": decided / n,
         "stages_s": {stage: done[f"{stage}_ns"] * 1e-9 / n for stage in _STAGES},

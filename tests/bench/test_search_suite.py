@@ -80,12 +80,14 @@ def test_work_is_counted_for_a_query(document: dict[str, Any]) -> None:
         for work in case["work"].values():
             if case["case"].startswith("smooth"):
                 assert work["dense_queries"] == 0
-                assert work["left_by_wide"] < work["left_by_narrow"] < 0.1
+                assert 0 < work["left_by_narrow"] < 0.1
+                assert 0 < work["left_by_wide"] < 1
                 assert work["products"]["16-bit"] > 0
                 assert work["products"]["8-bit"] >= work["narrow_dims"] * case["rows"] > 0
                 assert min(work["stages_s"][name] for name in ("narrow", "wide", "decide")) > 0
             else:  # so small a bank has no codes
                 assert (work["dense_queries"], work["candidates"], work["narrow_dims"]) == (1, 0, 0)
+                assert (work["left_by_narrow"], work["left_by_wide"]) == (None, None)
                 assert work["products"]["float32"] == case["rows"] * case["dims"]
                 assert work["stages_s"]["dense"] > 0
             assert work["products"]["differences"] == work["decided"] * case["dims"]

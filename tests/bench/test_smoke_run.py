@@ -84,7 +84,7 @@ def test_anomalib_is_measured_or_skipped_by_name(smoke_run: Any) -> None:
         assert "not installed" in case["skipped"][ANOMALIB]
         assert f"as anomalib: {ANOMALIB} not run: not installed" in smoke_run.result.stdout
     else:
-        assert case["engines"][KAD]["accuracy"]["score difference"] <= TOLERANCE
+        assert case["engines"][ANOMALIB]["accuracy"]["score difference"] <= TOLERANCE
 
 
 def test_stages_add_up_to_the_time(smoke_run: Any) -> None:
