@@ -4,15 +4,32 @@ The arithmetic is that of :mod:`kad_kernels.reference`: every operation rounded 
 ``total + d * d`` would become one fused multiply-add; the intrinsics below name their rounding, and
 neither NVVM nor ptxas may fuse them. numba's simulator does not have these intrinsics; there the
 same operations are NumPy's, on float32 scalars.
+
+The simulator has neither streams of others, nor addresses on a device, nor times: what stands for
+them is here too.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numba import cuda
 from numba.cuda import config, libdevice
 
-__all__ = ["LANES", "SIMULATED", "add", "cuda", "root", "step"]
+__all__ = [
+    "LANES",
+    "SIMULATED",
+    "add",
+    "address",
+    "cuda",
+    "elapsed_ms",
+    "mul",
+    "root",
+    "step",
+    "stream_pointer",
+    "view",
+]
 
 LANES = 16  # partial sums of the defined arithmetic
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -22,14 +39,19 @@ if SIMULATED:
 
     def step(total, a, b):
         """``total + (a - b)^2``, each operation rounded to float32."""
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             difference = a - b
             return total + difference * difference
 
     def add(a, b):
         """Sum, rounded to float32."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return a + b
+
+    def mul(a, b):
+        """Product, rounded to float32."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return a * b
 
     def root(x):
         """Square root rounded to float32."""
@@ -49,6 +71,38 @@ else:
         return libdevice.fadd_rn(a, b)
 
     @cuda.jit(device=True, inline="always")
+    def mul(a, b):
+        """Product, rounded to float32."""
+        return libdevice.fmul_rn(a, b)
+
+    @cuda.jit(device=True, inline="always")
     def root(x):
         """Square root rounded to float32."""
         return libdevice.fsqrt_rn(x)
+
+
+def view(array: Any) -> Any:
+    """Give a device array of any library, by ``__cuda_array_interface__``, to kernels: no copy."""
+    return array if SIMULATED or not hasattr(array, "__cuda_array_interface__") else _view(array)
+
+
+def _view(array: Any) -> Any:
+    own = isinstance(array, cuda.devicearray.DeviceNDArray)
+    return array if own else cuda.as_cuda_array(array, sync=False)
+
+
+def address(array: Any) -> int:
+    """Give the address of an array's first value; in the simulator, in the host's memory."""
+    if SIMULATED:
+        return int(array.ctypes.data)
+    return int(array.__cuda_array_interface__["data"][0])
+
+
+def stream_pointer(stream: Any) -> int:
+    """Give a stream's handle for other libraries; 0 in the simulator, which has none."""
+    return 0 if SIMULATED else int(stream)
+
+
+def elapsed_ms(begin: Any, end: Any) -> float:
+    """Give the time between two recorded events; 0 in the simulator, which has no clock."""
+    return 0.0 if SIMULATED else float(begin.elapsed_time(end))

@@ -20,9 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from numba import float32, int32, int64
+from numba import float32, int32, int64, uint8
 
-from kad_kernels import kcenter, tiles
+from kad_kernels import kcenter, stages, tiles
 from kad_kernels._cuda import SIMULATED, cuda
 
 if TYPE_CHECKING:
@@ -32,11 +32,17 @@ __all__ = ["ARCHITECTURES", "KERNELS", "Built", "CompileError", "build", "find_p
 
 ARCHITECTURES = (75, 80, 86, 89, 90)
 _F1, _F2, _F3 = float32[::1], float32[:, ::1], float32[:, :, ::1]
-_I1, _I3 = int32[::1], int32[:, :, ::1]
+_F4 = float32[:, :, :, ::1]
+_I1, _I2, _I3 = int32[::1], int32[:, ::1], int32[:, :, ::1]
+_TAPS = (_I1, _I1, _F2)
 KERNELS = {  # name to kernel and the types it is launched with
     "arrange": (tiles.arrange, (_F2, _F2)),
     "nearest_tiles": (tiles.nearest_tiles, (_F2, _F2, int64, int64, int64, _F3, _I3)),
+    "clear": (tiles.clear, (_F3, _I3)),
     "merge": (tiles.merge, (_F3, _I3)),
+    "cut": (stages.cut, (uint8[::1], int64, int64, _I1, _F2, _I2, int64, _F4)),
+    "resample": (stages.resample, (_F4, *_TAPS, *_TAPS, int64, _F2, _I1)),
+    "peaks": (stages.peaks, (int64, _F2, _I2, _F2, _F2, _I2, int64, int64, _F1, _F2)),
     "lower": (kcenter.lower, (_F2, int64, _I1, _F1, _F1, _I1)),
     "choose": (kcenter.choose, (_F1, _I1, float32, int32, _I1, int64, _I1, _F1)),
 }

@@ -15,6 +15,7 @@ from kad_kernels.tiles import (
     SQUARE,
     TILE,
     arrange,
+    clear,
     merge,
     nearest_tiles,
 )
@@ -22,7 +23,15 @@ from kad_kernels.tiles import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DeviceRows", "GpuMissingError", "enter", "gpu_is_available", "require_gpu"]
+__all__ = [
+    "DeviceRows",
+    "GpuMissingError",
+    "empty_lists",
+    "enter",
+    "gpu_is_available",
+    "join",
+    "require_gpu",
+]
 
 BLOCKS_WANTED = 512  # a few for each multiprocessor of a large GPU
 MAX_SPLITS = 64
@@ -69,15 +78,46 @@ class DeviceRows:
     def __init__(self, rows: NDArray[np.float32]) -> None:
         require_gpu()
         rows = np.ascontiguousarray(checked(rows, "rows"))
-        self.n, self.dims = rows.shape
-        padded = ceil_div(self.n, TILE) * TILE
-        shape = ceil_div(self.dims, LANES) * LANES, padded
+        self._allocate(*rows.shape)
+        self.fill(cuda.to_device(rows))
+
+    @classmethod
+    def empty(cls, n: int, dims: int) -> DeviceRows:
+        """Make room for n rows, to be filled."""
+        require_gpu()
+        rows = cls.__new__(cls)
+        rows._allocate(n, dims)
+        return rows
+
+    def _allocate(self, n: int, dims: int) -> None:
+        self.n, self.dims, self.room = n, dims, ceil_div(n, TILE) * TILE
+        shape = ceil_div(dims, LANES) * LANES, self.room
         self.values = cuda.device_array(shape, np.float32)
-        grid = ceil_div(padded, SQUARE), ceil_div(shape[0], SQUARE)
-        arrange[grid, ARRANGE_BLOCK](cuda.to_device(rows), self.values)
+
+    def fill(self, rows: Any, stream: Any = 0) -> None:
+        """Take rows (n, D) that lie on the GPU, at most as many as there is room for.
+
+        They are not looked at: NaN and Inf are the caller's to find.
+        """
+        n, dims = rows.shape
+        if dims != self.dims or n > self.room:
+            raise ValueError(
+                f"expected at most {self.room} rows of {self.dims} dimensions, got {(n, dims)}"
+            )
+        self.n = n
+        grid = ceil_div(self.room, SQUARE), ceil_div(self.values.shape[0], SQUARE)
+        arrange[grid, ARRANGE_BLOCK, stream](rows, self.values)
 
 
-def enter(queries: DeviceRows, bank: DeviceRows, first_row: int, dist: Any, index: Any) -> None:
+def enter(
+    queries: DeviceRows,
+    bank: DeviceRows,
+    first_row: int,
+    dist: Any,
+    index: Any,
+    *,
+    stream: Any = 0,
+) -> None:
     """Enter all rows of a bank into the lists of the k nearest of all queries.
 
     Parameters
@@ -87,20 +127,28 @@ def enter(queries: DeviceRows, bank: DeviceRows, first_row: int, dist: Any, inde
         Number of the bank's first row.
     dist, index : (splits, n, k) float32, int32, on the GPU
         Lists; the bank is shared out to the splits.
+    stream
+        Where it is launched.
     """
     if queries.dims != bank.dims:
         raise ValueError(f"queries have {queries.dims} dimensions, the bank {bank.dims}")
     tiles_each = ceil_div(ceil_div(bank.n, TILE), dist.shape[0])
     grid = ceil_div(queries.n, TILE), dist.shape[0]
-    nearest_tiles[grid, NEAREST_BLOCK](
+    nearest_tiles[grid, NEAREST_BLOCK, stream](
         queries.values, bank.values, bank.n, first_row, tiles_each, dist, index
     )
 
 
-def join(dist: Any, index: Any) -> None:
+def join(dist: Any, index: Any, stream: Any = 0) -> None:
     """Bring all splits' lists together in the first."""
     if dist.shape[0] > 1:
-        merge[ceil_div(dist.shape[1], MERGE_BLOCK), MERGE_BLOCK](dist, index)
+        merge[ceil_div(dist.shape[1], MERGE_BLOCK), MERGE_BLOCK, stream](dist, index)
+
+
+def empty_lists(dist: Any, index: Any, stream: Any = 0) -> None:
+    """Empty all lists."""
+    places = dist.shape[0] * dist.shape[1]
+    clear[ceil_div(places, MERGE_BLOCK), MERGE_BLOCK, stream](dist, index)
 
 
 def n_splits(n_queries: int, n_rows: int) -> int:

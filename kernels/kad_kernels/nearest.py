@@ -1,28 +1,36 @@
-"""Exact nearest-neighbour search on the GPU, portable tier."""
+"""Exact nearest-neighbour search on the GPU, portable tier, and the choice of a tier."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_kernels._cuda import cuda
-from kad_kernels.device import DeviceRows, enter, join, n_splits
-from kad_kernels.tiles import MAX_NEIGHBOURS, NOBODY
+from kad_kernels._cuda import cuda, view
+from kad_kernels.device import DeviceRows, empty_lists, enter, join, n_splits, require_gpu
+from kad_kernels.reference import checked
+from kad_kernels.tiles import MAX_NEIGHBOURS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NearestRows"]
+__all__ = ["TIERS", "NearestRows", "open_rows"]
+
+TIERS = ("auto", "portable", "tensor")
 
 
 class NearestRows:
-    """A bank on the GPU, to be searched.
+    """A bank on the GPU, to be searched by one thread at a time.
 
     Parameters
     ----------
     bank : (M, D) float32
         Finite, at least one row.
+
+    Attributes
+    ----------
+    rows : (M, D) float32, on the GPU
+        The bank as it was given.
 
     Raises
     ------
@@ -33,7 +41,13 @@ class NearestRows:
     """
 
     def __init__(self, bank: NDArray[np.float32]) -> None:
-        self._bank = DeviceRows(bank)
+        require_gpu()
+        bank = np.ascontiguousarray(checked(bank, "rows"))
+        self.rows = cuda.to_device(bank)
+        self._bank = DeviceRows.empty(*bank.shape)
+        self._bank.fill(self.rows)
+        self._queries: DeviceRows | None = None
+        self._lists: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def query(
         self, queries: NDArray[np.float32], k: int = 1
@@ -58,13 +72,91 @@ class NearestRows:
         ValueError
             The queries are not finite or not of the bank's dimension, or k is out of range.
         """
+        queries = np.ascontiguousarray(checked(queries, "rows"))
+        dist, index = self.query_device(cuda.to_device(queries), k)
+        return dist.copy_to_host(), index.copy_to_host().astype(np.int64)
+
+    def query_device(self, rows: Any, k: int = 1, stream: Any = 0) -> tuple[Any, Any]:
+        """Do as :meth:`query` with queries that lie on the GPU, where the answer stays.
+
+        Nothing is waited for. The answer's memory is used again by the next query: copy it on the
+        same stream, or wait, before that.
+
+        Parameters
+        ----------
+        rows : (n, D) float32
+            Anything with ``__cuda_array_interface__``, in C order. It is not looked at for NaN and
+            Inf: what is found for such a query means nothing, and the row may be 2^31 - 1.
+        k : int
+            As there.
+        stream
+            Where the kernels are launched.
+
+        Returns
+        -------
+        dist : (n, k) float32
+        index : (n, k) int32
+
+        Raises
+        ------
+        ValueError
+            The rows are not of the bank's dimension, or k is out of range.
+        """
         most = min(MAX_NEIGHBOURS, self._bank.n)
         if not 1 <= k <= most:
             raise ValueError(f"k must be 1 to {most}, got {k}")
-        rows = DeviceRows(queries)
-        shape = n_splits(rows.n, self._bank.n), rows.n, k
-        dist = cuda.to_device(np.full(shape, np.inf, np.float32))
-        index = cuda.to_device(np.full(shape, NOBODY, np.int32))
-        enter(rows, self._bank, 0, dist, index)
-        join(dist, index)
-        return dist.copy_to_host()[0], index.copy_to_host()[0].astype(np.int64)
+        rows = view(rows)
+        if rows.shape[1] != self._bank.dims:
+            raise ValueError(f"queries have {rows.shape[1]} dimensions, the bank {self._bank.dims}")
+        queries = self._arranged(rows, stream)
+        dist, index = self._empty_lists(queries.n, k, stream)
+        enter(queries, self._bank, 0, dist, index, stream=stream)
+        join(dist, index, stream)
+        return dist[0], index[0]
+
+    def _arranged(self, rows: Any, stream: Any) -> DeviceRows:
+        """Turn queries over, into memory that is kept for as many."""
+        n = rows.shape[0]
+        if self._queries is None or n > self._queries.room:
+            self._queries = DeviceRows.empty(n, self._bank.dims)
+        self._queries.fill(rows, stream)
+        return self._queries
+
+    def _empty_lists(self, n: int, k: int, stream: Any) -> tuple[Any, Any]:
+        if (n, k) not in self._lists:
+            if len(self._lists) > 3:  # whole batches, and the last one of a board
+                self._lists.clear()
+            shape = n_splits(n, self._bank.n), n, k
+            self._lists[n, k] = (
+                cuda.device_array(shape, np.float32),
+                cuda.device_array(shape, np.int32),
+            )
+        dist, index = self._lists[n, k]
+        empty_lists(dist, index, stream)
+        return dist, index
+
+
+def open_rows(bank: NDArray[np.float32], tier: str = "auto") -> NearestRows:
+    """Bring a bank (M, D) to the GPU, to be searched by a tier of kernels.
+
+    Parameters
+    ----------
+    bank : (M, D) float32
+    tier : str
+        ``"portable"`` runs on every GPU and in numba's simulator; ``"auto"`` is the fastest that
+        this GPU runs. All give the same bits.
+
+    Raises
+    ------
+    ValueError
+        The bank is not such a matrix, or the tier is unknown or not there.
+    GpuMissingError
+        There is no GPU.
+    """
+    if tier not in TIERS:
+        raise ValueError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
+    if tier == "tensor":
+        raise ValueError(
+            "tier 'tensor' is not in this version of kad_kernels: use 'auto' or 'portable'"
+        )
+    return NearestRows(bank)

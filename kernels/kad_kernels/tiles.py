@@ -33,6 +33,7 @@ __all__ = [
     "SQUARE",
     "TILE",
     "arrange",
+    "clear",
     "merge",
     "nearest_tiles",
 ]
@@ -49,6 +50,7 @@ HEIGHTS = 2  # of the tree of 16 sums that are kept in registers
 MAX_NEIGHBOURS = 16
 LISTED = MAX_NEIGHBOURS * TILE
 NOBODY = np.int32(2**31 - 1)  # row of an empty place in a list
+INFINITE = np.float32(np.inf)
 THREADS = np.uint64(SIDE * SIDE)
 DIMS_AT_ONCE = np.uint64(SIDE * SIDE // TILE)
 ROW = np.uint64(TILE)
@@ -261,6 +263,18 @@ def nearest_tiles(queries, bank, n_rows, first_row, tiles_each, dist, index):
         for i in range(k):
             dist[split, query, i] = list_dist[np.uint64(i * TILE) + thread]
             index[split, query, i] = list_row[np.uint64(i * TILE) + thread]
+
+
+@cuda.jit
+def clear(dist, index):
+    """Empty all lists (splits, n, k): a thread for each split and query."""
+    at = cuda.grid(1)
+    if at >= dist.shape[0] * dist.shape[1]:
+        return
+    split, query = at // dist.shape[1], at % dist.shape[1]
+    for i in range(dist.shape[2]):
+        dist[split, query, i] = INFINITE
+        index[split, query, i] = NOBODY
 
 
 @cuda.jit

@@ -9,14 +9,22 @@ import pytest
 
 pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip install 'kad-sdk[gpu]'")
 
+TESTS = Path(__file__).parents[1]
 
-def test_kernels_in_the_simulator():
-    cases = Path(__file__).with_name("test_cuda_kernels.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases)]
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        "kernels/test_cuda_kernels.py",
+        "kernels/test_cuda_stages.py",
+    ],
+)
+def test_kernels_in_the_simulator(cases):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / cases)]
     done = subprocess.run(
         command,
         env=os.environ | {"NUMBA_ENABLE_CUDASIM": "1"},
-        cwd=cases.parents[2],
+        cwd=TESTS.parent,
         capture_output=True,
         text=True,
         check=False,

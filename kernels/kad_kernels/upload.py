@@ -1,0 +1,144 @@
+"""Boards on their way to the GPU: the next one is copied while one is scored.
+
+There are two places, each a pinned buffer of the host and memory of the GPU, and a stream of their
+own. A board goes in bands, so that a band travels while the next is written to the pinned buffer.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kad_kernels._cuda import cuda
+from kad_kernels.device import ceil_div
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["Pixels", "Uploads"]
+
+BANDS = 8
+
+
+@dataclass
+class Pixels:
+    """A board on the GPU.
+
+    Attributes
+    ----------
+    values : (bytes,) uint8, on the GPU
+        May be longer than the board.
+    row_bytes, samples : int
+        From a pixel to the one below it and beside it.
+    ready
+        Event after which it is there.
+    """
+
+    values: Any
+    row_bytes: int
+    samples: int
+    ready: Any
+
+
+class _Place:
+    """A pinned buffer and as much memory of the GPU."""
+
+    def __init__(self) -> None:
+        self._pinned: Any = None
+        self._values: Any = None
+        self._ready = cuda.event()
+        self._begun = False
+
+    def fill(self, image: NDArray[np.uint8], stream: Any) -> Pixels:
+        """Copy a board (H, W) or (H, W, C) of any row stride; it has left `image` on return."""
+        height, row = image.shape[0], image[0].size
+        if self._begun:
+            self._ready.synchronize()  # of the board before: its bytes may still be read
+        if self._pinned is None or self._pinned.size < image.size:
+            self._pinned = cuda.pinned_array(image.size, np.uint8)
+            self._values = cuda.device_array(image.size, np.uint8)
+        each = ceil_div(height, BANDS)
+        for top in range(0, height, each):
+            part = image[top : top + each]
+            begin, end = top * row, top * row + part.size
+            np.copyto(self._pinned[begin:end].reshape(part.shape), part)
+            self._values[begin:end].copy_to_device(self._pinned[begin:end], stream=stream)
+        self._ready.record(stream)
+        self._begun = True
+        samples = 1 if image.ndim == 2 else image.shape[2]
+        return Pixels(self._values, row, samples, self._ready)
+
+
+class Uploads:
+    """Brings boards to one GPU; a board may be sent ahead.
+
+    Parameters
+    ----------
+    device_id : int
+    """
+
+    def __init__(self, device_id: int = 0) -> None:
+        self._device_id = device_id
+        with cuda.gpus[device_id]:
+            self._stream = cuda.stream()
+            self._free = [_Place(), _Place()]
+        self._lock = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="kad-upload")
+        self._ahead: tuple[NDArray[np.uint8], _Place, Future[Pixels]] | None = None
+
+    def send_ahead(self, image: NDArray[np.uint8]) -> None:
+        """Begin to bring a board that :meth:`board` will ask for; it must not be changed.
+
+        A board that was sent ahead before and not asked for is dropped.
+        """
+        self._drop(image)
+        with self._lock:
+            if self._ahead is not None or not self._free:
+                return
+            place = self._free.pop()
+            self._ahead = image, place, self._worker.submit(self._fill, place, image)
+
+    @contextmanager
+    def board(self, image: NDArray[np.uint8]) -> Iterator[Pixels]:
+        """Give a board's pixels for as long as the block runs, sent ahead or brought now.
+
+        One block at a time. All that reads them must have finished when it ends.
+        """
+        with self._lock:
+            ahead = self._ahead
+            if ahead is not None and ahead[0] is image:
+                place, self._ahead = ahead[1], None
+            else:  # another may wait in the one place; the other is free
+                place, ahead = self._free.pop(), None
+        try:
+            yield self._fill(place, image) if ahead is None else ahead[2].result()
+        finally:
+            with self._lock:
+                self._free.append(place)
+
+    def close(self) -> None:
+        """Wait for what is on its way, and free all."""
+        self._worker.shutdown(wait=True)
+        self._ahead = None
+        self._free.clear()
+
+    def _drop(self, image: NDArray[np.uint8]) -> None:
+        """Forget a board that was sent ahead, unless it is this one."""
+        with self._lock:
+            if self._ahead is None or self._ahead[0] is image:
+                return
+            (_, place, filled), self._ahead = self._ahead, None
+        filled.exception()  # waits
+        with self._lock:
+            self._free.append(place)
+
+    def _fill(self, place: _Place, image: NDArray[np.uint8]) -> Pixels:
+        with cuda.gpus[self._device_id]:
+            return place.fill(image, self._stream)
