@@ -14,6 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
+if not hasattr(np, "row_stack"):  # numba-cuda 0.30 asks for it; NumPy 2.5 has removed it
+    np.vstack = np.vstack
+
 from numba import cuda
 from numba.cuda import config, libdevice
 
@@ -31,6 +35,7 @@ __all__ = [
     "view",
 ]
 
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # few rows are asked for with good reason
 LANES = 16  # partial sums of the defined arithmetic
 SIMULATED = bool(config.ENABLE_CUDASIM)
 

@@ -4,8 +4,8 @@
 
 prints registers, shared memory and spills of each kernel on each architecture as a Markdown table,
 and fails when a register is spilled. FOLDER: PTX and cubins are kept there. numba makes the PTX
-with the NVVM of its own package, `ptxas` of the CUDA toolkit the cubin; `ptxas` may not be older
-than NVVM.
+with the NVVM of its own package, NVRTC that of the tensor tier; `ptxas` of the CUDA toolkit makes
+the cubin, and may not be older than either.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from numba import float32, int32, int64, uint8
 
 from kad_kernels import kcenter, stages, tiles
 from kad_kernels._cuda import SIMULATED, cuda
+from kad_kernels.tensor import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,25 +97,31 @@ def build(folder: Path, architectures: Sequence[int] = ARCHITECTURES) -> list[Bu
         missing = "NUMBA_ENABLE_CUDASIM is set" if SIMULATED else "ptxas is not on the PATH"
         raise CompileError(f"kernels cannot be compiled: {missing}")
     return [
-        _build(name, kernel, signature, architecture=architecture, folder=folder, ptxas=ptxas)
-        for name, (kernel, signature) in KERNELS.items()
+        _build(name, _source(name, architecture), architecture, folder, ptxas)
+        for name, oldest in _names().items()
         for architecture in architectures
+        if architecture >= oldest
     ]
 
 
-def _build(
-    name: str,
-    kernel: Any,
-    signature: tuple[Any, ...],
-    *,
-    architecture: int,
-    folder: Path,
-    ptxas: str,
-) -> Built:
+def _names() -> dict[str, int]:
+    """Kernels of both tiers, and the oldest architecture of each."""
+    return dict.fromkeys(KERNELS, 0) | dict.fromkeys(program.KERNELS, program.OLDEST)
+
+
+def _source(name: str, architecture: int) -> bytes:
+    """PTX of a kernel: by NVVM from Python, by NVRTC from CUDA C++."""
+    if name not in KERNELS:
+        return program.compile_kernel(name, architecture, to="ptx").rstrip(b"\0")
+    kernel, signature = KERNELS[name]
     capability = divmod(architecture, 10)
     ptx, _ = cuda.compile_ptx(kernel.py_func, signature, device=False, cc=capability)
+    return ptx.encode()
+
+
+def _build(name: str, ptx: bytes, architecture: int, folder: Path, ptxas: str) -> Built:
     source = folder / f"{name}.sm_{architecture}.ptx"
-    source.write_text(ptx)
+    source.write_bytes(ptx)
     target = source.with_suffix(".cubin")
     done = subprocess.run(  # noqa: S603 - the user's own toolkit
         [ptxas, "-v", f"-arch=sm_{architecture}", str(source), "-o", str(target)],
@@ -170,7 +177,7 @@ def table(built: Sequence[Built]) -> str:
             max(getattr(b, field) for b in mine.values())
             for field in ("shared_bytes", "stack_bytes", "spilled_bytes")
         ]
-        registers = [str(mine[a].registers) for a in architectures]
+        registers = [str(mine[a].registers) if a in mine else "–" for a in architectures]
         lines.append([f"`{name}`", *registers, *(f"{n:,} B" for n in largest)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -29,6 +29,7 @@ __all__ = [
     "empty_lists",
     "enter",
     "gpu_is_available",
+    "has_tensor_tier",
     "join",
     "require_gpu",
 ]
@@ -58,6 +59,11 @@ def require_gpu() -> None:
             "numba finds no NVIDIA GPU: check the driver with `nvidia-smi`, or use the CPU; for a "
             "trial without a GPU set NUMBA_ENABLE_CUDASIM=1, which is slow"
         )
+
+
+def has_tensor_tier() -> bool:
+    """Whether there is a GPU with the tensor cores that :mod:`kad_kernels.tensor` asks for."""
+    return gpu_is_available() and cuda.get_current_device().compute_capability >= (8, 0)
 
 
 class DeviceRows:

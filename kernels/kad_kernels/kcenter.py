@@ -240,6 +240,10 @@ class Pool:
             self._last = found[count - 1]
         return found[:count].astype(np.int64), dist.copy_to_host()[:count]
 
+    def measured(self) -> int:
+        """Pairs of a point and a centre measured so far: every one."""
+        return self.pairs
+
     def close(self) -> None:
         """Free the memory on the GPU."""
         del self._points, self._dist, self._far_dist, self._far_row

@@ -7,16 +7,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kad_kernels._cuda import cuda, view
-from kad_kernels.device import DeviceRows, empty_lists, enter, join, n_splits, require_gpu
+from kad_kernels.device import (
+    DeviceRows,
+    empty_lists,
+    enter,
+    has_tensor_tier,
+    join,
+    n_splits,
+    require_gpu,
+)
 from kad_kernels.reference import checked
 from kad_kernels.tiles import MAX_NEIGHBOURS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from kad_kernels.tensor.rows import ScreenedRows
+
 __all__ = ["TIERS", "NearestRows", "open_rows"]
 
 TIERS = ("auto", "portable", "tensor")
+MOST_MEASURED = 0.1  # share of a bank; from there on it is faster to measure every pair
 
 
 class NearestRows:
@@ -136,27 +147,34 @@ class NearestRows:
         return dist, index
 
 
-def open_rows(bank: NDArray[np.float32], tier: str = "auto") -> NearestRows:
+def open_rows(bank: NDArray[np.float32], tier: str = "auto") -> NearestRows | ScreenedRows:
     """Bring a bank (M, D) to the GPU, to be searched by a tier of kernels.
 
     Parameters
     ----------
     bank : (M, D) float32
     tier : str
-        ``"portable"`` runs on every GPU and in numba's simulator; ``"auto"`` is the fastest that
-        this GPU runs. All give the same bits.
+        ``"portable"`` runs on every GPU and in numba's simulator, and compares every pair;
+        ``"tensor"`` screens on tensor cores, of compute capability 8.0 and later; ``"auto"``
+        screens where this GPU can, and where few rows are left by it. All give the same bits.
 
     Raises
     ------
     ValueError
-        The bank is not such a matrix, or the tier is unknown or not there.
+        The bank is not such a matrix, the tier is unknown, or the bank has too few rows for it.
     GpuMissingError
-        There is no GPU.
+        There is no GPU, or not one that has the tier.
     """
     if tier not in TIERS:
         raise ValueError(f"tier must be one of {', '.join(TIERS)}, got {tier!r}")
+    require_gpu()
+    if tier == "portable" or (tier == "auto" and not has_tensor_tier()):
+        return NearestRows(bank)
+    from kad_kernels.tensor.rows import FEWEST_ROWS, ScreenedRows  # noqa: PLC0415 - no simulator
+
     if tier == "tensor":
-        raise ValueError(
-            "tier 'tensor' is not in this version of kad_kernels: use 'auto' or 'portable'"
-        )
-    return NearestRows(bank)
+        return ScreenedRows(bank)
+    if len(bank) < FEWEST_ROWS:
+        return NearestRows(bank)
+    screened = ScreenedRows(bank)
+    return screened if screened.measured_share() < MOST_MEASURED else NearestRows(bank)

@@ -1,35 +1,75 @@
 """Workers and pools of the selection on a GPU.
 
-A GPU compares every pair in the defined arithmetic: nothing is screened, and no point is left to
-wait for later.
+The tensor tier screens pairs on tensor cores and measures those that may matter; the portable tier,
+for older GPUs and numba's simulator, measures every pair. Both use the defined arithmetic: the
+selection is the same. No point is left to wait for later.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from kad_kernels.device import DeviceRows
+from kad_kernels.device import DeviceRows, has_tensor_tier
 from kad_kernels.kcenter import Pool, Running
 
 from kad_export.coreset.workers import PointsWorker
+from kad_sdk._native import spread_rows
 from kad_sdk.errors import NotFiniteError
 
 if TYPE_CHECKING:
+    from kad_kernels.tensor.basis import Basis
+
     from kad_export.coreset.workers import Candidates, Points
 
-__all__ = ["CudaPicker", "CudaWorker"]
+__all__ = ["CudaPickers", "CudaWorker", "most_pool_rows"]
 
-CHUNKS_HELD_BYTES = 16 << 30  # of points that stay on the GPU from one flush to the next
+HELD_BYTES = 16 << 30  # of points that stay on the GPU from one flush to the next
+CHUNK_ROWS = 262_144  # points that are compared at a time
+PICKS_AT_ONCE = 4_096
 
 
-class CudaPicker(Pool):
-    """The pool on the GPU; see :class:`kad_export.coreset.driver.Picker`."""
+def most_pool_rows(n_points: int) -> int:
+    """Rows of a pool that the GPU can hold; the portable tier holds any number."""
+    if not has_tensor_tier():
+        return n_points
+    from kad_kernels.tensor.pool import most_rows  # noqa: PLC0415 - needs a GPU that has it
+
+    return most_rows()
+
+
+class CudaPickers:
+    """Makes pools on the GPU, all along the directions of the first one."""
+
+    def __init__(self) -> None:
+        self._basis: Basis | None = None
+
+    def __call__(self, points: np.ndarray, dist: np.ndarray) -> _Picker:
+        """Make the pool of points (p, d) with their distances (p,)."""
+        if not has_tensor_tier():
+            return _Picker(Pool(points, dist))
+        from kad_kernels.tensor import ScreenedPool  # noqa: PLC0415
+        from kad_kernels.tensor.basis import find_basis  # noqa: PLC0415
+
+        self._basis = self._basis or find_basis(points)
+        return _Picker(ScreenedPool(points, dist, self._basis))
+
+
+class _Picker:
+    """A pool as :class:`kad_export.coreset.driver.Picker`."""
+
+    picks_at_once = PICKS_AT_ONCE
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.pick, self.close = pool.pick, pool.close
 
     def stats(self) -> dict[str, int]:
-        """Pairs compared; nothing is screened."""
-        none = dict.fromkeys(("flushes", "screened_pairs", "decided_pairs"), 0)
-        return none | {"inner_pairs": self.pairs}
+        """Pairs screened and measured."""
+        pairs, measured = self._pool.pairs, self._pool.measured()
+        screened = pairs if measured < pairs else 0
+        counts = {"flushes": 0, "screened_pairs": screened, "decided_pairs": 0}
+        return counts | {"inner_pairs": measured}
 
 
 class CudaWorker(PointsWorker):
@@ -43,30 +83,51 @@ class CudaWorker(PointsWorker):
 
     def __init__(self, points: Points, *, first_row: int = 0, pool_rows: int) -> None:
         super().__init__(points, first_row=first_row, pool_rows=pool_rows)
-        self._held: dict[int, DeviceRows] = {}
-        self._holds_all = 4 * points.shape[0] * points.shape[1] <= CHUNKS_HELD_BYTES
+        self._held: dict[int, Any] = {}
+        self._holds_all = 4 * points.shape[0] * points.shape[1] <= HELD_BYTES
+        self._screens = has_tensor_tier()
+        self._basis: Basis | None = None
 
     def flush(self, rows: np.ndarray, centres: np.ndarray, level: float) -> Candidates:
         """See :class:`kad_export.coreset.workers.Worker`; ``level`` would save nothing."""
         del level
-        self._new = DeviceRows(centres)
-        return super().flush(rows, centres, -np.inf)
+        self._screened = self._measured = 0
+        compare = self._screen if self._screens else self._measure_all
+        new: Any = None
+        for first in range(0, self.shape[0], CHUNK_ROWS):
+            new = compare(slice(first, min(first + CHUNK_ROWS, self.shape[0])), centres, new)
+        own = rows[(rows >= self.first_row) & (rows < self.first_row + self.shape[0])]
+        self._centres = np.concatenate([self._centres, centres])
+        self.seen[:] = len(self._centres)
+        self.dist[own - self.first_row] = -1
+        return self._candidates()
 
-    def _update(self, chunk: slice, level: float) -> None:
-        """Compare all points of a chunk with the new centres."""
-        del level
+    def _screen(self, chunk: slice, centres: np.ndarray, new: Any) -> Any:
+        """Compare a chunk with the new centres on tensor cores; ``new``: they are on the GPU."""
         points = self._on_gpu(chunk)
-        running = Running(points, self.dist[chunk])
-        running.flush(self._new)
-        self.dist[chunk] = running.read()[0]
-        self.seen[chunk] = len(self._centres)
-        self._measured += points.n * self._new.n
+        before = points.measured()
+        points.start(self.dist[chunk])
+        new = points.store(centres) if new is None else new
+        points.flush(new)
+        self.dist[chunk] = points.read()[0]
+        self._screened += points.n * new.n
+        self._measured += points.measured() - before
+        return new
 
-    def _on_gpu(self, chunk: slice) -> DeviceRows:
+    def _measure_all(self, chunk: slice, centres: np.ndarray, new: Any) -> Any:
+        points = self._on_gpu(chunk)
+        new = DeviceRows(centres) if new is None else new
+        running = Running(points, self.dist[chunk])
+        running.flush(new)
+        self.dist[chunk] = running.read()[0]
+        self._measured += points.n * new.n
+        return new
+
+    def _on_gpu(self, chunk: slice) -> Any:
         if chunk.start in self._held:
             return self._held[chunk.start]
         try:
-            points = DeviceRows(np.asarray(self._points[chunk], np.float32))
+            points = self._to_gpu(np.asarray(self._points[chunk], np.float32))
         except ValueError as error:
             first = self.first_row + chunk.start
             raise NotFiniteError(
@@ -75,3 +136,13 @@ class CudaWorker(PointsWorker):
         if self._holds_all:
             self._held[chunk.start] = points
         return points
+
+    def _to_gpu(self, points: np.ndarray) -> Any:
+        if not self._screens:
+            return DeviceRows(points)
+        from kad_kernels.tensor import ScreenedRunning  # noqa: PLC0415
+        from kad_kernels.tensor.basis import find_basis  # noqa: PLC0415
+
+        if self._basis is None:
+            self._basis = find_basis(self.fetch(spread_rows(self.shape[0])))
+        return ScreenedRunning(points, self._basis)

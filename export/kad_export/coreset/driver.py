@@ -233,7 +233,8 @@ def _pick_in(
     try:
         outside_row = int(np.searchsorted(pool.rows, pool.others_row))  # as a row of the pool
         while len(selected.rows) < total and selected.dist[-1] > enough:
-            wanted = min(PICKS_AT_ONCE, total - len(selected.rows))
+            at_once = getattr(picker, "picks_at_once", PICKS_AT_ONCE)
+            wanted = min(at_once, total - len(selected.rows))
             rows, dist = picker.pick(wanted, outside_dist=pool.others_dist, outside_row=outside_row)
             selected.add(pool.rows[rows], dist)
             if report is not None and len(rows):

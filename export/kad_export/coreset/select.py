@@ -11,7 +11,7 @@ from kad_kernels import reference
 
 from kad_export.coreset.driver import Coreset, NativePickers, check_selection, run_selection
 from kad_export.coreset.projection import Projection
-from kad_export.coreset.workers import LocalTeam, PointsWorker, chunks
+from kad_export.coreset.workers import LocalTeam, PointsWorker, chunks, default_pool_rows
 from kad_sdk._native import default_threads
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
 
@@ -127,10 +127,11 @@ def k_center(
     pool_rows = max(pool_rows or points.shape[0], trim_outliers + 1)
     bounds = np.linspace(0, points.shape[0], min(shards, points.shape[0]) + 1).astype(np.int64)
     if backend == "cuda":
-        from kad_export.coreset.cuda import CudaPicker, CudaWorker  # noqa: PLC0415 - needs numba
+        from kad_export.coreset import cuda  # noqa: PLC0415 - needs numba
 
-        make_worker = partial(CudaWorker, pool_rows=pool_rows)
-        make_picker: Callable[[np.ndarray, np.ndarray], Picker] = CudaPicker
+        pool_rows = _cuda_pool_rows(pool_rows, points.shape[0], cuda.most_pool_rows)
+        make_worker = partial(cuda.CudaWorker, pool_rows=pool_rows)
+        make_picker: Callable[[np.ndarray, np.ndarray], Picker] = cuda.CudaPickers()
     else:
         make_worker = partial(PointsWorker, pool_rows=pool_rows, threads=threads)
         make_picker = NativePickers(skipped=trim_outliers, threads=threads)
@@ -141,6 +142,13 @@ def k_center(
     return run_selection(
         team, n, make_picker=make_picker, start=start, skipped=trim_outliers, report=report
     )
+
+
+def _cuda_pool_rows(wanted: int, n_points: int, most: Callable[[int], int]) -> int:
+    """Rows of the pool: as many as wanted where they fit on the GPU, else few."""
+    if wanted <= most(n_points):
+        return wanted
+    return min(default_pool_rows(n_points), most(n_points))
 
 
 def _pairs(bounds: np.ndarray) -> list[tuple[int, int]]:
