@@ -97,6 +97,42 @@ def test_copies_are_taken_once_each_and_last():
     assert selected.radius == 0
 
 
+@pytest.fixture
+def few_flushes(monkeypatch):
+    """Fail where a selection goes on for ever."""
+    flush, left = workers.PointsWorker.flush, iter(range(2_000))
+
+    def counted(worker, *arguments):
+        assert next(left, None) is not None, "no end after 2,000 passes"
+        return flush(worker, *arguments)
+
+    monkeypatch.setattr(workers.PointsWorker, "flush", counted)
+
+
+@pytest.mark.usefixtures("few_flushes")
+@pytest.mark.parametrize("size", [1, 1e20], ids=["copies", "copies-and-overflow"])
+@pytest.mark.parametrize("skipped", [0, 3])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_selection_ends_where_all_that_is_left_is_as_far(shards, skipped, size):
+    """Copies of chosen points are 0 apart; distances of points of 1e20 are all infinite."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        points = _points(seed, 2 + seed, 3)[rng.integers(0, 2 + seed, 60)] * np.float32(size)
+        with np.errstate(over="ignore"):
+            expected, radius = plain_k_center(points, 60 - skipped, 1, skipped)
+        for pool_rows in (1, 5, 14):
+            found = k_center(
+                points,
+                60 - skipped,
+                start=1,
+                pool_rows=pool_rows,
+                shards=shards,
+                trim_outliers=skipped,
+            )
+            np.testing.assert_array_equal(found.index, expected)
+            assert found.radius == radius
+
+
 def test_radius_is_the_largest_distance_to_a_centre():
     points = _points(1, 300, 4)
     selected = k_center(points, 20)

@@ -84,8 +84,8 @@ class Worker(Protocol):
     def flush(self, rows: np.ndarray, centres: np.ndarray, level: float) -> Candidates:
         """Add centres (m, d), of which ``rows`` (m,) are the rows among all points.
 
-        Points that may be farther than ``level`` are compared with all centres so far. The others
-        may wait: their distances are then too large, and they are no candidates.
+        Points that may be as far as ``level`` are compared with all centres so far. The others may
+        wait: their distances are then too large, and they are no candidates.
         """
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
@@ -216,9 +216,11 @@ class PointsWorker:
         return points
 
     def _update(self, chunk: slice, level: float) -> None:
-        """Compare points of a chunk that may be farther than ``level`` with all centres."""
+        """Compare points of a chunk that may be as far as ``level`` with all centres."""
         dist, seen = self.dist[chunk], self.seen[chunk]
-        due = (dist > level) & (seen < len(self._centres))
+        # A point that is just as far counts: the level is 0 where copies of centres are all that is
+        # left, and infinite where distances overflow.
+        due = (dist >= level) & (seen < len(self._centres))
         if not due.any():
             return
         points = np.ascontiguousarray(self._points[chunk], np.float32)
