@@ -138,6 +138,10 @@ class SavedWorker(PointsWorker):
 
     def flush(self, rows: np.ndarray, centres: np.ndarray, level: float) -> Candidates:
         """See :class:`kad_export.coreset.workers.Worker`."""
+        if len(self._centres) == 0 and self.seen.max() > len(rows):
+            # The file is of rows that are no longer selected: they were damaged, and removed.
+            self.dist.fill(np.inf)
+            self.seen.fill(0)
         found = super().flush(rows, centres, level)
         if self._path is not None:
             write_atomic(self._path, self.dist.data.cast("B"), self.seen.data.cast("B"))

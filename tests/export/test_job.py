@@ -11,7 +11,7 @@ from bank_build import build, build_and_die, count_events, patch_small
 from kad_export.coreset import select_coreset
 from kad_export.coreset.driver import Selected
 from kad_export.errors import JobError
-from kad_export.job import Job
+from kad_export.job import Job, SavedWorker
 from kad_export.shards import ShardedPoints, as_stored, plan_shards, write_shard
 
 from kad_sdk.errors import NotFiniteError, OutputError
@@ -56,6 +56,25 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     monkeypatch.setattr("kad_export.engine.as_stored", never)
     monkeypatch.setattr("kad_export.job.SavedWorker.flush", never)
     build(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("rows", [None, 2, 9])
+def test_state_of_more_rows_than_are_left_is_made_again(tmp_path, monkeypatch, rows):
+    """The selected rows were damaged and removed, as the error asks for, or are older ones."""
+    expected, flush, left = build(tmp_path), SavedWorker.flush, iter(range(500))
+
+    def counted(worker, *arguments):
+        assert next(left, None) is not None, "no end after 500 passes"
+        return flush(worker, *arguments)
+
+    monkeypatch.setattr(SavedWorker, "flush", counted)
+    job = Job(tmp_path, lasting=True)
+    selected = job.load_selected()
+    (tmp_path / "selected.safetensors").unlink()
+    if rows is not None:
+        job.save_selected(Selected(selected.rows[:rows], selected.dist[:rows]))
+    assert build(tmp_path) == expected
 
 
 @pytest.mark.usefixtures("small")
