@@ -193,9 +193,12 @@ class BoundCheck {
   void encode_queries(const kad::FeatureMaps* maps) {
     const kad::Sieve& sieve = *index_.sieve;
     queries_ = std::make_unique<kad::QueryCoordinates>(index_, kernels_);
-    if (maps != nullptr && index_.layout.fits(*maps)) {
-      coarse_.load(index_.layout, *maps, maps->whole(0), index_.centre.data());
-      window_ = queries_->load(block_, coarse_);
+    if (maps != nullptr) {
+      const kad::SplitLayout layout(*maps);
+      if (index_.layout.matches(layout)) {
+        coarse_.load(layout, *maps, maps->whole(0), index_.centre.data());
+        window_ = queries_->load(block_, coarse_);
+      }
     }
     if (!window_) queries_->load(block_);
     watched_ = sieve.codes();

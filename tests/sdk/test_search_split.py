@@ -72,6 +72,35 @@ def test_maps_of_another_size():
         Oracle(bank, features).check(*ask(index, other, maps, 2))
 
 
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize(
+    ("bank_layers", "layers"),
+    [
+        ([(40, 8, 8), (60, 4, 4)], [(10, 8, 8), (30, 8, 8), (60, 4, 4)]),
+        ([(10, 8, 8), (30, 8, 8), (60, 4, 4)], [(40, 8, 8), (60, 4, 4)]),
+        ([(40, 8, 8), (60, 4, 4)], [(40, 8, 8), (20, 4, 4), (40, 4, 4)]),
+        ([(40, 8, 8), (20, 4, 4), (40, 4, 4)], [(40, 8, 8), (60, 4, 4)]),
+        ([(60, 4, 4), (40, 8, 8)], [(20, 4, 4), (40, 4, 4), (10, 8, 8), (30, 8, 8)]),
+        ([(40, 8, 8), (60, 4, 4)], [(60, 4, 4), (40, 8, 8)]),
+    ],
+    ids=["fine-cut", "fine-joined", "coarse-cut", "coarse-joined", "both-cut", "other-order"],
+)
+def test_maps_of_other_layers(bank_layers, layers, k):
+    """The same dimensions may come from other layers than the bank's did, cut in other places."""
+    layout, other = (MapLayout(each, (8, 8), "bilinear") for each in (bank_layers, layers))
+    bank = _patches(layout, range(18))
+    maps = smooth_maps(5, other)
+    features = patch_features(maps, grid=other.grid, resampling=other.resampling).reshape(-1, 100)
+    with SearchIndex(bank, layout=layout, threads=1) as index:
+        Oracle(bank, features).check(*ask(index, other, maps, k))
+
+
+def _patches(layout, seeds):
+    options = {"grid": layout.grid, "resampling": layout.resampling}
+    patches = [patch_features(smooth_maps(seed, layout, 1), **options)[0] for seed in seeds]
+    return np.concatenate(patches)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e17])
 def test_extreme_scales(level, scale):
     layout, bank, maps, _ = made("two coarse")

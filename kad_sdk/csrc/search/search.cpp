@@ -38,16 +38,19 @@ class BlockSearch {
     return true;
   }
 
-  /// Search the patches of a window; the outputs are those of its tile.
-  bool run(const FeatureMaps& maps, const Window& window, bool split, float* out_dist,
+  /// Search the patches of a window; the outputs are those of its tile. `split` is the layout of
+  /// the maps, NULL where the index's does not match it.
+  bool run(const FeatureMaps& maps, const Window& window, const SplitLayout* split, float* out_dist,
            int64_t* out_index) {
     const FloatEnvironment environment;
     tally_.start();
     const Region& patches = window.patches;
     features_.resize(static_cast<size_t>(patches.size() * maps.dims()));
     maps.features(window, kernels_, scratch_, features_.data());
-    if (split) coarse_.load(index_.layout, maps, window, index_.centre.data());
-    if (!search(features_.data(), patches.size(), split ? &coarse_ : nullptr)) return false;
+    if (split != nullptr) coarse_.load(*split, maps, window, index_.centre.data());
+    if (!search(features_.data(), patches.size(), split != nullptr ? &coarse_ : nullptr)) {
+      return false;
+    }
     for (int64_t y = 0; y < patches.n_rows; ++y) {
       const int64_t to = (patches.first_row + y) * maps.grid_width() + patches.first_column;
       block_.store(y * patches.n_columns, patches.n_columns, out_dist + to * block_.k(),
@@ -159,7 +162,8 @@ void search_maps(const kad_index& index, const FeatureMaps& maps, int32_t k, int
   const std::vector<Window> windows = maps.windows(QueryBlock::kMostQueries, n_threads);
   const auto n_windows = static_cast<int64_t>(windows.size());
   const auto workers = make_workers(index, kernels, k, n_windows, n_threads);
-  const bool split = index.sieve && index.layout.fits(maps);
+  const SplitLayout layout(maps);
+  const SplitLayout* split = index.sieve && index.layout.matches(layout) ? &layout : nullptr;
   std::atomic<bool> finite{true};
   parallel_for(n_windows, n_threads, [&](int64_t task, int32_t worker) {
     const Window& window = windows[static_cast<size_t>(task)];

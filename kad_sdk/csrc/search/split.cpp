@@ -70,8 +70,7 @@ SplitLayout::SplitLayout(const FeatureMaps& maps) : dims_(maps.dims()) {
   }
 }
 
-bool SplitLayout::fits(const FeatureMaps& maps) const {
-  const SplitLayout other(maps);
+bool SplitLayout::matches(const SplitLayout& other) const {
   return coarse_dims_ > 0 && other.dims_ == dims_ && other.coarse_first_ == coarse_first_ &&
          other.coarse_dims_ == coarse_dims_;
 }

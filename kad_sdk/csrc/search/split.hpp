@@ -21,7 +21,7 @@ struct AxisMix {
   std::vector<int32_t> far;
 };
 
-/// Which dimensions of patch features come from coarse maps.
+/// Which dimensions of patch features come from coarse maps, and from which of their layers.
 class SplitLayout {
  public:
   /// Nothing is known of the features: all of them count as fine.
@@ -39,8 +39,8 @@ class SplitLayout {
   /// Positions of the coarse maps for each patch.
   double coarse_share() const { return coarse_share_; }
 
-  /// Whether the maps are split the same way.
-  bool fits(const FeatureMaps& maps) const;
+  /// Whether the same dimensions come from coarse maps, if any do. The layers may be others.
+  bool matches(const SplitLayout& other) const;
 
  private:
   friend class CoarseWindow;
@@ -56,8 +56,8 @@ class SplitLayout {
 /// The coarse maps below a window.
 class CoarseWindow {
  public:
-  /// Take the part of the maps that the window's patches are made of. `centre` is that of all
-  /// dimensions.
+  /// Take the part of the maps that the window's patches are made of. `layout` is that of these
+  /// maps, `centre` that of all dimensions.
   void load(const SplitLayout& layout, const FeatureMaps& maps, const Window& window,
             const float* centre);
 
