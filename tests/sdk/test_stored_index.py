@@ -115,6 +115,30 @@ def test_a_small_bank_is_not_worth_storing():
     assert NativeIndex(bank_and_queries()[0][:500]).store(ONE) is None
 
 
+@pytest.mark.parametrize(("rows", "dims"), [(5, 64), (16, 64), (1023, 64), (1100, 32)])
+def test_codes_of_a_small_bank_are_refused(rows, dims):
+    """None are ever stored: first guesses are looked for among more rows than these."""
+    layout = MapLayout([(dims, 4, 4)], (4, 4), "bilinear")
+    slots = -(-rows // 32) * 32
+    arrays = [
+        b"kadindex" + struct.pack("<q64s4q", 1, ONE.encode(), rows, dims, 0, 0),
+        np.zeros(dims, "<f4"),
+        np.ones(rows, "<f4"),
+        struct.pack("<4q", 32, 0, -(-rows // 1024), 1) + struct.pack("<10q2d", 4, *[0] * 9, 1, 0),
+        b"".join(struct.pack("<2i5f", min(1024, rows - i), *[0] * 6) for i in range(0, rows, 1024)),
+        np.arange(rows, dtype="<i4"),
+        np.zeros(32 * dims, "<f4"),
+        np.full(4 * slots, 128, np.uint8),
+        np.zeros(32 * slots, "<i2"),
+        np.ones(slots, "<f4"),
+        np.zeros(slots, "<f4"),
+    ]
+    padded = [(part := bytes(array)) + bytes(-len(part) % 64) for array in arrays]
+    data = np.frombuffer(b"".join(padded), np.int64).copy().view(np.uint8)
+    with pytest.raises(ArtifactCorruptError, match="bank that is too small"):
+        restore(data, np.zeros((rows, dims), np.float32), layout=layout)
+
+
 def test_it_is_small():
     index = restore(stored())
     assert stored().size < 0.6 * ROWS * DIMS * 4 + 100_000

@@ -14,8 +14,6 @@
 namespace kad {
 namespace {
 
-constexpr int64_t kLeastRows = 1024;
-constexpr int64_t kLeastDims = 64;
 constexpr double kWideLength = 32000.0;  // of a coded vector, see kMostWideNorm
 constexpr double kUnderflow = 1e-20;     // what squares of errors may lose
 constexpr double kUp = 1.0 + 0x1p-19;    // room for the rounding of float arithmetic on bounds

@@ -48,6 +48,8 @@ namespace kad {
 constexpr int64_t kMostDepths = 5;
 constexpr int64_t kMostNarrow = 96;  // coordinates of a part that narrow codes hold
 constexpr int32_t kMostRowExponent = 40;
+constexpr int64_t kLeastRows = 1024;  // of a bank on which codes pay
+constexpr int64_t kLeastDims = 64;
 constexpr int64_t kMostDims = 65536;  // of which the error terms allow for
 constexpr int64_t kMostRows = std::numeric_limits<int32_t>::max() / 2;
 

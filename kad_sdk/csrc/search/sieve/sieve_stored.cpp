@@ -154,6 +154,8 @@ void Sieve::check_facts(const Facts& facts, const kad_index& index) {
     return width % kProjectColumns == 0 && width >= (dims > 0 ? kProjectColumns : 0) &&
            width <= (dims + kProjectColumns - 1) / kProjectColumns * kProjectColumns;
   };
+  check(index.rows >= kLeastRows && index.dims >= kLeastDims,
+        "it has codes of a bank that is too small for them");
   check(index.rows <= kMostRows && index.dims <= kMostDims &&
             is_width(facts.fine_width, index.dims - coarse_dims) &&
             is_width(facts.coarse_width, coarse_dims) &&
