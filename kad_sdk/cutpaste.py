@@ -79,6 +79,7 @@ class CutPasteScorer(BoardScorer):
         """Open the one graph that is needed; `running` is for :class:`NetworkSession`."""
         manifest, explain = artifact.manifest, artifact.explain if maps else None
         network = artifact.network if explain is None else explain
+        running = {"precision": artifact.manifest.network.precision, **running}
         session = NetworkSession(network, threads=threads, max_batch=batch, **running)
         session.check(manifest.graph(explain=explain is not None))
         return cls(

@@ -37,6 +37,7 @@ __all__ = [
     "NetworkOutput",
     "PatchCore",
     "PatchCoreGolden",
+    "Precision",
     "Preprocessing",
     "Text",
     "Thresholds",
@@ -105,6 +106,10 @@ class NetworkOutput:
     width: Pixels
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""What a graph computes in; it takes and gives float32 all the same."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """The ONNX graph that takes tiles (B, 3, tile, tile) float32 as `input`."""
@@ -113,7 +118,7 @@ class Network:
     backbone: Text
     weights: Weights
     opset: Count
-    precision: Text
+    precision: Precision
     input: Text
 
 

@@ -76,6 +76,7 @@ class PatchCoreScorer(BoardScorer):
     ) -> PatchCoreScorer:
         """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
         manifest = artifact.manifest
+        running = {"precision": manifest.network.precision, **running}
         session = NetworkSession(artifact.network, threads=threads, max_batch=batch, **running)
         session.check(manifest.graph())
         layout = map_layout(manifest.network.outputs, manifest.patchcore)

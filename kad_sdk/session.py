@@ -61,6 +61,9 @@ class NetworkSession:
     cache_folder
         Where TensorRT keeps built engines; None: ``$XDG_CACHE_HOME/kad/tensorrt``.
 
+    precision
+        What the graph computes in, by its manifest.
+
     Attributes
     ----------
     provider, device, precision
@@ -88,6 +91,7 @@ class NetworkSession:
         device_id: int = 0,
         max_batch: int = 64,
         cache_folder: str | os.PathLike[str] | None = None,
+        precision: str = "fp32",
     ) -> None:
         if provider not in PROVIDERS:
             raise InvalidArgumentError(
@@ -106,7 +110,9 @@ class NetworkSession:
         if self.threads < 1:
             raise InvalidArgumentError(f"threads: expected at least 1, got {threads}")
         self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
-        self.precision = "fp32" if provider != "tensorrt" else "fp32 (TF32 where TensorRT allows)"
+        self.precision = precision
+        if (provider, precision) == ("tensorrt", "fp32"):
+            self.precision = "fp32 (TF32 where TensorRT allows)"
         self._preload_text = _require_provider(runtime, provider)
         options: dict[str, str] = {}
         if provider == "cuda":

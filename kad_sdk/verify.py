@@ -127,7 +127,8 @@ class _GoldenRun:
     def __init__(self, artifact: Artifact, *, threads: int, **running: Any) -> None:
         count = artifact.manifest.golden.count
         self.threads = threads
-        self._running = {"threads": threads, "max_batch": count, **running}
+        precision = artifact.manifest.network.precision
+        self._running = {"threads": threads, "max_batch": count, "precision": precision, **running}
         self._tiles = golden_inputs(artifact.golden().tiles, artifact.manifest.preprocessing)
         self.session: NetworkSession  # the last that ran
 

@@ -29,6 +29,16 @@ def _parse_augmentation(text: str) -> tuple[str, Any]:
     return name.strip().replace("-", "_"), numbers if len(numbers) == 2 else numbers[0]
 
 
+def _parse_precision(text: str) -> str:
+    """Refuse what CutPaste is not exported in."""
+    if text != "fp32":
+        raise ValueError(
+            f"{text!r}: CutPaste is exported in fp32 alone, since its Grad-CAM hangs on the side "
+            "of every ReLU, which rounding moves; leave it out, or use kad-export patchcore"
+        )
+    return text
+
+
 _network = shared.options(
     option(
         "--backbone",
@@ -37,6 +47,13 @@ _network = shared.options(
         help="The encoder.",
     ),
     shared.WEIGHTS,
+    option(
+        "--precision",
+        default="fp32",
+        type=Parsed("precision", _parse_precision),
+        expose_value=False,
+        help="fp32 alone.",
+    ),
 )
 
 _augmentation = shared.options(

@@ -24,6 +24,12 @@ __all__ = ["patchcore"]
 )
 @option("--pooling", default="same-bilinear", help="same-bilinear or valid-adaptive.")
 @shared.WEIGHTS
+@option(
+    "--precision",
+    default="fp32",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="What the network computes in; bank and thresholds are made by the same graph.",
+)
 @shared.tiling
 @option(
     "--coreset",

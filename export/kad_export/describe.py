@@ -47,7 +47,9 @@ PACKAGES = (
 )
 
 
-def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.BaseMapNetwork:
+def describe_network(
+    network: PatchCoreNetwork, onnx: OnnxInfo, precision: schema.Precision
+) -> schema.BaseMapNetwork:
     """Give the manifest's entry of the network."""
     weights = network.weights
     return schema.BaseMapNetwork(
@@ -56,7 +58,7 @@ def describe_network(network: PatchCoreNetwork, onnx: OnnxInfo) -> schema.BaseMa
         layers=network.layers,
         weights=schema.Weights(weights.source, weights.name, weights.sha256),
         opset=onnx.opset,
-        precision="fp32",
+        precision=precision,
         input=onnx.input,
         outputs=tuple(schema.NetworkOutput(*output) for output in onnx.outputs),
     )
@@ -152,10 +154,15 @@ def versions() -> dict[str, str]:
 def summary(manifest: schema.Manifest, console: Silent) -> list[tuple[str, str]]:
     """Give the rows of the final table: what `kad inspect` shows, and how the export went."""
     gate = manifest.verification
-    worst = max(gate["outputs"].values(), key=lambda figures: figures["max_rel"])
+    outputs = gate.get("precision", gate)["outputs"]
+    worst = max(outputs.values(), key=lambda figures: figures["max_rel"])
+    rms = f", rms {worst['rms_rel']:.2e}" if "rms_rel" in worst else ""
     return [
         *facts.describe(manifest),
-        ("parity, network", f"max abs {worst['max_abs']:.2e}, max rel {worst['max_rel']:.2e}"),
+        (
+            "parity, network",
+            f"max abs {worst['max_abs']:.2e}, max rel {worst['max_rel']:.2e}{rms}",
+        ),
         ("parity, scores", f"max abs {gate['score']['max_abs']:.2e}, no decision flips"),
         *((f"time, {name}", format_seconds(seconds)) for name, seconds in console.seconds.items()),
         ("time, total", format_seconds(sum(console.seconds.values()))),

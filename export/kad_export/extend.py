@@ -154,7 +154,7 @@ def extend_artifact(
         thresholds=artifact.thresholds,
         golden=dataclasses.replace(manifest.golden, count=len(golden["score"])),
         training=_joint_training(manifest.training, describe_training(dataset, boards)),
-        verification=figures,
+        verification={**manifest.verification, **figures},  # of the network all is as it was
         files={},
         format_version=schema.FORMAT_VERSION,
     )

@@ -34,6 +34,7 @@ __all__ = [
     "encode_graph",
     "export_onnx",
     "fold_batch_norm",
+    "strip_metadata",
 ]
 
 OPSET = 18
@@ -140,7 +141,7 @@ def encode_graph(
     if opset < OPSET:
         raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
     model = _convert(module, tile, opset, tuple(outputs))
-    _strip(model)
+    strip_metadata(model)
     _check(model, tile, outputs)
     return model.SerializeToString(deterministic=True)
 
@@ -181,8 +182,8 @@ def _convert(network: nn.Module, tile: int, opset: int, names: tuple[str, ...]) 
     return program.model_proto
 
 
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove what describes the exporter's run and not the network."""
+def strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove, in place, what describes a tool's run and not the network."""
     graph = model.graph
     del graph.value_info[:]
     parts: Iterable[object] = itertools.chain(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kad_export.data import NORMALISATIONS
+from kad_export.precision import PRECISIONS
 from kad_export.shards import POINT_TYPES
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.thresholds import DEFAULT_THRESHOLD, ThresholdMethod
@@ -40,6 +41,8 @@ class PatchCoreOptions:
     ----------
     backbone, layers, pooling, weights
         The network, see :func:`kad_export.patchcore.build_network`.
+    precision : str
+        A key of :data:`kad_export.precision.PRECISIONS`: what the graph computes in.
     tile, stride, train_stride : int
         px; the stride is that of scoring, and of training too where ``train_stride`` is None.
     resize : (height, width), float or None
@@ -82,6 +85,7 @@ class PatchCoreOptions:
     layers: tuple[str, ...] = ("layer2", "layer3")
     pooling: str = "same-bilinear"
     weights: str = "imagenet"
+    precision: str = "fp32"
     tile: int = 224
     stride: int = 112
     train_stride: int | None = None  # None: as stride
@@ -109,6 +113,7 @@ class PatchCoreOptions:
 
     def __post_init__(self) -> None:
         checks = {
+            "precision": (self.precision in PRECISIONS, ", ".join(PRECISIONS)),
             "tile": (1 <= self.tile <= 4096, "1 to 4096 px"),
             "stride": (self.stride >= 1, "at least 1 px"),
             "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kad_export.bank import Bank, build_bank
 from kad_export.budget import BankSettings, scratch_folder
+from kad_export.data import load_board
 from kad_export.describe import (
     BANK_FILE,
     GOLDEN_FILE,
@@ -26,11 +27,12 @@ from kad_export.job import Job
 from kad_export.onnx_export import OnnxInfo, export_onnx
 from kad_export.options import N_NEIGHBORS, PatchCoreOptions
 from kad_export.patchcore import PatchCoreNetwork, build_network
+from kad_export.precision import LIMITS, RangeTiles, convert, precision_gate
 from kad_export.report import Silent
 from kad_export.steps import check_output, find_thresholds, labelled_boards, map_settings, write
 from kad_export.stored_index import store_index
 from kad_export.survey import measure_normalisation, survey_boards
-from kad_export.verify import TOLERANCE, expected_scores, parity_gate
+from kad_export.verify import TOLERANCE, expected_of_maps, expected_scores, parity_gate
 from kad_sdk import manifest as schema
 from kad_sdk._native import NativeIndex
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from kad_export.features import BoardTiles
     from kad_sdk.thresholds import Calibration
 
 __all__ = ["PatchCoreOptions", "export_patchcore"]
@@ -58,6 +61,14 @@ class _Network:
     graph: bytes
     session: NetworkSession
     grid: tuple[int, int]
+    precision: str
+    how: dict[str, Any]  # the graph came to its precision
+
+    @property
+    def tolerance(self) -> schema.Tolerance:
+        """Of golden tiles."""
+        limit = LIMITS.get(self.precision)
+        return TOLERANCE if limit is None else limit.golden
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,8 @@ def export_patchcore(
     with scratch_folder(None if options.resume else options.scratch) as scratch:
         console.line("exporting the network to ONNX")
         with console.step("network"):
-            network = _compile(module, options, scratch)
+            tiles = _range_tiles(boards, preprocessing, options)
+            network = _compile(module, options, scratch, tiles)
         settings = _bank_settings(options, options.scratch if options.resume else scratch)
         spec = ExtractorSpec(
             network.graph,
@@ -140,7 +152,7 @@ def export_patchcore(
     with console.step("parity gate"):
         expected, figures = _verify(golden, fitted, calibration)
     with console.step("index"):
-        described = describe_network(module, network.onnx)
+        described = describe_network(module, network.onnx, options.precision)
         tensors, outputs = bank.tensors(), described.outputs
         index = store_index(tensors, outputs, fitted.settings, threads=fitted.threads)
     manifest = schema.PatchCoreManifest(
@@ -151,7 +163,7 @@ def export_patchcore(
         map=map_settings(options.sigma),
         bank=describe_bank(bank, boards, settings, has_index=bool(index)),
         thresholds=describe_thresholds(calibration, options.board_score),
-        golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), TOLERANCE),
+        golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), network.tolerance),
         training=describe_training(dataset, boards),
         verification=figures,
     )
@@ -177,12 +189,26 @@ def _threads(options: PatchCoreOptions) -> int:
     return options.threads or default_threads()
 
 
-def _compile(module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path) -> _Network:
+def _range_tiles(
+    boards: Sequence[BoardTiles], preprocessing: schema.Preprocessing, options: PatchCoreOptions
+) -> RangeTiles:
+    def load(sample: Sample) -> np.ndarray:
+        return load_board(
+            sample, resize=options.resize, denoise=options.denoise, threads=_threads(options)
+        )
+
+    return RangeTiles(boards, load, preprocessing, options.seed, _threads(options))
+
+
+def _compile(
+    module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path, tiles: RangeTiles
+) -> _Network:
     file = scratch / NETWORK_FILE
     onnx = export_onnx(module, file, tile=options.tile)
-    graph = file.read_bytes()
+    graph, how = convert(file.read_bytes(), options.precision, tiles)
     session = NetworkSession(graph, threads=_threads(options))
-    return _Network(module, onnx, graph, session, module.grid(options.tile))
+    grid = module.grid(options.tile)
+    return _Network(module, onnx, graph, session, grid, options.precision, how)
 
 
 def _bank_settings(options: PatchCoreOptions, scratch: Path) -> BankSettings:
@@ -253,24 +279,36 @@ def _calibrate(
 def _verify(
     golden: np.ndarray, fitted: _Fitted, calibration: Calibration
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Pass the parity gate; returns the tensors of ``golden.safetensors`` and the figures."""
-    tiles = golden_inputs(golden, fitted.preprocessing)  # (G, 3, t, t)
+    """Pass the parity gate; returns the tensors of ``golden.safetensors`` and the figures.
+
+    Below float32 the golden base maps are the graph's own, by which other machines are measured;
+    how far they are from PyTorch's has a gate of its own.
+    """
+    network, tiles = fitted.network, golden_inputs(golden, fitted.preprocessing)  # (G, 3, t, t)
+    layers = network.module.layers
     common = {
         "neighbors": fitted.bank.neighbors,
         "settings": fitted.settings,
         "tau": calibration.tile,
     }
-    expected = expected_scores(fitted.network.module, tiles, bank=fitted.bank.bank, **common)
+    off, bank = {}, fitted.bank.bank
+    if network.precision == "fp32":
+        expected = expected_scores(network.module, tiles, bank=bank, **common)
+    else:
+        named = {"layers": layers, "precision": network.precision}
+        gate = precision_gate(network.module, network.session, tiles, **named)
+        off = {"precision": {**network.how, **gate}}
+        expected = expected_of_maps(network.session.run(tiles), bank=bank, **common)
     figures = parity_gate(
         expected,
-        fitted.network.session,
+        network.session,
         fitted.index,
         tiles,
-        layers=fitted.network.module.layers,
-        tolerance=TOLERANCE,
+        layers=layers,
+        tolerance=network.tolerance,
         threads=fitted.threads,
         **common,
     )
     tensors = {f"base_map_{i}": maps for i, maps in enumerate(expected.base_maps)}
     tensors |= {"tiles": golden, "dist": expected.dist, "score": expected.score}
-    return tensors | {"anomalous": expected.anomalous}, figures
+    return tensors | {"anomalous": expected.anomalous}, {**figures, **off}

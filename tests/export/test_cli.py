@@ -69,7 +69,7 @@ def test_options_reach_the_pipeline(monkeypatch, tmp_path):
         "--coreset 0.2 --max-bank 77 --seed 5 --denoise 3,4,5,7 --normalisation white --threshold "
         "quantile=0.9 --holdout 0.3 --reweighting paper --memory 1.5GB --scratch S --threads 3 "
         "--batch 4 --sigma 2.5 --board-score largest-tile --force --quiet --trim-outliers 6 "
-        "--points float16 --resume --engine ray --workers 2"
+        "--points float16 --resume --engine ray --workers 2 --precision int8"
     )
     result = _run(*words.split())
     assert result.exit_code == 0, result.output
@@ -107,6 +107,7 @@ def test_options_reach_the_pipeline(monkeypatch, tmp_path):
         "resume": "True",
         "engine": "ray",
         "workers": "2",
+        "precision": "int8",
     }
 
 
@@ -172,8 +173,13 @@ def test_denoise_alone_takes_opencv_defaults(monkeypatch):
                 ("--sigma", "0"),
                 ("--board-score", "mean"),
                 ("--holdout", "1"),
+                ("--precision", "bf16"),
                 ("--unknown",),
             )
+        ),
+        *(
+            ("cutpaste", "DATA", "--out", "X.kad", "--precision", name)
+            for name in ("fp16", "int8", "x")
         ),
         ("synth", "DIR", "--size", "large"),
         ("synth", "DIR", "--category", "black"),
@@ -185,6 +191,11 @@ def test_wrong_usage(tmp_path, monkeypatch, words):
     assert result.exit_code == 2, result.output
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_cutpaste_says_why_it_is_float32_alone():
+    result = _run("cutpaste", "DATA", "--out", "X.kad", "--precision", "int8")
+    assert "'int8': CutPaste is exported in fp32 alone, since" in result.output
 
 
 @pytest.mark.parametrize(

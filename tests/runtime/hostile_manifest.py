@@ -180,6 +180,14 @@ def name_cases() -> Named:
     yield "named-manifest", edit(set_at(("network", "file"), "manifest.json")), MANIFEST
 
 
+def precision_cases() -> Named:
+    for precision in ("fp32", "fp16", "int8"):
+        yield f"precision-{precision}", edit(set_at(("network", "precision"), precision)), "OK"
+    for precision in ("fp8", "int4", "FP16", "fp32 ", "", None, 16, ["fp16"]):
+        changed = edit(set_at(("network", "precision"), precision))
+        yield f"precision-{precision}", changed, MANIFEST
+
+
 def extension_cases() -> Named:
     for name, entries, expected in _extensions():
         yield f"extended-{name}", edit(set_at(("bank", "extended"), entries)), expected

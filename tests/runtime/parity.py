@@ -146,6 +146,7 @@ def check(case: Case, artifact: Path, pixels: np.ndarray, folder: Path) -> None:
     assert tuple(c["frame_size"]) == python.frame_size
     assert len(c["tiles"]) == len(python.tiles) > 0
     assert bool(c["has_rules"]) == bool(python.rules)
+    assert c["precision"] == Artifact.open(artifact).manifest.network.precision
     for row, tile in zip(c["tiles"], python.tiles, strict=True):
         x, y, score, normalised, anomalous, factor = row
         assert (x, y, bool(anomalous)) == (tile.x, tile.y, tile.anomalous)

@@ -143,6 +143,10 @@ def test_ranges(method, tmp_path):
     check(hostile_manifest.range_cases(method[0]), method[1], tmp_path)
 
 
+def test_precisions(method, tmp_path):
+    check(hostile_manifest.precision_cases(), method[1], tmp_path)
+
+
 def test_extended_banks(tmp_path):
     good = tiny.write(tmp_path / "good.kad", tiny.patchcore())
     check(hostile_manifest.extension_cases(), good, tmp_path)

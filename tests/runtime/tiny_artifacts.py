@@ -150,14 +150,27 @@ def _common(
     }
 
 
-def _network(kind: type[Network], **more: Any) -> Any:
+def in_precision(graph: bytes, precision: str) -> bytes:
+    """Bring a graph to a precision as an export does."""
+    if precision == "fp16":
+        from kad_export.half import to_half
+
+        return to_half(graph)
+    if precision == "int8":
+        from kad_export.quantize import to_int8
+
+        return to_int8(graph, [_noise(16)])
+    return graph
+
+
+def _network(kind: type[Network], precision: str = "fp32", **more: Any) -> Any:
     weights = Weights("random", "random:7", None)
     return kind(
         file="network.onnx",
         backbone="tiny",
         weights=weights,
         opset=18,
-        precision="fp32",
+        precision=precision,
         input="tiles",
         **more,
     )
@@ -170,11 +183,12 @@ def patchcore(
     *,
     channels: tuple[int, int] = CHANNELS,
     rows: int = ROWS,
+    precision: str = "fp32",
     **common: Any,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Give manifest and files of a PatchCore artifact, as :func:`write_artifact` takes them."""
     sides = SIDES[pooling]
-    network = _base_map_graph(channels, sides)
+    network = in_precision(_base_map_graph(channels, sides), precision)
     generator = np.random.default_rng(SEED)
     noise = _noise(16 if rows == ROWS else 40)
     maps = _run(network, noise).values()
@@ -190,7 +204,7 @@ def patchcore(
         for i, size in enumerate(zip(channels, sides, sides, strict=True))
     )
     manifest = PatchCoreManifest(
-        network=_network(BaseMapNetwork, layers=("layer2", "layer3"), outputs=outputs),
+        network=_network(BaseMapNetwork, precision, layers=("layer2", "layer3"), outputs=outputs),
         patchcore=PatchCore(RESAMPLINGS[pooling], pooling, GRID, reweighting, n_neighbors),
         bank=Bank(
             file="bank.safetensors",

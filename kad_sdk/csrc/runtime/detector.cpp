@@ -197,6 +197,7 @@ kad_detector_facts facts_of(const Detector& detector) {
   facts.manifest = manifest.text.c_str();
   facts.manifest_bytes = static_cast<int64_t>(manifest.text.size());
   facts.has_rules = detector.rules().any() ? 1 : 0;
+  facts.precision = manifest.precision;
   return facts;
 }
 

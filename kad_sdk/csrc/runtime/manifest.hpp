@@ -118,6 +118,7 @@ struct Manifest {
   Method method = Method::patchcore;
   std::string network_file;
   std::string network_input;
+  const char* precision = "";  // what the graph computes in
   PreprocessingSettings preprocessing;
   MapSettings map;
   ThresholdSettings thresholds;

@@ -1,6 +1,7 @@
 #include "runtime/manifest_entries.hpp"
 
 #include <cmath>
+#include <iterator>
 
 #include "base/text.hpp"
 #include "image/image.hpp"
@@ -13,6 +14,7 @@ using json::Value;
 namespace {
 
 constexpr int kFreeDepth = 8;
+constexpr const char* kPrecisions[] = {"fp32", "fp16", "int8"};
 constexpr Range kStrength = {0.0, kLargestFloat};  // of denoising: OpenCV takes float32
 constexpr Range kFactor = {0.0, 8.0, true};
 
@@ -100,7 +102,8 @@ void read_network(Fields* network, Manifest* manifest) {
   network->text("backbone");
   check_weights(network->object("weights"));
   network->integer("opset", 1);
-  network->text("precision");
+  manifest->precision =
+      kPrecisions[network->choice("precision", {std::begin(kPrecisions), std::end(kPrecisions)})];
 }
 
 PreprocessingSettings read_preprocessing(Fields fields) {

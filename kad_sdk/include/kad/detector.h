@@ -149,8 +149,9 @@ typedef struct kad_detector_facts {
   const char* onnxruntime;   /* version, for example "1.21.0"; "" with KAD_PROVIDER_CALLER */
   const char* manifest;      /* text of manifest.json */
   int64_t manifest_bytes;
-  int32_t has_rules; /* 1: rules that were set on site are in force */
-  int32_t reserved;  /* 0 */
+  int32_t has_rules;     /* 1: rules that were set on site are in force */
+  int32_t reserved;      /* 0 */
+  const char* precision; /* what the network computes in: "fp32", "fp16" or "int8" */
 } kad_detector_facts;
 
 KAD_API kad_status kad_detector_info(const kad_detector* detector, kad_detector_facts* out_facts);
