@@ -18,6 +18,7 @@ from kad_export.coreset.workers import PointsWorker
 from kad_export.errors import ExportError, MemoryBudgetError
 from kad_export.report import format_bytes, format_seconds, resident_memory_bytes
 from kad_export.shards import POINT_TYPES
+from kad_sdk._native import PrincipalDirections
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -25,12 +26,22 @@ if TYPE_CHECKING:
 
     from kad_export.features import BoardTiles, PatchExtractor
 
-__all__ = ["BankSettings", "Plan", "Probe", "check_disk", "make_plan", "probe", "scratch_folder"]
+__all__ = [
+    "BankSettings",
+    "Plan",
+    "Probe",
+    "affordable_pool",
+    "check_disk",
+    "make_plan",
+    "probe",
+    "scratch_folder",
+]
 
 PROBE_BATCHES = 2  # timed before the start
 PROBE_ROWS, PROBE_CENTRES = 8_192, 256
 STATE_BYTES = 16  # of a point: distance, centres compared with, and masks while a pool is drawn
-SKETCH_BYTES = 4 * 96 + 16  # of a point in a pool
+POOL_BYTES = 48  # of a point in a pool, beside itself and its sketch
+SKETCH_DIMS = 96  # of points that few directions tell apart; else a sketch is as long as a point
 RESERVE_BYTES = 256 << 20  # for the parity gate, which runs in PyTorch, and for fragmentation
 
 
@@ -179,9 +190,11 @@ def make_plan(
     dims = settings.projected_dims or projected_dims(candidates, measured.dims, settings.eps)
     all_rows = settings.before + rows
     fixed = measured.resident_bytes + _fixed_bytes(boards, all_rows, dims, measured.dims)
-    pool = max(default_pool_rows(candidates), settings.trim_outliers + 1)
-    whole = fixed + candidates * (4 * dims + SKETCH_BYTES + STATE_BYTES)
-    sharded = fixed + candidates * STATE_BYTES + pool * (12 * dims + SKETCH_BYTES)
+    least = settings.trim_outliers + 1
+    pool = max(default_pool_rows(candidates), least)
+    whole = fixed + candidates * (4 * dims + STATE_BYTES)
+    whole += max(candidates * _in_pool(SKETCH_DIMS), least * _in_pool(2 * dims))
+    sharded = fixed + candidates * STATE_BYTES + pool * _in_pool(3 * dims)
     fits = whole <= settings.memory_bytes and settings.engine == "local"
     _check_memory(whole if fits else sharded, measured, settings)
     again = tiles * -math.expm1(-rows / tiles)  # tiles that hold a selected row, computed twice
@@ -203,6 +216,24 @@ def make_plan(
         disk_bytes=0 if fits and not on_disk else stored,
         seconds=seconds,
     )
+
+
+def affordable_pool(points: np.ndarray) -> int:
+    """Rows of the pool, of points (n, d) in memory, for which the plan has room.
+
+    All of them, if their sketches are short. Otherwise so many that copies of them and sketches as
+    long as they are take no more than that.
+    """
+    n_rows, dims = points.shape
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and Inf are refused by the selection
+        if PrincipalDirections(points).sketch_dims <= SKETCH_DIMS:
+            return n_rows
+    return min(n_rows, max(1, n_rows * _in_pool(SKETCH_DIMS) // _in_pool(2 * dims)))
+
+
+def _in_pool(dims: int) -> int:
+    """Bytes of a point in a pool that takes so many numbers."""
+    return 4 * dims + POOL_BYTES
 
 
 def _check(settings: BankSettings, candidates: int, rows: int) -> None:

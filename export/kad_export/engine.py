@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from kad_export.budget import affordable_pool
 from kad_export.coreset import Projection
 from kad_export.coreset.workers import KnownWorker, LocalTeam
 from kad_export.features import bank_rows, projected_features
@@ -172,18 +173,21 @@ class LocalEngine:
 
     def team(self) -> Team:
         """See :class:`Engine`."""
-        first, n_rows = self._shards[0], self._plan.candidates
+        first, pool_rows = self._shards[0], self._plan.pool_rows
         if self._points is None:
-            stored = ShardedPoints(
+            self._points = ShardedPoints(
                 self._job.folder, self._shards, self._plan.projected_dims, self._plan.points
             )
-            # The pool may be all points where memory holds them.
-            self._points = stored if self._plan.pool_rows < n_rows else stored[:]
+            if pool_rows == self._plan.candidates:  # the plan has all of them in memory
+                stored, self._points = self._points, self._points[:]
+                stored.close()
+        if isinstance(self._points, np.ndarray):
+            pool_rows = min(pool_rows, affordable_pool(self._points))
         if self._before is None:
-            return LocalTeam([self._maker.worker_of(self._points, first, self._plan.pool_rows)])
+            return LocalTeam([self._maker.worker_of(self._points, first, pool_rows)])
         known = KnownWorker(self._maker.project(self._before))
         first = dataclasses.replace(first, first_row=known.shape[0])
-        return LocalTeam([known, self._maker.worker_of(self._points, first, self._plan.pool_rows)])
+        return LocalTeam([known, self._maker.worker_of(self._points, first, pool_rows)])
 
     def rows(
         self, selected: np.ndarray, advance: Callable[[int], object]

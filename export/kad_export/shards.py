@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_export.coreset.workers import gather
+from kad_export.coreset.workers import CHUNK_ROWS, gather
 from kad_sdk.errors import NotFiniteError, OutputError
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ class ShardedPoints:
         points = np.empty((stop - start, self.shape[1]), np.float32)
         for i, (first, end) in enumerate(zip(self._starts, self._ends, strict=True)):
             low, high = max(start, first), min(stop, end)
-            if low < high:
-                points[low - start : high - start] = self._read(i, low - first, high - low)
+            for row in range(low, high, CHUNK_ROWS):  # a whole file would be in memory twice
+                n_rows = min(CHUNK_ROWS, high - row)
+                points[row - start : row - start + n_rows] = self._read(i, row - first, n_rows)
         return points
 
     def _scattered(self, file: int, rows: np.ndarray) -> np.ndarray:

@@ -50,6 +50,12 @@ class PrincipalDirections:
         )
 
 
+    @property
+    def sketch_dims(self) -> int:
+        """Numbers that a point's sketch has: those along the directions and one; or all of it."""
+        return len(self.rows) + 1 if len(self.rows) else self.struct.dims
+
+
 def spread_rows(n: int) -> Longs:
     """Rows of a sample, evenly spread over n rows, ascending."""
     return np.unique(np.linspace(0, n - 1, min(n, SAMPLE_ROWS)).astype(np.int64))

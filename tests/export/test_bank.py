@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
 import resource
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 from bank_build import Spec, make_boards
 from kad_export import budget, shards
-from kad_export.bank import build_bank, nearest_rows
+from kad_export.bank import build_bank, nearest_rows, run_engine
 from kad_export.budget import BankSettings, Probe, check_disk, make_plan, scratch_folder
-from kad_export.coreset import select_coreset
+from kad_export.coreset import select_coreset, workers
+from kad_export.engine import LocalEngine
 from kad_export.errors import ExportError, MemoryBudgetError
 from kad_export.features import BoardTiles
+from kad_export.job import Job
 from kad_export.report import Silent
 from kad_kernels.reference import nearest
 
@@ -138,6 +142,50 @@ def test_scratch_in_a_missing_folder(tmp_path):
 )
 def test_bank_rows(fraction, max_rows, candidates, rows):
     assert BankSettings(Path(), fraction=fraction, max_rows=max_rows).rows(candidates) == rows
+
+
+def _peak_of_selection(before: int, kind: str, plan, settings) -> int:
+    """Bytes that a selection of random points takes at most, the points among them."""
+    dims, rng = plan.projected_dims, np.random.default_rng(0)
+    mix = np.eye(dims, dtype=np.float32) if kind == "flat" else rng.normal(size=(6, dims))
+    boards = [BoardTiles(None, np.zeros((plan.tiles, 2), np.int32), 100, 100)]
+    known = rng.normal(size=(before, dims)).astype(np.float32) if before else None
+    extract = SimpleNamespace(patches=784, threads=1)
+    engine = LocalEngine(boards, extract, plan, settings, Job(settings.scratch), before=known)
+
+    def blocks(_shard, _advance):
+        for first in range(0, plan.candidates, 10_000):
+            n = min(10_000, plan.candidates - first)
+            yield rng.normal(size=(n, len(mix))).astype(np.float32) @ mix.astype(np.float32)
+
+    engine._maker.blocks = blocks
+    engine._maker.rows = lambda *_: None
+    start = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    run_engine(engine, plan, settings, Job(settings.scratch), Silent())
+    return _memory("VmHWM") - start
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+@pytest.mark.parametrize("before", [0, 40])
+@pytest.mark.parametrize("kind", ["few directions", "flat"])
+def test_selection_in_memory_takes_what_is_planned(monkeypatch, tmp_path, kind, before):
+    """Also where no few directions hold most of the variance, and beside rows of a bank."""
+    for module in (budget, workers):
+        monkeypatch.setattr(module, "CHUNK_ROWS", 4096)  # what chunks take hides nothing
+    tiles = 256
+    settings = BankSettings(tmp_path, max_rows=300, before=before, memory_bytes=4 << 30)
+    boards = [BoardTiles(None, np.zeros((tiles, 2), np.int32), 100, 100)]
+    plan = make_plan(boards, 784, dataclasses.replace(PROBE, dims=200, resident_bytes=0), settings)
+    assert plan.disk_bytes == 0
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as child:
+        peak = child.submit(_peak_of_selection, before, kind, plan, settings).result()
+    points = 4 * plan.candidates * plan.projected_dims
+    assert points < peak < plan.memory_bytes - budget.RESERVE_BYTES
 
 
 def _plan_for(n_tiles: int, memory_bytes: int):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -151,6 +152,23 @@ def test_sharded_points_give_rows_back(tmp_path, monkeypatch, dtype):
         found[:]
     found.close()
     part.close()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_sharded_points_are_read_piece_by_piece(tmp_path, dtype):
+    """A file may be as large as all points: not both are held at once."""
+    (shard,) = plan_shards([_Board(400_000)], patches=1)
+    write_shard(tmp_path / shard.name, [np.ones((400_000, 8), dtype)])
+    stored = ShardedPoints(tmp_path, [shard], 8, dtype)
+    tracemalloc.start()
+    try:
+        points = stored[:]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        stored.close()
+    assert (points == 1).all()
+    assert points.nbytes <= peak < 1.2 * points.nbytes
 
 
 def test_half_precision_that_overflows_is_refused():

@@ -253,18 +253,22 @@ def _pick_in(
 
 def _merge(parts: Sequence[Candidates]) -> Candidates:
     """Join the pools of all workers; the first of all that is in none of them."""
-    if len(parts) == 1:
-        return parts[0]
     first = min(parts, key=lambda part: (-part.others_dist, part.others_row))
+    pools = [part for part in parts if len(part.rows)] or parts[:1]
     return Candidates(
-        rows=np.concatenate([part.rows for part in parts]),
-        dist=np.concatenate([part.dist for part in parts]),
-        points=np.concatenate([part.points for part in parts]),
+        rows=_joined([part.rows for part in pools]),
+        dist=_joined([part.dist for part in pools]),
+        points=_joined([part.points for part in pools]),
         others_dist=first.others_dist,
         others_row=first.others_row,
         screened=sum(part.screened for part in parts),
         measured=sum(part.measured for part in parts),
     )
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join arrays; a single one is not copied, as it may be all points."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _add(counts: dict[str, int], **more: int) -> None:
