@@ -23,7 +23,7 @@ NEVER_CODED = {"huge", "tiny", "equal_rows"}
 ALL_DENSE = {"uniform", "shell", "lattice", "far_queries"}
 # All queries are answered from codes. For the other families it depends on the level and the size:
 # tests/c/search_bound.cpp makes all of them use codes.
-ALL_CODED = {"curved", "queries_of_the_bank", "duplicates"}
+ALL_CODED = {"curved", "queries_of_the_bank"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
