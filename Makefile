@@ -9,6 +9,8 @@
 #                RESNET50_WEIGHTS=random:0 where ImageNet's cannot be had
 #   make bench   speed and memory, answers checked first (KAD_WEIGHTS_DIR, KAD_DATA_DIR; an hour and
 #                a half, on a machine that does nothing else), into the README
+#   make precision  fp32, fp16 and int8 side by side (KAD_WEIGHTS_DIR, KAD_DATA_DIR; ten minutes),
+#                into docs/precision.md
 #   make peers   anomalib, for make bench to measure beside kad (it is skipped by name otherwise)
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector, a minute for each method: under ThreadSanitizer, and
@@ -34,7 +36,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo quality cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench peers fuzz-search sanitize
+.PHONY: demo precision quality cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench peers fuzz-search sanitize
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -82,6 +84,10 @@ bench: setup
 	$(BENCH_RUN) search --json $(BENCH)/search.json
 	$(BIN)/kad-bench readme $(BENCH)/regular.json $(BENCH)/search.json README.md
 	$(BIN)/kad-bench table $(BENCH)/search.json --into docs/search.md
+
+precision: setup
+	$(BENCH_RUN) precision --json $(BENCH)/precision.json
+	$(BIN)/kad-bench table $(BENCH)/precision.json --into docs/precision.md
 
 peers: setup
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[peers]'

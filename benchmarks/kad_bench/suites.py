@@ -76,7 +76,7 @@ SUITES = {
     name: f"kad_bench.{name}_suite"
     for name in (
         *("search", "coreset", "bank"),
-        *("network", "tile", "board", "startup", "memory"),
+        *("network", "tile", "board", "startup", "memory", "precision"),
     )
 }
 

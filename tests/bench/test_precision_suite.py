@@ -1,0 +1,92 @@
+"""The precision suite: what it measures, that wrong answers are not timed, and its table."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from convert_once import convert_once
+from kad_bench import precision_suite
+from kad_bench.cli import main
+from kad_bench.counts import collect_counts
+from kad_bench.precision_report import table
+from kad_bench.suites import read_document
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("precision")
+    words = ["run", "precision", "--profile", "smoke", "--threads", "2", "--cache", str(folder)]
+    words += ["--json", str(folder / "out.json")]
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(graphs, patch)
+        result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert table(read_document(folder / "out.json")["suites"]["precision"]) in result.stdout
+    assert [path.name for path in folder.iterdir() if path.suffix == ".kad"] == []
+    return json.loads((folder / "out.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def case(document: dict[str, Any]) -> dict[str, Any]:
+    (found,) = document["suites"]["precision"]["cases"]
+    return found
+
+
+def test_every_precision_is_judged_and_timed(case: dict[str, Any]) -> None:
+    assert list(case["engines"]) == ["kad fp32", "kad fp16", "kad int8", "kad fp32, seed 1"]
+    for name, figures in case["engines"].items():
+        assert all(0 <= value <= 1 for value in figures["accuracy"].values())
+        assert set(figures["accuracy"]) == set(precision_suite.FIGURES)
+        assert figures["bank_rows"] == 200
+        assert ("seconds" in figures) == (name != "kad fp32, seed 1")
+        if "seconds" in figures:
+            stages = figures["stages_s"]
+            assert 0 < sum(stages.values()) < 2 * figures["seconds"]["median"]
+    off = [case["engines"][f"kad {name}"]["off"] for name in ("fp32", "fp16", "int8")]
+    assert off[0]["largest"] < 1e-4 < off[1]["largest"] < off[2]["largest"]
+    sizes = [case["engines"][f"kad {name}"]["size_bytes"] for name in ("fp32", "fp16", "int8")]
+    for kind in ("network", "artifact"):
+        assert sizes[0][kind] > sizes[1][kind] > sizes[2][kind]
+    assert set(case["ratios"]) == set(case["network_ratios"]) == {"kad fp16", "kad int8"}
+
+
+def test_the_table_states_differences_from_float32(case: dict[str, Any]) -> None:
+    first, int8 = (case["engines"][f"kad {p}"]["accuracy"] for p in ("fp32", "int8"))
+    value, plain = int8["pixel_roc_auc"], first["pixel_roc_auc"]
+    lines = table({"cases": [case]}).splitlines()
+    (row,) = [line for line in lines if "| int8 |" in line and "AUROC" not in line][:1]
+    assert f"| {value:.4f} ({value - plain:+.4f}) |" in row
+    (row,) = [line for line in lines if "| fp32 |" in line][:1]
+    assert f"| {plain:.4f} |" in row
+
+
+def test_the_suite_counts_nothing_that_a_guard_would_hold(document: dict[str, Any]) -> None:
+    assert collect_counts(document) == {}
+
+
+def test_golden_tiles_that_are_not_reproduced_stop_the_run(
+    tmp_path: Path, graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failed:
+        passed = False
+
+    convert_once(graphs, monkeypatch)
+    monkeypatch.setattr(precision_suite, "verify_artifact", lambda *_, **__: Failed())
+    words = ["run", "precision", "--profile", "smoke", "--cache", str(tmp_path)]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "golden tiles are not reproduced: it is not timed" in result.stderr
+    assert result.stdout == ""
+
+
+def test_real_data_have_to_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("KAD_DATA_DIR", raising=False)
+    result = CliRunner().invoke(main, ["run", "precision", "--cache", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "KAD_DATA_DIR is not set" in result.stderr
