@@ -44,6 +44,8 @@ class CutPasteScorer(BoardScorer):
         Maps of Grad-CAM are asked for, and the session's graph does not give it.
     """
 
+    session: NetworkSession
+
     def __init__(
         self,
         session: NetworkSession,

@@ -107,7 +107,7 @@ class Detector:
             The folder ``NAME.kad``, of any method.
         provider
             ``"cpu"``, ``"cuda"`` or ``"tensorrt"``: what runs the network. Never replaced by
-            another.
+            another. With ``"cuda"`` PatchCore's tiles are cut and searched on the GPU too.
         threads
             Threads of one call; None: all that the process may use.
         batch
@@ -245,13 +245,34 @@ class Detector:
         images: Iterable[NDArray[Any] | str | os.PathLike[str]],
         annotations: Iterable[Annotation | None] | None = None,
     ) -> list[Result]:
-        """Score several boards, as :meth:`score` does each.
+        """Score several boards, as :meth:`score` does each; arrays are sent ahead.
 
-        The results hold the maps: for many large boards iterate and call :meth:`score`.
+        The results hold the maps: for many large boards iterate, call :meth:`send_ahead` with the
+        next one and :meth:`score` with this one.
         """
-        if annotations is None:
-            return [self.score(image) for image in images]
-        return [self.score(i, a) for i, a in zip(images, annotations, strict=True)]
+        boards = list(images)
+        given = [None] * len(boards) if annotations is None else annotations
+        results = []
+        for i, (image, annotation) in enumerate(zip(boards, given, strict=True)):
+            for following in boards[i + 1 : i + 2]:
+                if isinstance(following, np.ndarray):
+                    self.send_ahead(following)
+            results.append(self.score(image, annotation))
+        return results
+
+    def send_ahead(self, image: NDArray[Any]) -> None:
+        """Say which board comes next: on a GPU it is uploaded while another one is scored.
+
+        Give the same array to :meth:`score` later, unchanged. It is no mistake not to, nor to call
+        this on the CPU, where it does nothing.
+
+        Parameters
+        ----------
+        image
+            As :meth:`score` takes it.
+        """
+        if self._scorer is not None:
+            self._scorer.send_ahead(image)
 
     def score_folder(
         self,
@@ -353,7 +374,12 @@ class Detector:
         return Nearest(self.artifact.manifest.bank.images[self.artifact.source_image[row]], x, y)
 
 
-def _open_scorer(artifact: Artifact, **running: Any) -> BoardScorer:
+def _open_scorer(artifact: Artifact, *, provider: str, **running: Any) -> BoardScorer:
+    if isinstance(artifact, PatchCoreArtifact) and provider == "cuda":
+        from kad_sdk.cuda import CudaPatchCoreScorer  # noqa: PLC0415 - needs numba
+
+        return CudaPatchCoreScorer.open(artifact, **running)
+    running["provider"] = provider
     if isinstance(artifact, PatchCoreArtifact):
         return PatchCoreScorer.open(artifact, **running)
     if isinstance(artifact, CutPasteArtifact):

@@ -47,6 +47,8 @@ class PatchCoreScorer(BoardScorer):
         Whether board maps are made.
     """
 
+    session: NetworkSession
+
     def __init__(
         self,
         session: NetworkSession,

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -30,13 +30,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kad_sdk.manifest import MapSettings, Preprocessing
-    from kad_sdk.session import NetworkSession
+
+    class Network(Protocol):
+        """What runs the network: a session, or what stands for one."""
+
+        provider: str
+        device: str
+        precision: str
+
 
 __all__ = [
     "BoardScorer",
     "BoardScores",
     "Stopwatch",
     "TileFindings",
+    "in_batch",
 ]
 
 
@@ -57,7 +65,7 @@ class Stopwatch:
 
 
 @contextmanager
-def _in_batch(first: int) -> Iterator[None]:
+def in_batch(first: int) -> Iterator[None]:
     """Say which batch fails: its stages number the tiles of the batch."""
     try:
         yield
@@ -184,7 +192,7 @@ class BoardScorer(ABC):
 
     def __init__(
         self,
-        session: NetworkSession,
+        session: Network,
         *,
         preprocessing: Preprocessing,
         map_settings: MapSettings,
@@ -202,6 +210,9 @@ class BoardScorer(ABC):
         self, tiles: NDArray[np.float32], watch: Stopwatch | None = None
     ) -> TileFindings:
         """Score normalised tiles (B, 3, t, t); `watch` is told the method's stages."""
+
+    def send_ahead(self, image: NDArray[Any]) -> None:  # noqa: B027 - nothing to do on the CPU
+        """Begin with what can be done before :meth:`score` is asked for a board."""
 
     def close(self) -> None:  # noqa: B027 - a method that holds nothing has nothing to free
         """Free what the method holds; the scorer cannot be used after."""
@@ -255,21 +266,35 @@ class BoardScorer(ABC):
         frame = (prepared.shape[0], prepared.shape[1])
         board = None if self._grid is None else self._board(frame, self._grid)
         parts = []
-        for begin in range(0, len(xy), self.batch):
-            corners = xy[begin : begin + self.batch]
-            with watch.stage("preprocess"):
-                tiles = self._cut(prepared, corners, format_now)
-            with _in_batch(begin):
-                found = self.score_tiles(tiles, watch)
-                if board is not None and found.patches is not None:
-                    with watch.stage("map"):
-                        board.add(corners, found.patches, found.rows, threads=self.threads)
+        for begin, found in self._find(prepared, xy, format_now, watch):
+            if board is not None and found.patches is not None:
+                corners = xy[begin : begin + len(found.scores)]
+                with in_batch(begin), watch.stage("map"):
+                    board.add(corners, found.patches, found.rows, threads=self.threads)
             parts.append(found if keep_patches else found.without_patches())
         joined, anomaly_map = TileFindings.joined(parts), None
         if board is not None:
             with watch.stage("map"):
                 anomaly_map = board.map(threads=self.threads)
         return BoardScores(xy, joined, frame, anomaly_map, board, dict(watch.ms))
+
+    def _find(
+        self,
+        image: NDArray[Any],
+        xy: NDArray[np.int32],
+        pixel_format: str | None,
+        watch: Stopwatch,
+    ) -> Iterator[tuple[int, TileFindings]]:
+        """Score the tiles at corners `xy` of a prepared image; a batch's first tile, its findings.
+
+        The batches come in order.
+        """
+        for begin in range(0, len(xy), self.batch):
+            with watch.stage("preprocess"):
+                tiles = self._cut(image, xy[begin : begin + self.batch], pixel_format)
+            with in_batch(begin):
+                found = self.score_tiles(tiles, watch)
+            yield begin, found
 
     def map_of(self, scores: BoardScores, keep: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Give the map (H, W) that some of a board's tiles make alone; `keep` is (n,)."""

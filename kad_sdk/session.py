@@ -13,7 +13,9 @@ import io
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from kad_sdk._native import check_graph, default_threads
 from kad_sdk.errors import (
@@ -24,14 +26,13 @@ from kad_sdk.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from kad_sdk.manifest import Graph
 
-__all__ = ["PROVIDERS", "NetworkSession", "default_threads"]
+__all__ = ["PROVIDERS", "Buffer", "NetworkSession", "default_threads", "require_provider"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -41,6 +42,13 @@ PROVIDERS = {
 # ONNX Runtime's log severities. Failures come as exceptions, so nothing is lost.
 _FATAL_ONLY, _WARNINGS = 4, 2
 _process_lock = threading.Lock()  # held while something of the whole process is changed
+
+
+class Buffer(NamedTuple):
+    """Memory of a GPU: the address of the first value, and the shape."""
+
+    address: int
+    shape: tuple[int, ...]
 
 
 class NetworkSession:
@@ -58,9 +66,11 @@ class NetworkSession:
         Which GPU.
     max_batch
         Largest batch that TensorRT's engine is built for; other providers take any.
+    stream
+        With provider ``"cuda"``: handle of the CUDA stream that the network runs on. The session is
+        then for :meth:`bind` alone, and is recorded as a CUDA graph in its first run.
     cache_folder
         Where TensorRT keeps built engines; None: ``$XDG_CACHE_HOME/kad/tensorrt``.
-
     precision
         What the graph computes in, by its manifest.
 
@@ -90,6 +100,7 @@ class NetworkSession:
         threads: int | None = None,
         device_id: int = 0,
         max_batch: int = 64,
+        stream: int | None = None,
         cache_folder: str | os.PathLike[str] | None = None,
         precision: str = "fp32",
     ) -> None:
@@ -102,6 +113,10 @@ class NetworkSession:
                 f"device_id: {device_id} names a GPU, and the provider is 'cpu'; use "
                 "provider='cuda' or 'tensorrt', or leave it 0"
             )
+        if stream is not None and provider != "cuda":
+            raise InvalidArgumentError(
+                f"stream: expected None with provider {provider!r}, got {stream}; use 'cuda'"
+            )
         runtime = _import_runtime()
         data = network if isinstance(network, bytes) else Path(network).read_bytes()
         check_graph(data)
@@ -110,13 +125,13 @@ class NetworkSession:
         if self.threads < 1:
             raise InvalidArgumentError(f"threads: expected at least 1, got {threads}")
         self.device = "cpu" if provider == "cpu" else f"cuda:{device_id}"
-        self.precision = precision
+        self._device_id, self.precision = device_id, precision
         if (provider, precision) == ("tensorrt", "fp32"):
             self.precision = "fp32 (TF32 where TensorRT allows)"
         self._preload_text = _require_provider(runtime, provider)
         options: dict[str, str] = {}
         if provider == "cuda":
-            options = _cuda_options(device_id)
+            options = _cuda_options(device_id, stream)
         elif provider == "tensorrt":
             graph = _on_cpu(runtime, data, threads=1)
             folder = Path(cache_folder) if cache_folder else _default_cache()
@@ -202,6 +217,68 @@ class NetworkSession:
                 f"the network failed on {self.device} with a batch of {len(tiles)}: {error}\nIf "
                 "memory ran out, use a smaller batch."
             ) from error
+
+    def bind(
+        self, tiles: Buffer, outputs: Sequence[Buffer], *, sync: bool = False
+    ) -> Callable[[], None]:
+        """Tie input and outputs to memory of the GPU, for runs that copy nothing.
+
+        Parameters
+        ----------
+        tiles
+            Address and shape (B, 3, t, t) of the input, float32 in C order.
+        outputs
+            Those of each output, in the order of `output_names`.
+        sync
+            Whether a run waits until the device has finished. Otherwise it only gives its work to
+            the session's stream.
+
+        Returns
+        -------
+        callable
+            Runs the network once; for one thread at a time. The memory must live as long.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The provider is not ``"cuda"``, or there are not as many outputs.
+        """
+        if self.provider != "cuda" or len(outputs) != len(self.output_names):
+            raise InvalidArgumentError(
+                f"bind: expected provider 'cuda' and {len(self.output_names)} outputs, got "
+                f"{self.provider!r} and {len(outputs)}"
+            )
+        runtime = _import_runtime()
+        options = runtime.RunOptions()
+        if not sync:
+            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        binding = self._session.io_binding()
+        where = ("cuda", self._device_id, np.float32)
+        binding.bind_input(self.input_name, *where, list(tiles.shape), tiles.address)
+        for name, output in zip(self.output_names, outputs, strict=True):
+            binding.bind_output(name, *where, list(output.shape), output.address)
+
+        def run() -> None:
+            try:
+                self._session.run_with_iobinding(binding, options)
+            except _runtime_errors(runtime) as error:
+                raise ProviderUnavailableError(
+                    f"the network failed on {self.device} with a batch of {tiles.shape[0]}: "
+                    f"{error}\nIf memory ran out, use a smaller batch."
+                ) from error
+
+        return run
+
+
+def require_provider(provider: str) -> None:
+    """Refuse a provider that the installed ONNX Runtime lacks.
+
+    Raises
+    ------
+    MissingDependencyError, ProviderUnavailableError
+        As :class:`NetworkSession`.
+    """
+    _require_provider(_import_runtime(), provider)
 
 
 def _import_runtime() -> Any:
@@ -304,8 +381,11 @@ def _require_provider(runtime: Any, provider: str) -> str:
     return f"\nLoading its libraries: {text.getvalue().strip()}" if text.getvalue() else ""
 
 
-def _cuda_options(device_id: int) -> dict[str, str]:
+def _cuda_options(device_id: int, stream: int | None) -> dict[str, str]:
+    """Options of the CUDA provider; on a caller's stream, shapes and memory repeat: a graph."""
+    own = {} if stream is None else {"user_compute_stream": str(stream), "enable_cuda_graph": "1"}
     return {
+        **own,
         "device_id": str(device_id),
         "use_tf32": "0",  # the bank and the thresholds are fp32
         "arena_extend_strategy": "kSameAsRequested",

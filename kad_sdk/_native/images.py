@@ -85,6 +85,21 @@ def _image(image: npt.NDArray[Any], pixel_format: str | None) -> tuple[Image, np
     ), pixels
 
 
+def sample_order(image: npt.NDArray[Any], pixel_format: str | None) -> tuple[int, int, int]:
+    """Say which of a pixel's samples are red, green and blue.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The array is not an image of that format, or of any.
+    """
+    struct, _ = _image(image, pixel_format)
+    name = next(name for name, known in _PIXEL_FORMATS.items() if known.code == struct.pixel_format)
+    if name.startswith("grey"):
+        return 0, 0, 0
+    return (2, 1, 0) if name.startswith("bgr") else (0, 1, 2)
+
+
 def _packed(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Copy an image unless its rows are packed and lie one after another."""
     row = image[:1]

@@ -49,7 +49,6 @@ class PrincipalDirections:
             rows=self.rows.ctypes.data if len(self.rows) else None,
         )
 
-
     @property
     def sketch_dims(self) -> int:
         """Numbers that a point's sketch has: those along the directions and one; or all of it."""

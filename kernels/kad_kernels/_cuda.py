@@ -20,8 +20,11 @@ if not hasattr(np, "row_stack"):  # numba-cuda 0.30 asks for it; NumPy 2.5 has r
 
 from numba import cuda
 from numba.cuda import config, libdevice
+from numba.cuda.cudadrv.driver import CudaAPIError
+from numba.cuda.cudadrv.error import CudaSupportError
 
 __all__ = [
+    "DRIVER_ERRORS",
     "LANES",
     "SIMULATED",
     "add",
@@ -37,6 +40,7 @@ __all__ = [
 
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # few rows are asked for with good reason
 LANES = 16  # partial sums of the defined arithmetic
+DRIVER_ERRORS = (CudaAPIError, CudaSupportError)
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_kernels._cuda import cuda, elapsed_ms, stream_pointer, view
-from kad_kernels.device import ceil_div
+from kad_kernels._cuda import address, cuda, elapsed_ms, stream_pointer, view
+from kad_kernels.device import ceil_div, require_gpu
 from kad_kernels.nearest import NearestRows, open_rows
 from kad_kernels.reference_tiles import axis_taps, scale, value_table, weighted
 from kad_kernels.stages import (
@@ -145,6 +145,7 @@ class Batches:
         self._own = int(reweighting == "paper")
         self._n_away = n_neighbors + self._own if reweighting != "none" else 0
         self._weighs, self._scale = reweighting != "none", scale(reweighting, self.dims)
+        require_gpu(device_id)
         with self.on_device():
             self.index: NearestRows = open_rows(bank, tier)
             self.stream = cuda.stream()
@@ -165,6 +166,11 @@ class Batches:
     def on_device(self) -> Any:
         """Give a context in which this GPU is the current one."""
         return cuda.gpus[self.device_id]
+
+    @staticmethod
+    def address(array: Any) -> int:
+        """Give the address of an array on the GPU, for other libraries."""
+        return address(array)
 
     def empty_maps(self) -> list[Any]:
         """Make memory on the GPU for the base maps of a batch, (B, C, h, w) for each layer."""

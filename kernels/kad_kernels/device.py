@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_kernels._cuda import LANES, SIMULATED, cuda
+from kad_kernels._cuda import DRIVER_ERRORS, LANES, SIMULATED, cuda
 from kad_kernels.reference import checked
 from kad_kernels.tiles import (
     ARRANGE_BLOCK,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "GPU_ERRORS",
     "DeviceRows",
     "GpuMissingError",
     "empty_lists",
@@ -34,12 +35,15 @@ __all__ = [
     "require_gpu",
 ]
 
-BLOCKS_WANTED = 512  # a few for each multiprocessor of a large GPU
-MAX_SPLITS = 64
-
 
 class GpuMissingError(RuntimeError):
     """There is no GPU that numba could use."""
+
+
+GPU_ERRORS = (GpuMissingError, *DRIVER_ERRORS)
+"""What the GPU's lack, the driver, or a lack of memory can raise."""
+BLOCKS_WANTED = 512  # a few for each multiprocessor of a large GPU
+MAX_SPLITS = 64
 
 
 def gpu_is_available() -> bool:
@@ -47,8 +51,8 @@ def gpu_is_available() -> bool:
     return not SIMULATED and bool(cuda.is_available())
 
 
-def require_gpu() -> None:
-    """Refuse to go on without a GPU or numba's simulator.
+def require_gpu(number: int = 0) -> None:
+    """Refuse to go on without a GPU or numba's simulator; ``number`` says which GPU.
 
     Raises
     ------
@@ -58,6 +62,10 @@ def require_gpu() -> None:
         raise GpuMissingError(
             "numba finds no NVIDIA GPU: check the driver with `nvidia-smi`, or use the CPU; for a "
             "trial without a GPU set NUMBA_ENABLE_CUDASIM=1, which is slow"
+        )
+    if not 0 <= number < len(cuda.gpus):
+        raise GpuMissingError(
+            f"GPU {number} is not there: expected a number from 0 to {len(cuda.gpus) - 1}"
         )
 
 

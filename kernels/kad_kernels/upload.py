@@ -1,7 +1,9 @@
 """Boards on their way to the GPU: the next one is copied while one is scored.
 
-There are two places, each a pinned buffer of the host and memory of the GPU, and a stream of their
-own. A board goes in bands, so that a band travels while the next is written to the pinned buffer.
+There are three places, each a pinned buffer of the host and memory of the GPU, and a stream of
+their own: one for the board that is scored, two for boards sent ahead, since the next but one may
+be sent before the next is asked for. A board goes in bands, so that a band travels while the next
+is written to the pinned buffer.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Pixels", "Uploads"]
 
 BANDS = 8
+AHEAD = 2  # boards
 
 
 @dataclass
@@ -76,6 +79,15 @@ class _Place:
         return Pixels(self._values, row, samples, self._ready)
 
 
+@dataclass(eq=False)
+class _Ahead:
+    """A board that was sent ahead."""
+
+    image: NDArray[np.uint8]
+    place: _Place
+    filled: Future[Pixels]
+
+
 class Uploads:
     """Brings boards to one GPU; a board may be sent ahead.
 
@@ -88,22 +100,25 @@ class Uploads:
         self._device_id = device_id
         with cuda.gpus[device_id]:
             self._stream = cuda.stream()
-            self._free = [_Place(), _Place()]
+            self._free = [_Place() for _ in range(1 + AHEAD)]
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="kad-upload")
-        self._ahead: tuple[NDArray[np.uint8], _Place, Future[Pixels]] | None = None
+        self._ahead: list[_Ahead] = []
 
     def send_ahead(self, image: NDArray[np.uint8]) -> None:
         """Begin to bring a board that :meth:`board` will ask for; it must not be changed.
 
-        A board that was sent ahead before and not asked for is dropped.
+        Of more than two boards that were not asked for, the oldest is dropped.
         """
-        self._drop(image)
         with self._lock:
-            if self._ahead is not None or not self._free:
+            if any(waiting.image is image for waiting in self._ahead):
                 return
+            if len(self._ahead) == AHEAD:
+                dropped = self._ahead.pop(0)
+                dropped.filled.exception()  # waits; if it failed, nobody asks
+                self._free.append(dropped.place)
             place = self._free.pop()
-            self._ahead = image, place, self._worker.submit(self._fill, place, image)
+            self._ahead.append(_Ahead(image, place, self._worker.submit(self._fill, place, image)))
 
     @contextmanager
     def board(self, image: NDArray[np.uint8]) -> Iterator[Pixels]:
@@ -112,13 +127,14 @@ class Uploads:
         One block at a time. All that reads them must have finished when it ends.
         """
         with self._lock:
-            ahead = self._ahead
-            if ahead is not None and ahead[0] is image:
-                place, self._ahead = ahead[1], None
-            else:  # another may wait in the one place; the other is free
-                place, ahead = self._free.pop(), None
+            sent = next((waiting for waiting in self._ahead if waiting.image is image), None)
+            if sent is None:
+                place = self._free.pop()
+            else:
+                self._ahead.remove(sent)
+                place = sent.place
         try:
-            yield self._fill(place, image) if ahead is None else ahead[2].result()
+            yield self._fill(place, image) if sent is None else sent.filled.result()
         finally:
             with self._lock:
                 self._free.append(place)
@@ -126,18 +142,8 @@ class Uploads:
     def close(self) -> None:
         """Wait for what is on its way, and free all."""
         self._worker.shutdown(wait=True)
-        self._ahead = None
+        self._ahead.clear()
         self._free.clear()
-
-    def _drop(self, image: NDArray[np.uint8]) -> None:
-        """Forget a board that was sent ahead, unless it is this one."""
-        with self._lock:
-            if self._ahead is None or self._ahead[0] is image:
-                return
-            (_, place, filled), self._ahead = self._ahead, None
-        filled.exception()  # waits
-        with self._lock:
-            self._free.append(place)
 
     def _fill(self, place: _Place, image: NDArray[np.uint8]) -> Pixels:
         with cuda.gpus[self._device_id]:

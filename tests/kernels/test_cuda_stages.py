@@ -129,21 +129,21 @@ def test_tiles_are_those_of_the_reference(shape, order):
     uploads.close()
 
 
-def test_a_board_sent_ahead_that_is_not_asked_for():
+def test_boards_sent_ahead_that_are_not_asked_for():
     uploads, boards = Uploads(), [np.full((9, 7), value, np.uint8) for value in range(4)]
     uploads.send_ahead(boards[0])
     with uploads.board(boards[1]) as pixels:
-        uploads.send_ahead(boards[2])  # drops the first
-        uploads.send_ahead(boards[2])
+        for i in (2, 2, 3):  # the last drops the first
+            uploads.send_ahead(boards[i])
         pixels.ready.synchronize()
         assert set(pixels.values.copy_to_host()[:63]) == {1}
-        with uploads._lock:
-            assert uploads._free == []
-    for i in (3, 2):
+        assert [waiting.image[0, 0] for waiting in uploads._ahead] == [2, 3]
+        assert uploads._free == []
+    for i in (3, 0, 2):
         with uploads.board(boards[i]) as pixels:
             pixels.ready.synchronize()
             assert set(pixels.values.copy_to_host()[:63]) == {i}
-    assert len(uploads._free) == 2
+    assert len(uploads._free) == 3
     uploads.close()
 
 

@@ -18,7 +18,7 @@ from kad_sdk.errors import (
     MissingDependencyError,
     ProviderUnavailableError,
 )
-from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.session import Buffer, NetworkSession, default_threads
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +72,26 @@ def test_a_wheel_without_the_provider(tiny, monkeypatch, provider):
         NetworkSession(tiny.network, provider=provider)
 
 
+class FakeBinding:
+    """Records what is bound."""
+
+    def __init__(self):
+        self.calls = []
+
+    def bind_input(self, *arguments):
+        self.calls.append(arguments)
+
+    bind_output = bind_input
+
+
 class FakeSession:
     """Stands for ONNX Runtime's session of a GPU wheel; records how it was made."""
 
     made: tuple = ()
     error: Exception | None = None
     error_on_cpu: Exception | None = None
+    error_in_run: Exception | None = None
+    bound: tuple = ()
     used = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
     def __init__(self, data, sess_options, providers, provider_options, enable_fallback):
@@ -99,6 +113,15 @@ class FakeSession:
 
     def get_providers(self):
         return list(type(self).used)
+
+    def io_binding(self):
+        return FakeBinding()
+
+    def run_with_iobinding(self, binding, options):
+        entry = options.get_run_config_entry("disable_synchronize_execution_providers")
+        type(self).bound = (binding.calls, entry)
+        if type(self).error_in_run is not None:
+            raise type(self).error_in_run
 
     def get_inputs(self):
         return [types.SimpleNamespace(name="tiles", shape=["batch", 3, 32, 32])]
@@ -131,6 +154,43 @@ def test_cuda_is_asked_for_without_fallback(tiny, gpu_wheel, capfd):
     assert cpu_kernels == "1"
     assert session.device == "cuda:1"
     assert capfd.readouterr().out == ""
+
+
+def test_a_network_bound_to_the_memory_of_a_gpu(tiny, gpu_wheel):
+    session = NetworkSession(tiny.network, provider="cuda", device_id=1, stream=12345)
+    options = gpu_wheel.made[1]
+    assert options["user_compute_stream"] == "12345"
+    assert options["enable_cuda_graph"] == "1"
+    assert options["use_tf32"] == "0"
+    tiles, maps = Buffer(1000, (4, 3, 32, 32)), Buffer(2000, (4, 5, 8, 8))
+    run = session.bind(tiles, [maps])
+    run()
+    where = ("cuda", 1, np.float32)
+    assert gpu_wheel.bound == (
+        [("tiles", *where, [4, 3, 32, 32], 1000), ("base_map_0", *where, [4, 5, 8, 8], 2000)],
+        "1",
+    )
+    gpu_wheel.error_in_run = RuntimeError("Failed to allocate memory")
+    with pytest.raises(
+        ProviderUnavailableError, match="on cuda:1 with a batch of 4: Failed to all"
+    ):
+        run()
+    with pytest.raises(InvalidArgumentError, match="expected provider 'cuda' and 1 outputs, got"):
+        session.bind(tiles, [maps, maps])
+
+
+def test_a_stream_is_for_cuda(tiny):
+    with pytest.raises(InvalidArgumentError, match="stream: expected None with provider 'cpu'"):
+        NetworkSession(tiny.network, stream=0)
+    session = NetworkSession(tiny.network, threads=1)
+    with pytest.raises(InvalidArgumentError, match="expected provider 'cuda' and 2 outputs, got"):
+        session.bind(Buffer(0, (1, 3, 32, 32)), [])
+
+
+def test_options_without_a_stream(tiny, gpu_wheel):
+    NetworkSession(tiny.network, provider="cuda")
+    assert "enable_cuda_graph" not in gpu_wheel.made[1]
+    assert "user_compute_stream" not in gpu_wheel.made[1]
 
 
 def test_tensorrt_keeps_engines_by_graph(tiny, gpu_wheel, tmp_path):
