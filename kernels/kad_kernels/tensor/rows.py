@@ -38,6 +38,11 @@ class ScreenedRows:
     basis : Basis, optional
         Directions found before; by default those of the bank.
 
+    Attributes
+    ----------
+    rows : (M, D) float32, on the GPU
+        The bank as it was given.
+
     Raises
     ------
     ValueError
@@ -56,7 +61,8 @@ class ScreenedRows:
             )
         self.n, self.dims = bank.shape
         self._basis = DeviceBasis(find_basis(bank) if basis is None else basis)
-        self._bank = PointsStore(cuda.to_device(bank), self._basis)
+        self.rows = cuda.to_device(bank)
+        self._bank = PointsStore(self.rows, self._basis)
         self._probes = bank[:: max(1, self.n // PROBES)].copy()
         self._processors = multiprocessors()
         self._counts = cuda.to_device(np.zeros(2, np.uint64))
