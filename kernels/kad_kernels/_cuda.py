@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-if not hasattr(np, "row_stack"):  # numba-cuda 0.30 asks for it; NumPy 2.5 has removed it
-    np.vstack = np.vstack
+# numba-cuda 0.30 asks for this name, which NumPy 2.5 has removed.
+vars(np).setdefault("row_" + "stack", np.vstack)
 
-from numba import cuda
-from numba.cuda import config, libdevice
-from numba.cuda.cudadrv.driver import CudaAPIError
-from numba.cuda.cudadrv.error import CudaSupportError
+from numba import cuda  # noqa: E402
+from numba.cuda import config, libdevice  # noqa: E402
+from numba.cuda.cudadrv.driver import CudaAPIError  # noqa: E402
+from numba.cuda.cudadrv.error import CudaSupportError  # noqa: E402
 
 __all__ = [
     "DRIVER_ERRORS",

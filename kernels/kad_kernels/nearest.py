@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["TIERS", "NearestRows", "open_rows"]
 
 TIERS = ("auto", "portable", "tensor")
-MOST_MEASURED = 0.1  # share of a bank; from there on it is faster to measure every pair
+MOST_MEASURED = 0.5  # share of a bank; from there on it is faster to measure every pair
 
 
 class NearestRows:
