@@ -53,7 +53,8 @@ class SearchStats:
     queries
         All of them.
     dense_queries
-        Those that took the dense path: float32 products with all rows, where codes would not pay.
+        Those that took the dense path, where codes would not pay: float32 products with all rows,
+        or, of a few queries, all distances.
     narrow_pairs, narrow_products
         Pairs compared by codes of 8 bits, and the multiplications in that.
     wide_pairs

@@ -4,6 +4,7 @@ from dataclasses import astuple, fields
 
 import numpy as np
 import pytest
+from kad_kernels.reference import nearest
 
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.search import SearchIndex, SearchStats
@@ -46,6 +47,19 @@ def test_a_small_bank_has_no_codes():
     assert stats.dense_decided_pairs >= 14
     assert stats.narrow_pairs == stats.wide_pairs == stats.decided_pairs == 0
     assert stats.dense_ns > 0
+
+
+@pytest.mark.parametrize(("n", "decided"), [(1, 50), (3, 150), (4, None)])
+def test_rows_are_not_packed_for_a_few_queries(level, n, decided):
+    queries = flat(3, n)
+    with SearchIndex(flat(2, 50)) as index:
+        dist, row = index.query(queries, k=5)
+        stats = index.stats()
+    expected = nearest(queries, flat(2, 50), 5)
+    np.testing.assert_array_equal(dist, expected[0])
+    np.testing.assert_array_equal(row, expected[1])
+    assert (stats.dense_queries, stats.dense_pairs) == (n, n * 50)
+    assert decided is None or stats.dense_decided_pairs == decided
 
 
 def test_stages_leave_fewer_and_fewer_pairs():

@@ -7,15 +7,20 @@ namespace kad {
 namespace {
 
 constexpr int64_t kSeeds = 8;
+constexpr int64_t kFew = 3;  // queries, for which packing a row costs more than their distances
 
 }  // namespace
 
 void DenseSearch::run(QueryBlock& block, const std::vector<int32_t>& queries) {
   if (queries.empty()) return;
-  for (const int32_t q : queries) seed(block, q);
-  prepare(block, queries);
-  for (int64_t r = 0; r < index_.rows; r += kernels_.panel_rows) screen_panel(block, queries, r);
   const auto n = static_cast<int64_t>(queries.size());
+  if (n <= kFew) {
+    decide_all(block, queries);
+  } else {
+    for (const int32_t q : queries) seed(block, q);
+    prepare(block, queries);
+    for (int64_t r = 0; r < index_.rows; r += kernels_.panel_rows) screen_panel(block, queries, r);
+  }
   tally_.add(kDenseQueries, n);
   tally_.add(kDensePairs, n * index_.rows);
   tally_.lap(kDenseTime);
@@ -24,6 +29,17 @@ void DenseSearch::run(QueryBlock& block, const std::vector<int32_t>& queries) {
 void DenseSearch::decide(QueryBlock& block, const RowPair* pairs, int64_t n) {
   block.decide(pairs, n);
   tally_.add(kDenseDecidedPairs, n);
+}
+
+void DenseSearch::decide_all(QueryBlock& block, const std::vector<int32_t>& queries) {
+  RowPair pairs[kMaxPanelRows];
+  for (int64_t first = 0; first < index_.rows; first += kMaxPanelRows) {
+    const int64_t count = std::min(kMaxPanelRows, index_.rows - first);
+    for (const int32_t q : queries) {
+      for (int64_t i = 0; i < count; ++i) pairs[i] = {q, first + i};
+      decide(block, pairs, count);
+    }
+  }
 }
 
 // A few rows spread over the bank give the first limit.

@@ -1,4 +1,5 @@
-// The search without a sieve: float32 products of the queries with every row (bound: index.hpp).
+// The search without a sieve: float32 products of the queries with every row (bound: index.hpp),
+// or, of a few queries, all distances.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,7 @@ class DenseSearch {
  private:
   void prepare(QueryBlock& block, const std::vector<int32_t>& queries);
   void decide(QueryBlock& block, const RowPair* pairs, int64_t n);
+  void decide_all(QueryBlock& block, const std::vector<int32_t>& queries);
   void seed(QueryBlock& block, int32_t query);
   void screen_panel(QueryBlock& block, const std::vector<int32_t>& queries, int64_t first_row);
   void update_term(const QueryBlock& block, int64_t place, int64_t query);

@@ -14,6 +14,7 @@ constexpr int64_t kBatch = 8;  // distances computed side by side
 }  // namespace
 
 void NearestRows::offer(float dist, int64_t row) {
+  if (count_ == capacity_ && dist > dist_[count_ - 1]) return;
   int32_t place = count_;
   for (int32_t i = 0; i < count_; ++i) {
     if (row_[i] == row) return;
