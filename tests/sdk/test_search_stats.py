@@ -77,6 +77,19 @@ def test_stages_leave_fewer_and_fewer_pairs():
     assert min(stats.prepare_ns, stats.narrow_ns, stats.wide_ns, stats.decide_ns, stats.seed_ns) > 0
 
 
+@pytest.mark.parametrize("dims", [128, 768, 1536])
+def test_a_sample_tells_where_codes_leave_all_rows_to_be_decided(level, dims):
+    """Whatever products cost: at many dimensions narrow codes are cheaper, but for nothing."""
+    rng = np.random.default_rng(0)
+    bank, queries = rng.random((1200, dims), np.float32), rng.random((64, dims), np.float32)
+    with SearchIndex(bank, threads=1) as index:
+        index.query(queries)
+        stats = index.stats()
+    assert stats.dense_queries == stats.queries == 64
+    assert stats.narrow_pairs == 0
+    assert stats.decided_pairs <= 10 * 64  # first guesses
+
+
 def test_counts_add_up_over_calls_and_threads(index):
     before = index.stats()
     index.query(flat(3, QUERIES), k=1)

@@ -146,7 +146,8 @@ int32_t SieveSearch::fitting_exponent(const QueryBlock& block, const Queries& qu
 }
 
 // The cheapest depth for queries like these, tried on some of them; -1 where products of all rows
-// are cheaper. `dim_share` is what a coarse coordinate costs, against a fine one.
+// are cheaper, by what the narrow codes leave or by what the wide ones leave of that. `dim_share`
+// is what a coarse coordinate costs, against a fine one.
 int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& queries, int32_t exponent,
                                 double dim_share) {
   Queries sample;
@@ -158,26 +159,40 @@ int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& queries,
   int64_t best = -1;
   double least = dense_cost_;
   for (int64_t depth = 0; depth < sieve_.n_depths(); ++depth) {
-    NarrowPass pass(sieve_, sieve_.codes(), queries_, depth, exponent);
-    pass.take(sample);
-    int64_t pairs = 0, matched = 0;
-    for (int64_t i = 0; i < kSamplePanels; ++i) {
-      const int64_t panel = (2 * i + 1) * sieve_.n_panels() / (2 * kSamplePanels);
-      pass.set_limits(block, sieve_.group_of(panel));
-      matched += pass.match(panel, matches_.data());
-      pairs += sieve_.panel_rows(panel) * static_cast<int64_t>(sample.size());
-    }
+    const Trial trial = try_depth(block, sample, exponent, depth, false);
     const Depth& dims = sieve_.depth(depth);
     const double compared =
         static_cast<double>(dims.fine) + dim_share * static_cast<double>(dims.coarse);
-    const double cost = (compared + kMatchOverhead) * sieve_.codes().dim_cost +
-                        kWideCost * static_cast<double>(matched) / static_cast<double>(pairs);
+    const double cost =
+        (compared + kMatchOverhead) * sieve_.codes().dim_cost +
+        kWideCost * static_cast<double>(trial.matched) / static_cast<double>(trial.pairs);
     if (cost < least) {
       least = cost;
       best = depth;
     }
   }
-  return best;
+  if (best < 0) return -1;
+  const Trial trial = try_depth(block, sample, exponent, best, true);
+  return hopeless(trial.pairs, trial.matched, trial.kept) ? -1 : best;
+}
+
+SieveSearch::Trial SieveSearch::try_depth(const QueryBlock& block, const Queries& sample,
+                                          int32_t exponent, int64_t depth, bool screens) {
+  NarrowPass pass(sieve_, sieve_.codes(), queries_, depth, exponent);
+  pass.take(sample);
+  candidates_.set_reaches(block);
+  Trial trial = {0, 0, 0};
+  for (int64_t i = 0; i < kSamplePanels; ++i) {
+    const int64_t panel = (2 * i + 1) * sieve_.n_panels() / (2 * kSamplePanels);
+    pass.set_limits(block, sieve_.group_of(panel));
+    const int64_t found = pass.match(panel, matches_.data());
+    if (screens) candidates_.screen(matches_.data(), found);
+    trial.matched += found;
+    trial.pairs += sieve_.panel_rows(panel) * static_cast<int64_t>(sample.size());
+  }
+  trial.kept = candidates_.n();
+  candidates_.forget();
+  return trial;
 }
 
 void SieveSearch::search(QueryBlock& block, NarrowPass& pass) {
