@@ -40,6 +40,8 @@ __all__ = [
 
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # few rows are asked for with good reason
 LANES = 16  # partial sums of the defined arithmetic
+# Small grids are meant: a pick is one block, and a board's last batch may be one tile.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 DRIVER_ERRORS = (CudaAPIError, CudaSupportError)
 SIMULATED = bool(config.ENABLE_CUDASIM)
 
@@ -92,12 +94,7 @@ else:
 
 def view(array: Any) -> Any:
     """Give a device array of any library, by ``__cuda_array_interface__``, to kernels: no copy."""
-    return array if SIMULATED or not hasattr(array, "__cuda_array_interface__") else _view(array)
-
-
-def _view(array: Any) -> Any:
-    own = isinstance(array, cuda.devicearray.DeviceNDArray)
-    return array if own else cuda.as_cuda_array(array, sync=False)
+    return array if hasattr(array, "__cuda_ndarray__") else cuda.as_cuda_array(array, sync=False)
 
 
 def address(array: Any) -> int:

@@ -17,7 +17,8 @@ TESTS = Path(__file__).parents[1]
     [
         "kernels/test_cuda_kernels.py",
         "kernels/test_cuda_stages.py",
-        "sdk/test_cuda_scorer.py",
+        "kernels/test_cuda_scorer.py",
+        "sdk/test_cuda_detector.py",
     ],
 )
 def test_kernels_in_the_simulator(cases):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 
 from kad_sdk.errors import InvalidArgumentError
 
@@ -21,6 +20,10 @@ def projected_dims(n_points: int, dims: int, eps: float | None) -> int:
         return dims
     if not 0 < eps < 1:
         raise InvalidArgumentError(f"eps must lie between 0 and 1, got {eps}: use 0.9, or None")
+    from sklearn.random_projection import (  # noqa: PLC0415 - selecting without one needs no sklearn
+        johnson_lindenstrauss_min_dim,
+    )
+
     return min(dims, max(1, int(johnson_lindenstrauss_min_dim(max(n_points, 2), eps=eps))))
 
 
@@ -53,6 +56,8 @@ class Projection:
         self.dims = projected_dims(n_points, dims, eps) if to is None else min(to, dims)
         self._components = None
         if self.dims < dims:
+            from sklearn.random_projection import SparseRandomProjection  # noqa: PLC0415 - as above
+
             model = SparseRandomProjection(self.dims, density="auto", random_state=seed)
             model.fit(np.zeros((1, dims), np.float32))
             self._components = model.components_.astype(np.float32)  # CSR, (d, D)
