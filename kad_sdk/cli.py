@@ -185,6 +185,7 @@ def verify(
     device_id: int,
     threads: int | None,
     level: str | None,
+    build_engine: bool,
     as_json: bool,
 ) -> None:
     """Check an artifact's hashes, and re-score its golden tiles on this machine."""
@@ -193,7 +194,13 @@ def verify(
 
     if level is not None:
         force_cpu_level(level)
-    found = verify_artifact(artifact, provider=provider, threads=threads, device_id=device_id)
+    found = verify_artifact(
+        artifact,
+        provider=provider,
+        threads=threads,
+        device_id=device_id,
+        build_engine=build_engine,
+    )
     if as_json:
         click.echo(json.dumps(found.to_dict(), indent=1))
     else:

@@ -37,6 +37,11 @@ def running(command: Callable[..., None]) -> Callable[..., None]:
             help="What runs the network; never replaced by another.",
         ),
         click.option("--device-id", type=click.IntRange(0), default=0, help="Which GPU."),
+        click.option(
+            "--build-engine",
+            is_flag=True,
+            help="TensorRT may build an engine where there is none, which takes minutes.",
+        ),
         click.option("--threads", type=click.IntRange(1), help="Default: all processors."),
         click.option(
             "--level",
@@ -67,6 +72,7 @@ def open_detector(
     device_id: int,
     threads: int | None,
     level: str | None,
+    build_engine: bool = False,
     batch: int = 16,
     tile_threshold: float | None = None,
     map_threshold: float | None = None,
@@ -87,4 +93,5 @@ def open_detector(
         tile_threshold=tile_threshold,
         map_threshold=map_threshold,
         maps=maps,
+        build_engine=build_engine,
     )

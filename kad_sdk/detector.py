@@ -98,6 +98,7 @@ class Detector:
         tile_threshold: float | None = None,
         map_threshold: float | None = None,
         maps: bool = True,
+        build_engine: bool = False,
     ) -> Detector:
         """Open an artifact.
 
@@ -119,6 +120,9 @@ class Detector:
         maps
             False: scores alone, which takes less time: no map and no regions. The artifact must
             decide boards by their largest tile then. CutPaste's Grad-CAM is not computed.
+        build_engine
+            True: TensorRT may build an engine where there is none, which takes minutes; otherwise
+            that is an error. ``kad-export tensorrt`` builds it beforehand.
 
         Raises
         ------
@@ -140,10 +144,12 @@ class Detector:
                 f"maps: {path} decides boards by the peak of their map, which is not made with "
                 "maps=False; open it with maps, or export it with --board-score largest-tile"
             )
-        running = {"maps": maps, "threads": threads, "batch": batch}
+        running: dict[str, Any] = {"device_id": device_id, "build_engine": build_engine}
         return cls(
             artifact,
-            _open_scorer(artifact, provider=provider, device_id=device_id, **running),
+            _open_scorer(
+                artifact, provider=provider, maps=maps, threads=threads, batch=batch, **running
+            ),
             maps=maps,
             tile_threshold=tile_threshold,
             map_threshold=map_threshold,
@@ -374,12 +380,14 @@ class Detector:
         return Nearest(self.artifact.manifest.bank.images[self.artifact.source_image[row]], x, y)
 
 
-def _open_scorer(artifact: Artifact, *, provider: str, **running: Any) -> BoardScorer:
-    if isinstance(artifact, PatchCoreArtifact) and provider == "cuda":
+def _open_scorer(
+    artifact: Artifact, *, provider: str, build_engine: bool, **running: Any
+) -> BoardScorer:
+    if isinstance(artifact, PatchCoreArtifact) and (provider, build_engine) == ("cuda", False):
         from kad_sdk.cuda import CudaPatchCoreScorer  # noqa: PLC0415 - needs numba
 
         return CudaPatchCoreScorer.open(artifact, **running)
-    running["provider"] = provider
+    running |= {"provider": provider, "build_engine": build_engine}
     if isinstance(artifact, PatchCoreArtifact):
         return PatchCoreScorer.open(artifact, **running)
     if isinstance(artifact, CutPasteArtifact):

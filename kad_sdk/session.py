@@ -8,15 +8,14 @@ compared with what was asked for.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
-import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from kad_sdk import tensorrt
 from kad_sdk._native import check_graph, default_threads
 from kad_sdk.errors import (
     ArtifactCorruptError,
@@ -26,6 +25,7 @@ from kad_sdk.errors import (
 )
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
@@ -65,14 +65,17 @@ class NetworkSession:
     device_id
         Which GPU.
     max_batch
-        Largest batch that TensorRT's engine is built for; other providers take any.
+        Largest batch that TensorRT's engine has to take; other providers take any.
     stream
         With provider ``"cuda"``: handle of the CUDA stream that the network runs on. The session is
         then for :meth:`bind` alone, and is recorded as a CUDA graph in its first run.
     cache_folder
-        Where TensorRT keeps built engines; None: ``$XDG_CACHE_HOME/kad/tensorrt``.
+        Where TensorRT's engines are kept; None: ``$XDG_CACHE_HOME/kad/tensorrt``.
     precision
         What the graph computes in, by its manifest.
+    build_engine
+        Whether TensorRT may build an engine where there is none, which takes minutes, or is to
+        build one in any case; see :mod:`kad_sdk.tensorrt`.
 
     Attributes
     ----------
@@ -80,6 +83,8 @@ class NetworkSession:
         What is really used, for example ``"cuda"``, ``"cuda:0"``, ``"fp32"``.
     input_name, output_names
         Names in the graph.
+    engine
+        That of TensorRT.
 
     Raises
     ------
@@ -103,20 +108,9 @@ class NetworkSession:
         stream: int | None = None,
         cache_folder: str | os.PathLike[str] | None = None,
         precision: str = "fp32",
+        build_engine: bool | Literal["anew"] = False,
     ) -> None:
-        if provider not in PROVIDERS:
-            raise InvalidArgumentError(
-                f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}"
-            )
-        if provider == "cpu" and device_id != 0:
-            raise InvalidArgumentError(
-                f"device_id: {device_id} names a GPU, and the provider is 'cpu'; use "
-                "provider='cuda' or 'tensorrt', or leave it 0"
-            )
-        if stream is not None and provider != "cuda":
-            raise InvalidArgumentError(
-                f"stream: expected None with provider {provider!r}, got {stream}; use 'cuda'"
-            )
+        _check_options(provider, device_id, stream, build_engine=bool(build_engine))
         runtime = _import_runtime()
         data = network if isinstance(network, bytes) else Path(network).read_bytes()
         check_graph(data)
@@ -130,12 +124,21 @@ class NetworkSession:
             self.precision = "fp32 (TF32 where TensorRT allows)"
         self._preload_text = _require_provider(runtime, provider)
         options: dict[str, str] = {}
+        self.engine: tensorrt.Engine | None = None
         if provider == "cuda":
             options = _cuda_options(device_id, stream)
         elif provider == "tensorrt":
-            graph = _on_cpu(runtime, data, threads=1)
-            folder = Path(cache_folder) if cache_folder else _default_cache()
-            options = _tensorrt_options(graph.get_inputs()[0], data, device_id, max_batch, folder)
+            self.engine = tensorrt.Engine.find(
+                data,
+                _on_cpu(runtime, data, threads=1).get_inputs()[0],
+                machine=tensorrt.find_machine(device_id, runtime.__version__),
+                cache=Path(cache_folder) if cache_folder else None,
+                batch=max_batch,
+                precision=precision,
+                device_id=device_id,
+                build=build_engine,
+            )
+            options = self.engine.options()
         if provider == "cpu":
             self._session = _on_cpu(runtime, data, threads=self.threads)
         else:
@@ -143,6 +146,8 @@ class NetworkSession:
         self._compare_providers()
         self.input_name = self._session.get_inputs()[0].name
         self.output_names = tuple(output.name for output in self._session.get_outputs())
+        if self.engine is not None:
+            self.engine.settle(lambda shape: self.run(np.zeros(shape, np.float32)))
 
     def _on_gpu(self, runtime: Any, data: bytes, options: dict[str, str]) -> Any:
         try:
@@ -281,6 +286,30 @@ def require_provider(provider: str) -> None:
     _require_provider(_import_runtime(), provider)
 
 
+def _check_options(
+    provider: str, device_id: int, stream: int | None, *, build_engine: bool
+) -> None:
+    """Refuse options that do not go together."""
+    if provider not in PROVIDERS:
+        raise InvalidArgumentError(
+            f"provider: expected one of {', '.join(PROVIDERS)}, got {provider!r}"
+        )
+    if provider == "cpu" and device_id != 0:
+        raise InvalidArgumentError(
+            f"device_id: {device_id} names a GPU, and the provider is 'cpu'; use "
+            "provider='cuda' or 'tensorrt', or leave it 0"
+        )
+    if stream is not None and provider != "cuda":
+        raise InvalidArgumentError(
+            f"stream: expected None with provider {provider!r}, got {stream}; use 'cuda'"
+        )
+    if build_engine and provider != "tensorrt":
+        raise InvalidArgumentError(
+            f"build_engine: engines are TensorRT's, and the provider is {provider!r}; use "
+            "provider='tensorrt', or leave it False"
+        )
+
+
 def _import_runtime() -> Any:
     try:
         import onnxruntime  # noqa: PLC0415 - `import kad_sdk` must not bring it in
@@ -391,29 +420,4 @@ def _cuda_options(device_id: int, stream: int | None) -> dict[str, str]:
         "arena_extend_strategy": "kSameAsRequested",
         # One fixed algorithm: a measured choice could differ between batches and between runs.
         "cudnn_conv_algo_search": "DEFAULT",
-    }
-
-
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kad" / "tensorrt"
-
-
-def _tensorrt_options(
-    graph_input: Any, data: bytes, device_id: int, max_batch: int, cache: Path
-) -> dict[str, str]:
-    """Engines and timings are kept in a folder of the graph's hash: graphs never share one."""
-    folder = cache / hashlib.sha256(data).hexdigest()[:32]
-    folder.mkdir(parents=True, exist_ok=True)
-    shape = "x".join(str(size) for size in graph_input.shape[1:])
-    return {
-        "device_id": str(device_id),
-        "trt_fp16_enable": "0",
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(folder),
-        "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(folder),
-        "trt_profile_min_shapes": f"{graph_input.name}:1x{shape}",
-        "trt_profile_opt_shapes": f"{graph_input.name}:{max_batch}x{shape}",
-        "trt_profile_max_shapes": f"{graph_input.name}:{max_batch}x{shape}",
     }

@@ -84,12 +84,13 @@ def verify_artifact(
     provider: str = "cpu",
     threads: int | None = None,
     device_id: int = 0,
+    build_engine: bool = False,
 ) -> Verification:
     """Check an artifact's files and re-score its golden tiles.
 
     Parameters
     ----------
-    path, provider, threads, device_id
+    path, provider, threads, device_id, build_engine
         As :meth:`kad_sdk.Detector.open` takes them.
 
     Raises
@@ -102,7 +103,8 @@ def verify_artifact(
     threads = default_threads() if threads is None else threads
     artifact = Artifact.open(path)
     golden, tau = artifact.golden(), artifact.manifest.thresholds.tile
-    run = _GoldenRun(artifact, provider=provider, threads=threads, device_id=device_id)
+    running = {"provider": provider, "device_id": device_id, "build_engine": build_engine}
+    run = _GoldenRun(artifact, threads=threads, **running)
     if isinstance(artifact, PatchCoreArtifact):
         checks, scores = _check_patchcore(artifact, run)
     elif isinstance(artifact, CutPasteArtifact):

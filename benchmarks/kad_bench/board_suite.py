@@ -87,6 +87,7 @@ def _open(model: Model, settings: Settings, device: int = 0) -> Detector:
     return Detector.open(
         model.artifact.path,
         provider=settings.provider,
+        build_engine=settings.provider == "tensorrt",
         threads=settings.threads,
         device_id=device,
     )

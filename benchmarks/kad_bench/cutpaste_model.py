@@ -80,7 +80,13 @@ class CutPasteModel:
         side = self.tile // 2  # of conv1's output
         outputs = {"logits": (2,), "embedding": (EMBEDDING_DIMS,), "cam": (1, side, side)}
         graph = encode_graph(explained, tile=self.tile, outputs=outputs)
-        session = NetworkSession(graph, provider=provider, threads=threads, max_batch=batch)
+        session = NetworkSession(
+            graph,
+            provider=provider,
+            threads=threads,
+            max_batch=batch,
+            build_engine=provider == "tensorrt",
+        )
         scorer = CutPasteScorer(
             session,
             NormalDensity("gaussian", **self.density.tensors),

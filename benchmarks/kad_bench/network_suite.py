@@ -114,7 +114,12 @@ def _measure(
     settings: Settings,
 ) -> dict[str, Any]:
     x = np.random.default_rng(0).standard_normal((batch, 3, TILE, TILE), dtype=np.float32)
-    session = NetworkSession(graph, provider=settings.provider, threads=settings.threads)
+    session = NetworkSession(
+        graph,
+        provider=settings.provider,
+        threads=settings.threads,
+        build_engine=settings.provider == "tensorrt",
+    )
     network = network.to(settings.device)
 
     @torch.inference_mode()

@@ -118,7 +118,11 @@ def _kad_steps(job: Job) -> Any:
 
     yield None
     detector = Detector.open(
-        job.artifact, provider=job.provider, threads=job.threads, batch=job.batch
+        job.artifact,
+        provider=job.provider,
+        threads=job.threads,
+        batch=job.batch,
+        build_engine=job.provider == "tensorrt",
     )
     yield None
     yield [tile.score for tile in detector.score(job.image).tiles]

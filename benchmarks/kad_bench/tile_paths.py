@@ -160,7 +160,14 @@ def kad_tiles(
     side = manifest.preprocessing.tile
     index = NativeIndex(bank, threads=threads)
     scorer = PatchCoreScorer(
-        NetworkSession(artifact.network, provider=provider, threads=threads, max_batch=batch),
+        NetworkSession(
+            artifact.network,
+            provider=provider,
+            threads=threads,
+            max_batch=batch,
+            precision=artifact.manifest.network.precision,
+            build_engine=provider == "tensorrt",
+        ),
         index,
         preprocessing=dataclasses.replace(manifest.preprocessing, stride=side),
         patchcore=manifest.patchcore,

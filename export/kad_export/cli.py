@@ -16,6 +16,7 @@ from kad_export.cli_experiments import experiments
 from kad_export.cli_extend import extend
 from kad_export.cli_options import SEED, Parsed, option, parse_size
 from kad_export.cli_patchcore import patchcore
+from kad_export.cli_tensorrt import tensorrt
 from kad_sdk import __version__
 from kad_sdk.cli_group import Commands, Texts
 
@@ -40,6 +41,7 @@ def main(debug: bool) -> None:
 main.add_command(patchcore)
 main.add_command(cutpaste)
 main.add_command(extend)
+main.add_command(tensorrt)
 main.add_command(experiments)
 
 

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from kad_export.errors import ExportError
+from kad_export.tensorrt_operators import unsupported_nodes
 
 __all__ = ["to_half"]
 
@@ -42,6 +43,9 @@ def to_half(graph: bytes) -> bytes:
     _cast_input(body)
     _cast_outputs(body)
     onnx.checker.check_model(model, full_check=True)
+    unsupported = unsupported_nodes(model)
+    if unsupported:
+        raise ExportError(f"TensorRT could not run the fp16 graph: {'; '.join(unsupported)}")
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from kad_export.errors import ExportError
+from kad_export.tensorrt_operators import unsupported_nodes
 from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def export_onnx(
     ------
     ExportError
         When the graph fails a check: ONNX's own, or that batch norm is folded, the batch dynamic,
-        and the shapes those of the PyTorch module.
+        the shapes those of the PyTorch module, and every operator one of TensorRT's.
     OutputError
         When the file cannot be written.
     """
@@ -208,6 +209,9 @@ def _check(model: onnx.ModelProto, tile: int, outputs: Mapping[str, tuple[int, .
         raise ExportError(f"the exported graph uses operators outside ONNX: {sorted(domains)}")
     if any(node.op_type == "BatchNormalization" for node in model.graph.node):
         raise ExportError("the exported graph still holds batch norms: expected them to be folded")
+    unsupported = unsupported_nodes(model)
+    if unsupported:
+        raise ExportError(f"TensorRT could not run the exported graph: {'; '.join(unsupported)}")
     expected = [(INPUT, (3, tile, tile)), *outputs.items()]
     got = [_signature(value) for value in (*model.graph.input, *model.graph.output)]
     if got != expected:

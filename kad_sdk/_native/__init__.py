@@ -9,6 +9,7 @@ from kad_sdk._native.abi import cpu_level, force_cpu_level, version
 from kad_sdk._native.arguments import default_threads
 from kad_sdk._native.board import NativeBoard, RegionRecord, resize_map
 from kad_sdk._native.density import density_score
+from kad_sdk._native.gpu import find_gpu, tensorrt_version
 from kad_sdk._native.graph import check_graph
 from kad_sdk._native.images import plan_tiles, preprocess, resize_image
 from kad_sdk._native.judge import MapJudge, map_peak
@@ -28,6 +29,7 @@ __all__ = [
     "cpu_level",
     "default_threads",
     "density_score",
+    "find_gpu",
     "force_cpu_level",
     "lower_distances",
     "map_peak",
@@ -37,5 +39,6 @@ __all__ = [
     "resize_image",
     "resize_map",
     "spread_rows",
+    "tensorrt_version",
     "version",
 ]

@@ -193,19 +193,6 @@ def test_options_without_a_stream(tiny, gpu_wheel):
     assert "user_compute_stream" not in gpu_wheel.made[1]
 
 
-def test_tensorrt_keeps_engines_by_graph(tiny, gpu_wheel, tmp_path):
-    gpu_wheel.used = ("TensorrtExecutionProvider", "CPUExecutionProvider")
-    NetworkSession(tiny.network, provider="tensorrt", max_batch=8, cache_folder=tmp_path)
-    _, options, _, cpu_kernels = gpu_wheel.made
-    assert options["trt_profile_min_shapes"] == "tiles:1x3x32x32"
-    assert options["trt_profile_max_shapes"] == "tiles:8x3x32x32"
-    assert options["trt_fp16_enable"] == "0"
-    assert options["trt_engine_cache_path"] == options["trt_timing_cache_path"]
-    assert cpu_kernels == "1"
-    (folder,) = tmp_path.iterdir()
-    assert str(folder) == options["trt_engine_cache_path"]
-
-
 def test_a_missing_library_is_quoted(tiny, gpu_wheel):
     gpu_wheel.error = RuntimeError("nodes are assigned to the default CPU EP")
     with pytest.raises(ProviderUnavailableError) as caught:

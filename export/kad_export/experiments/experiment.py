@@ -151,6 +151,7 @@ class _Experiment:
         threads = run.values["threads"]
         scoring = ["kad", "evaluate", str(artifact), str(run.data), "--out", str(evaluation)]
         scoring += ["--provider", self.provider] + (["--threads", str(threads)] if threads else [])
+        scoring += ["--build-engine"] * (self.provider == "tensorrt")  # each artifact is a new one
         export, score = (
             self.execute(command, log, keep_open=[self.store.lock]) for command in (words, scoring)
         )
