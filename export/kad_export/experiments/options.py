@@ -34,7 +34,7 @@ def known_options(method: str) -> Mapping[str, click.Option]:
     found = {
         option.opts[0].removeprefix("--"): option
         for option in METHODS[method].params
-        if isinstance(option, click.Option)
+        if isinstance(option, click.Option) and option.expose_value  # the others have one value
     }
     return {name: option for name, option in found.items() if name not in _OURS}
 
