@@ -69,6 +69,15 @@ def rectangles_argument(name: str, rectangles: Sequence[Sequence[int]]) -> Ints:
     return np.array(rows, dtype=np.int32).reshape(-1, 4)
 
 
+def sides_argument(name: str, value: object, names: str) -> tuple[int, ...]:
+    """Check a sequence of as many integers as there are `names`, separated by commas."""
+    wanted = len(names.split(", "))
+    sides = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else ()
+    if len(sides) != wanted:
+        raise InvalidArgumentError(f"{name} must be ({names}), got {value!r}")
+    return tuple(int_argument(name, side) for side in sides)
+
+
 def triple_argument(name: str, value: npt.ArrayLike) -> Floats:
     array = np.ascontiguousarray(value, dtype=np.float32)
     if array.shape != (3,):

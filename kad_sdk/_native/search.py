@@ -26,6 +26,7 @@ from kad_sdk._native.arguments import (
     array_argument,
     choice,
     int_argument,
+    sides_argument,
     threads_argument,
 )
 from kad_sdk.errors import ArtifactCorruptError, InvalidArgumentError
@@ -57,15 +58,24 @@ class MapLayout:
     grid: tuple[int, int]
     resampling: str
 
+    def checked_layers(self) -> list[tuple[int, ...]]:
+        """Give the layers, at least one, of integers that fit the C struct."""
+        if len(self.layers) == 0:
+            raise InvalidArgumentError("layers: expected at least one layer, got none")
+        return [
+            sides_argument(f"layers[{i}]", layer, "channels, height, width")
+            for i, layer in enumerate(self.layers)
+        ]
+
     def struct(self, n_tiles: int = 0, data: Sequence[int] | None = None) -> BaseMaps:
         """Make the C struct of maps that lie at `data`, or of none."""
-        n = len(self.layers)
-        sides = [(c_int32 * n)(*column) for column in zip(*self.layers, strict=True)]
-        height, width = self.grid
+        layers, n = self.checked_layers(), len(self.layers)
+        sides = [(c_int32 * n)(*column) for column in zip(*layers, strict=True)]
+        height, width = sides_argument("grid", self.grid, "height, width")
         return BaseMaps(
             resampling=choice("resampling", self.resampling, _RESAMPLINGS),
-            grid_height=int_argument("grid height", height),
-            grid_width=int_argument("grid width", width),
+            grid_height=height,
+            grid_width=width,
             n_tiles=n_tiles,
             n_layers=n,
             data=None if data is None else (c_void_p * n)(*data),
@@ -88,10 +98,8 @@ class _Maps:
         ]
         self.n_tiles = self.arrays[0].shape[0]
         self.dims = sum(m.shape[1] for m in self.arrays)
-        height, width = grid
-        self.patches = max(
-            int_argument("grid height", height) * int_argument("grid width", width), 0
-        )
+        height, width = sides_argument("grid", grid, "height, width")
+        self.patches = max(height * width, 0)
         layout = MapLayout([m.shape[1:] for m in self.arrays], grid, resampling)
         self.struct = layout.struct(self.n_tiles, [m.ctypes.data for m in self.arrays])
 
@@ -180,7 +188,7 @@ class NativeIndex:
         if layout is None:
             call("kad_index_create", values, self.rows, self.dims, threads, byref(handle))
         else:
-            channels = sum(layer[0] for layer in layout.layers)
+            channels = sum(layer[0] for layer in layout.checked_layers())
             if channels != self.dims:
                 raise InvalidArgumentError(
                     f"layout: expected {self.dims} channels together, the bank's dimensions, got "

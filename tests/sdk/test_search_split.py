@@ -138,6 +138,30 @@ def test_not_finite_maps_are_named():
         ask(index, layout, maps, 1)
 
 
+@pytest.mark.parametrize(
+    ("layers", "grid", "message"),
+    [
+        ([], (4, 4), "at least one layer, got none"),
+        ([(100, 4)], (4, 4), r"layers\[0\] must be \(channels, height, width\), got \(100, 4\)"),
+        ([(60, 4, 4), 40], (4, 4), r"layers\[1\] must be \(channels, height, width\), got 40"),
+        ([(100, 4.5, 4)], (4, 4), r"layers\[0\] must be an integer, got 4.5"),
+        ([("a", 4, 4)], (4, 4), r"layers\[0\] must be an integer, got 'a'"),
+        ([(100, 2**32 + 4, 4)], (4, 4), r"layers\[0\] is 4294967300: it does not fit 32 bits"),
+        ([(100, 4, 4)], (4,), r"grid must be \(height, width\), got \(4,\)"),
+        ([(100, 4, 4)], 4, r"grid must be \(height, width\), got 4"),
+        ([(100, 4, 4)], (4, None), "grid must be an integer, got None"),
+    ],
+)
+def test_layouts_that_are_none(layers, grid, message):
+    bank = np.zeros((9, 100), np.float32)
+    with pytest.raises(InvalidArgumentError, match=message):
+        SearchIndex(bank, layout=MapLayout(layers, grid, "bilinear"))
+    if layers == [(100, 4, 4)]:
+        maps = [np.zeros((1, 100, 4, 4), np.float32)]
+        with SearchIndex(bank) as index, pytest.raises(InvalidArgumentError, match=message):
+            index.query_maps(maps, grid=grid, resampling="bilinear")
+
+
 def test_a_layout_of_other_channels_is_refused():
     bank = np.zeros((9, 100), np.float32)
     layout = MapLayout([(40, 4, 4), (50, 2, 2)], (4, 4), "bilinear")
