@@ -114,7 +114,7 @@ class Plan:
     dims: int
     projected_dims: int
     points: str
-    pool_rows: int  # of each worker; as many as candidates: the selection has all in memory
+    pool_rows: int  # beside outliers; as many as candidates: the selection has all in memory
     memory_bytes: int
     disk_bytes: int  # 0: the projected features stay in memory
     seconds: float
@@ -190,11 +190,10 @@ def make_plan(
     dims = settings.projected_dims or projected_dims(candidates, measured.dims, settings.eps)
     all_rows = settings.before + rows
     fixed = measured.resident_bytes + _fixed_bytes(boards, all_rows, dims, measured.dims)
-    least = settings.trim_outliers + 1
-    pool = max(default_pool_rows(candidates), least)
-    whole = fixed + candidates * (4 * dims + STATE_BYTES)
-    whole += max(candidates * _in_pool(SKETCH_DIMS), least * _in_pool(2 * dims))
-    sharded = fixed + candidates * STATE_BYTES + pool * _in_pool(3 * dims)
+    pool, outliers = default_pool_rows(candidates), settings.trim_outliers
+    whole = fixed + candidates * (4 * dims + STATE_BYTES + _in_pool(SKETCH_DIMS))
+    whole += outliers * _in_pool(2 * dims)
+    sharded = fixed + candidates * STATE_BYTES + (pool + outliers) * _in_pool(3 * dims)
     fits = whole <= settings.memory_bytes and settings.engine == "local"
     _check_memory(whole if fits else sharded, measured, settings)
     again = tiles * -math.expm1(-rows / tiles)  # tiles that hold a selected row, computed twice

@@ -115,7 +115,7 @@ class ShardMaker:
             points,
             state,
             first_row=first.first_row,
-            pool_rows=max(pool_rows, self._settings.trim_outliers + 1),
+            pool_rows=pool_rows + self._settings.trim_outliers,
             threads=self._settings.threads,
         )
 

@@ -88,6 +88,13 @@ def test_pool_saves_passes():
     assert 0 < k_center(points, 100, pool_rows=200).counts["passes"] < 30
 
 
+@pytest.mark.parametrize("skipped", [150, 1_000])
+def test_points_that_are_passed_over_do_not_shrink_the_pool(skipped):
+    points = _points(0, 2_000, 8)
+    found = k_center(points, 100, pool_rows=200, trim_outliers=skipped)
+    assert 0 < found.counts["passes"] < 30
+
+
 def test_copies_are_taken_once_each_and_last():
     points = np.zeros((50, 3), np.float32)
     points[10] = 1

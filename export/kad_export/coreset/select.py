@@ -111,7 +111,8 @@ def k_center(
     shards : int
         Workers to share the points; it changes the time, never the selection.
     pool_rows : int, optional
-        Candidates of each worker, likewise; by default all points, which must then fit into memory.
+        Candidates of each worker beside those that are passed over, likewise; by default all
+        points, which must then fit into memory.
     report : callable, optional
         Told what has been selected, now and then.
 
@@ -124,7 +125,7 @@ def k_center(
     backend = _resolve(backend, trim_outliers)
     if backend == "reference":
         return _reference(points, n, start, trim_outliers)
-    pool_rows = max(pool_rows or points.shape[0], trim_outliers + 1)
+    pool_rows = (pool_rows or points.shape[0]) + trim_outliers
     bounds = np.linspace(0, points.shape[0], min(shards, points.shape[0]) + 1).astype(np.int64)
     if backend == "cuda":
         from kad_export.coreset import cuda  # noqa: PLC0415 - needs numba
