@@ -163,6 +163,21 @@ def test_any_input(data):
             assert_exact(bank, queries, k=data.draw(st.integers(1, min(rows, 16))))
 
 
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 2047, 2048, 2049, 3136, 4097])
+def test_batches_of_more_queries_than_a_block_takes(n):
+    """Blocks are of 1,024 queries at most, and as many for one thread as for another."""
+    rng = np.random.default_rng(n)
+    bank, queries = rng.normal(size=(40, 8)), rng.normal(size=(n, 8))
+    bank, queries = bank.astype(np.float32), queries.astype(np.float32)
+    expected = nearest(queries, bank, 3)
+    with SearchIndex(bank) as index:
+        for threads in (1, 2, 3, 5, 64):
+            dist, row = index.query(queries, 3, threads=threads)
+            np.testing.assert_array_equal(dist, expected[0])
+            np.testing.assert_array_equal(row, expected[1])
+        assert index.stats().queries == 5 * n
+
+
 def test_results_do_not_depend_on_threads_or_batch():
     bank, queries = normal(22, 2000, 48), normal(23, 700, 48)
     with SearchIndex(bank, threads=1) as index:

@@ -95,6 +95,15 @@ std::vector<std::unique_ptr<BlockSearch>> make_workers(const kad_index& index,
   return workers;
 }
 
+// Blocks as large as possible, because each of them goes through the whole bank, but as many for
+// one thread as for another.
+int64_t block_size(int64_t n, int32_t n_threads, int64_t step) {
+  const int64_t fewest = (n + QueryBlock::kMostQueries - 1) / QueryBlock::kMostQueries;
+  const int64_t n_blocks = round_up(fewest, int64_t{n_threads});
+  return std::clamp<int64_t>(round_up((n + n_blocks - 1) / n_blocks, step), 1,
+                             QueryBlock::kMostQueries);
+}
+
 // The first of n vectors (n, dims) that holds NaN or Inf.
 int64_t first_not_finite(const float* values, int64_t n, int64_t dims) {
   for (int64_t i = 0; i < n; ++i) {
@@ -138,10 +147,7 @@ void check_dims(const kad_index& index, const FeatureMaps& maps) {
 bool search(const kad_index& index, const float* queries, int64_t n, int32_t k, int32_t n_threads,
             float* out_dist, int64_t* out_index) {
   const SearchKernels& kernels = search_kernels(current_level());
-  // Blocks as large as possible, because each of them goes through the whole bank, but one for each
-  // thread.
-  const int64_t share = round_up((n + n_threads - 1) / n_threads, kernels.tile_queries);
-  const int64_t block = std::clamp<int64_t>(share, 1, QueryBlock::kMostQueries);
+  const int64_t block = block_size(n, n_threads, kernels.tile_queries);
   const int64_t n_blocks = (n + block - 1) / block;
   const auto workers = make_workers(index, kernels, k, n_blocks, n_threads);
   std::atomic<bool> finite{true};
