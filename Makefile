@@ -19,7 +19,8 @@
 #                latencies, flat memory
 #   make coreset   the selection against plain greedy in NumPy, 39,200 real features (minutes)
 #   make kernels   compile the CUDA kernels, no GPU needed (ptxas of the CUDA toolkit), table of registers
-#   make gpu-check on a machine with an NVIDIA GPU: the kernels against the reference, and their time
+#   make gpu-check on a machine with an NVIDIA GPU: tests, compute-sanitizer, kad-bench run gpu, with
+#                what PYTHON has (no network, nine minutes at most)
 #   make drift   how often `kad drift` alarms on fresh and on changed boards (KAD_WEIGHTS_DIR)
 #   make fuzz-search  random hard cases and every bound of the search, SEARCH_SECONDS (300) in all
 #   make sanitize     the search's C++ tests under the address, undefined and thread sanitizers
@@ -98,10 +99,9 @@ coreset: setup
 kernels: setup
 	$(BIN)/python -m kad_kernels.aot
 
-gpu-check: setup
-	$(BIN)/python -c 'from kad_kernels.device import require_gpu; require_gpu()'
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/kad-bench run coreset --profile smoke
+# No setup: the packages are those of PYTHON, on a machine without a network too.
+gpu-check:
+	$(PYTHON) tests/kernels/gpu_check.py
 
 drift: setup
 	$(BIN)/python tests/export/drift_trials.py

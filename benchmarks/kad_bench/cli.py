@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kad_bench.suites import LEVELS, SUITES
+from kad_bench.suites import GROUPS, LEVELS, SUITES
 from kad_sdk import __version__
 from kad_sdk.errors import KadError
 
@@ -50,7 +50,7 @@ def env(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("suites", nargs=-1, type=click.Choice([*SUITES, "smoke"]))
+@click.argument("suites", nargs=-1, type=click.Choice([*SUITES, *GROUPS, "smoke"]))
 @click.option("--profile", type=click.Choice(LEVELS), default="regular", show_default=True)
 @click.option("--json", "json_path", type=_FILE, metavar="OUT", help="Write the results here.")
 @click.option(
@@ -94,6 +94,8 @@ def run(
 ) -> None:
     """Measure SUITES (all when none is named), and print the results as Markdown tables.
 
+    gpu: those named gpu_..., which need an NVIDIA GPU, numba-cuda and PyTorch with CUDA.
+
     smoke: seconds, no images needed; `run smoke` is all suites in it. regular: minutes, the first
     time a quarter of an hour more for what is made once; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the
     images and the weights. full: longer.
@@ -104,13 +106,18 @@ def run(
 
     if "smoke" in suites:
         profile = "smoke"
-    names = [name for name in suites if name != "smoke"] or list(SUITES)
+    asked = [name for name in suites if name != "smoke"] or list(SUITES)
+    names = [name for group in asked for name in GROUPS.get(group, (group,))]
     say = partial(click.echo, err=True)
     settings = Settings(profile, threads, cache or default_cache(), say, provider, takt)
     document = run_suites(names, settings)
     if json_path:
         write_atomic(json_path, json.dumps(document, indent=1).encode() + b"\n")
     click.echo(document_table(document), nl=False)
+    failed = [case for results in document["suites"].values() for case in results.get("failed", {})]
+    if failed:
+        say(f"kad-bench: failed: {', '.join(failed)}")
+        sys.exit(1)
     if write_counts:
         guard.write_counts(document, write_counts)
     if counts:

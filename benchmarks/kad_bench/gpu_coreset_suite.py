@@ -87,7 +87,9 @@ def run(settings: Settings) -> dict[str, Any]:
     """Select, in every case of the profile."""
     torch.set_num_threads(settings.threads)
     selections, limit_s = PROFILES[settings.profile]
-    cases = {f"{_name(one)}, k = {one.picks:,}": partial(_measure, one, settings) for one in selections}
+    cases = {
+        f"{_name(one)}, k = {one.picks:,}": partial(_measure, one, settings) for one in selections
+    }
     return gather("gpu_coreset", cases, settings, limit_s)
 
 
@@ -167,7 +169,7 @@ def _check(coreset: Coreset, points: np.ndarray, one: Selection, threads: int) -
 
 
 def _points(one: Selection) -> np.ndarray:
-    """Generated features of tiles; so many that it would take long, made on the GPU.
+    """Make generated features of tiles, or, where that would take long, others on the GPU.
 
     Those are normal around 500 centres, their spread falling with the dimension as there.
     """

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from kad_bench.suites import Settings
 
 __all__ = [
-    "gpu_name",
     "TORCH_DEVICE",
     "float32_only",
     "gather",
+    "gpu_name",
     "gpu_table",
     "on_gpu",
     "seconds_of",

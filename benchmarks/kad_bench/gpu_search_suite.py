@@ -41,10 +41,26 @@ IN_NUMPY = 4  # queries that are compared with the NumPy reference
 
 @dataclass(frozen=True)
 class Profile:
-    """How much a run measures: banks (rows, channels), tiles of queries, k, rounds, checked."""
+    """How much a run measures.
+
+    Attributes
+    ----------
+    banks : tuple of (rows, channels)
+    tiles : int
+        Whose patches are queries.
+    queries : int or None
+        At most so many of them.
+    neighbours : tuple of int
+        k.
+    rounds, checked : int
+        Calls that are timed; queries whose answers are compared with float64.
+    limit_s : float
+        No case is begun after that.
+    """
 
     banks: tuple[tuple[int, int], ...]
     tiles: int
+    queries: int | None
     neighbours: tuple[int, ...]
     rounds: int
     checked: int
@@ -52,9 +68,13 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(((70, 9),), 1, (1, 2), 1, 20, 600),
-    "regular": Profile(((10_000, 1_536), (72_500, 1_536), (10_000, 384)), 16, (1, 3), 5, 128, 110),
-    "full": Profile(((10_000, 1_536), (72_500, 1_536), (10_000, 384)), 64, (1, 3), 20, 512, 1_800),
+    "smoke": Profile(((70, 9),), 1, 40, (1, 2), 1, 20, 600),
+    "regular": Profile(
+        ((10_000, 1_536), (72_500, 1_536), (10_000, 384)), 16, None, (1, 3), 5, 128, 110
+    ),
+    "full": Profile(
+        ((10_000, 1_536), (72_500, 1_536), (10_000, 384)), 64, None, (1, 3), 20, 512, 1_800
+    ),
 }
 
 
@@ -71,7 +91,7 @@ def run(settings: Settings) -> dict[str, Any]:
         for kind in KINDS:
             name = f"{path.stem.split('-')[0]} {len(stored.bank):,} x {stored.bank.shape[1]:,}"
             cases[f"{name}, {kind} tiles"] = partial(
-                _stored, f"{name}, {kind} tiles", stored, kind, profile, settings.threads
+                _stored, name, stored, kind, profile=profile, threads=settings.threads
             )
     every = dict(_each_k(cases, profile))
     return gather("gpu_search", every, settings, profile.limit_s)
@@ -93,21 +113,31 @@ def _generated(name: str, rows: int, dims: int, profile: Profile, k: int) -> dic
     every = np.concatenate([generated_features(tiles + i, dims) for i in range(needed)])
     bank = every[np.random.default_rng(0).permutation(len(every))[:rows]]
     what = "generated features (kad_bench.generated); bank of other tiles' patches, drawn at random"
-    return _measure(name, what, bank, queries[: 40 if dims < 10 else None], k, profile)
+    return _measure(Data(name, what, bank, queries[: profile.queries]), k, profile)
 
 
 def _stored(
-    name: str, stored: StoredFeatures, kind: str, profile: Profile, threads: int, k: int
+    name: str, stored: StoredFeatures, kind: str, k: int, *, profile: Profile, threads: int
 ) -> dict[str, Any]:
+    """Bank and queries of real images."""
     tiles = min(profile.tiles, len(stored.maps[kind][0]))
-    queries = stored.features(kind, tiles, threads)
-    return _measure(name, stored.what, np.array(stored.bank), queries, k, profile)
+    data = Data(name, stored.what, np.array(stored.bank), stored.features(kind, tiles, threads))
+    return {**_measure(data, k, profile), "queries": f"{kind} tiles"}
 
 
-def _measure(
-    name: str, what: str, bank: np.ndarray, queries: np.ndarray, k: int, profile: Profile
-) -> dict[str, Any]:
-    """Check and time all engines on a bank (M, D) and queries (n, D)."""
+@dataclass(frozen=True)
+class Data:
+    """A bank (M, D) and queries (n, D), and how they were made."""
+
+    name: str
+    what: str
+    bank: np.ndarray
+    queries: np.ndarray
+
+
+def _measure(data: Data, k: int, profile: Profile) -> dict[str, Any]:
+    """Check and time all engines."""
+    bank, queries = data.bank, data.queries
     held, rows = cuda.to_device(queries), open_rows(bank)
     calls: dict[str, Callable[[], tuple[Any, Any]]] = {KAD: partial(rows.query_device, held, k)}
     if type(rows) is not NearestRows:
@@ -134,10 +164,10 @@ def _measure(
     }
     ratios = {peer: _ratio(seconds[peer], seconds[KAD]) for peer in calls if peer != KAD}
     return {
-        "case": name,
+        "case": data.name,
         "k": k,
-        "what": f"{what}; {len(queries):,} queries on the GPU, answers stay there",
-        "unit": "search",
+        "what": f"{data.what}; {len(queries):,} queries on the GPU, answers stay there",
+        "unit": "call",
         "engines": engines,
         "ratios": {KAD: ratios},
         "skipped": {},
@@ -189,7 +219,7 @@ def _host(array: Any) -> np.ndarray:
 
 
 def _blocks(x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Queries in blocks whose distances to all rows fit."""
+    """Split queries into blocks whose distances to all rows fit."""
     each = max(1, BLOCK_BYTES // (4 * len(y)))
     yield from x.split(each)
 

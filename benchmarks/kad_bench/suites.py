@@ -29,6 +29,8 @@ What ``run`` gives may hold keys of the suite's own. These mean the same in ever
         An engine of kad to a peer to the summary of peer's time over kad's, round by round.
     ``skipped``
         Peer to why it did not run.
+``failed``
+    Case to why it failed, where a suite goes on after that.
 ``growth``
     List of objects: how ``y`` grows with ``x``, both in words with their unit; ``points``, engine
     to a list of ``[x, y]``; ``law``, engine to :func:`kad_bench.laws.fit_law`.
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORMAT",
+    "GROUPS",
     "LEVELS",
     "SUITES",
     "Settings",
@@ -77,8 +80,10 @@ SUITES = {
     for name in (
         *("search", "coreset", "bank"),
         *("network", "tile", "board", "startup", "memory", "precision"),
+        *("gpu_search", "gpu_coreset", "gpu_board"),
     )
 }
+GROUPS = {"gpu": ("gpu_search", "gpu_coreset", "gpu_board")}
 
 
 @dataclass(frozen=True)
