@@ -2,12 +2,12 @@
 
     python3 tests/kernels/gpu_check.py [FOLDER] [--only STEP ...]
 
-Steps: build the compiled core; the tests marked `gpu`; compute-sanitizer on small cases; the suites
-of `kad-bench run gpu`. It needs no network and no environment of the project: PyTorch, numba-cuda
-and so on are those of the Python that runs it, and what is missing is skipped by name. Every step
-has its time, and what it said and measured lies in FOLDER (build/gpu-check) when it ends, summed up
-in check.json. A step that fails does not stop the others; then the exit code is 1. All of it takes
-less than nine minutes.
+Steps: build the compiled core; the tests marked `gpu`; the suites of `kad-bench run gpu`;
+compute-sanitizer on small cases. It needs no network and no environment of the project: PyTorch,
+numba-cuda and so on are those of the Python that runs it, and what is missing is skipped by name.
+Every step has its time, and what it said and measured lies in FOLDER (build/gpu-check) when it
+ends, summed up in check.json. A step that fails does not stop the others; then the exit code is 1.
+All of it takes less than nine minutes.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def main() -> int:
     _environment()
     _build(check)
     _tests(check)
-    _sanitize(check)
     for suite, limit_s in SUITES.items():
         _measure(check, suite, limit_s)
+    _sanitize(check)
     _show(check)
     return int(any(step.state in {"failed", "timed out"} for step in check.steps))
 
