@@ -13,7 +13,8 @@ set(kad_sources
     search/sieve/query_coordinates.cpp search/sieve/query_grid.cpp search/sieve/seeds.cpp
     search/sieve/sieve.cpp search/sieve/sieve_search.cpp search/sieve/sieve_stored.cpp board/board.cpp board/board_map.cpp
     board/board_scalar.cpp board/judge.cpp board/map_resize.cpp board/peak.cpp board/regions.cpp
-    board/tile_map.cpp)
+    board/tile_map.cpp windows/plan.cpp windows/window_map.cpp windows/window_regions.cpp
+    windows/window_score.cpp)
 
 # One instruction set per file: only these files hold code beyond the baseline, and level.cpp
 # decides at run time whether it is called.

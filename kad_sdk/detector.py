@@ -26,6 +26,7 @@ from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.result import Nearest, Region, Result, TileScore
 from kad_sdk.scoring import Stopwatch
 from kad_sdk.session import default_threads
+from kad_sdk.windows import WindowScorer
 
 if TYPE_CHECKING:
     import os
@@ -112,7 +113,7 @@ class Detector:
         threads
             Threads of one call; None: all that the process may use.
         batch
-            Tiles in memory at a time.
+            Tiles in memory at a time; an artifact that scores in windows has one window there.
         device_id
             Which GPU.
         tile_threshold, map_threshold
@@ -383,11 +384,15 @@ class Detector:
 def _open_scorer(
     artifact: Artifact, *, provider: str, build_engine: bool, **running: Any
 ) -> BoardScorer:
+    running["provider"] = provider
+    if isinstance(artifact, PatchCoreArtifact) and artifact.manifest.patchcore.mode == "windows":
+        return WindowScorer.open(artifact, build_engine=build_engine, **running)
     if isinstance(artifact, PatchCoreArtifact) and (provider, build_engine) == ("cuda", False):
         from kad_sdk.cuda import CudaPatchCoreScorer  # noqa: PLC0415 - needs numba
 
+        del running["provider"]
         return CudaPatchCoreScorer.open(artifact, **running)
-    running |= {"provider": provider, "build_engine": build_engine}
+    running["build_engine"] = build_engine
     if isinstance(artifact, PatchCoreArtifact):
         return PatchCoreScorer.open(artifact, **running)
     if isinstance(artifact, CutPasteArtifact):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kad_sdk.artifact import Artifact
     from kad_sdk.inspection import CalibrationEntry, Inspection
     from kad_sdk.manifest import Manifest
-    from kad_sdk.manifest_entries import Coreset, Thresholds
+    from kad_sdk.manifest_entries import Coreset, PatchCore, Thresholds
     from kad_sdk.rules import Rules
 
 __all__ = [
@@ -155,6 +155,7 @@ def _describe_patchcore(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
     coreset = bank.coreset
     space = "features" if coreset.projected_dims is None else f"{coreset.projected_dims} dimensions"
     return [
+        *_describe_mode(core),
         ("features", f"{core.pooling}, grid {core.grid[0]} x {core.grid[1]}"),
         ("bank", f"{bank.rows:,} x {bank.dims} of {coreset.candidates:,} patches"),
         ("", f"{coreset.method} on {space} in {coreset.points}, seed {coreset.seed}"),
@@ -169,6 +170,14 @@ def _describe_patchcore(manifest: PatchCoreManifest) -> list[tuple[str, str]]:
         ("covering radius", certificate(coreset)),
         ("tile score", f"re-weighting {core.reweighting} ({core.n_neighbors} neighbours)"),
     ]
+
+
+def _describe_mode(core: PatchCore) -> list[tuple[str, str]]:
+    windows = core.windows
+    if windows is None:
+        return []
+    text = f"of at most {windows.window_px} px, seen with a halo of {windows.halo_px} px"
+    return [("windows", text)]
 
 
 def certificate(coreset: Coreset) -> str:
@@ -233,6 +242,7 @@ def _summarise_method(manifest: Manifest) -> dict[str, Any]:
         return {
             "layers": list(manifest.network.layers),
             "pooling": manifest.patchcore.pooling,
+            "mode": manifest.patchcore.mode,
             "reweighting": manifest.patchcore.reweighting,
             "bank_rows": manifest.bank.rows,
             "bank_dims": manifest.bank.dims,

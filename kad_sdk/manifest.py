@@ -45,7 +45,9 @@ from kad_sdk.manifest_entries import (
     Tolerance,
     Training,
     Weights,
+    Windows,
 )
+from kad_sdk.manifest_windows import check_mode
 from kad_sdk.schema import SchemaError, decode, expected
 from kad_sdk.storage import strict_json
 
@@ -80,10 +82,11 @@ __all__ = [
     "Tolerance",
     "Training",
     "Weights",
+    "Windows",
 ]
 
 FORMAT = "kad-artifact"
-FORMAT_VERSION = "1.2"
+FORMAT_VERSION = "1.3"
 MANIFEST_LIMIT_BYTES = 16 << 20
 
 
@@ -115,9 +118,10 @@ class Manifest:
         """Give the names of the files that the manifest's entries name."""
         return (*self.graph_files(), self.golden.file)
 
-    def _graph(self, file: str, outputs: Mapping[str, tuple[int, ...]]) -> Graph:
-        tile = self.preprocessing.tile
-        return Graph(file, self.network.input, (3, tile, tile), outputs)
+    def _graph(
+        self, file: str, outputs: Mapping[str, tuple[int | None, ...]], side: int | None
+    ) -> Graph:
+        return Graph(file, self.network.input, (3, side, side), outputs)
 
     def _check_grid(self, key: str, grid: tuple[int, int]) -> None:
         tile = self.preprocessing.tile
@@ -216,8 +220,12 @@ class PatchCoreManifest(Manifest):
 
     def graph(self) -> Graph:
         """Say what the network takes and gives."""
-        maps = {o.name: (o.channels, o.height, o.width) for o in self.network.outputs}
-        return self._graph(self.network.file, maps)
+        outputs = self.network.outputs
+        if self.patchcore.mode == "windows":
+            maps = {o.name: (o.channels, None, None) for o in outputs}
+            return self._graph(self.network.file, maps, None)
+        sized = {o.name: (o.channels, o.height, o.width) for o in outputs}
+        return self._graph(self.network.file, sized, self.preprocessing.tile)
 
     def check(self) -> None:  # noqa: D102 - as the base's
         network, bank = self.network, self.bank
@@ -240,6 +248,7 @@ class PatchCoreManifest(Manifest):
         if added >= bank.rows:
             raise expected("bank.extended", f"fewer rows in all than bank.rows, {bank.rows}", added)
         self._check_grid("patchcore.grid", self.patchcore.grid)
+        check_mode(self.patchcore, network.outputs, self.preprocessing.tile)
         super().check()
 
 
@@ -262,16 +271,17 @@ class CutPasteManifest(Manifest):
 
     def graph(self, *, explain: bool = False) -> Graph:
         """Say what the network takes and gives; `explain`: the graph with Grad-CAM."""
-        settings = self.cutpaste
-        outputs: dict[str, tuple[int, ...]] = {
+        settings, tile = self.cutpaste, self.preprocessing.tile
+        outputs: dict[str, tuple[int | None, ...]] = {
             "logits": (settings.classes,),
             "embedding": (settings.embedding_dims,),
         }
         if not explain:
-            return self._graph(self.network.file, outputs)
+            return self._graph(self.network.file, outputs, tile)
         if settings.explain_file is None:
             raise ValueError("this artifact has no graph with Grad-CAM")
-        return self._graph(settings.explain_file, {**outputs, "cam": (1, *settings.map_grid)})
+        outputs["cam"] = (1, *settings.map_grid)
+        return self._graph(settings.explain_file, outputs, tile)
 
     def check(self) -> None:  # noqa: D102 - as the base's
         cutpaste, density = self.cutpaste, self.density
@@ -323,6 +333,7 @@ def _upgrade(content: dict[str, Any]) -> None:
     for entry, since, added in (
         ("bank", 1, {"index_file": None}),
         ("bank", 2, {"extended": []}),
+        ("patchcore", 3, {"mode": "tiles", "windows": None}),
     ):
         if minor >= since or not isinstance(content.get(entry), dict):
             continue

@@ -44,6 +44,7 @@ __all__ = [
     "Tolerance",
     "Training",
     "Weights",
+    "Windows",
 ]
 
 MAX_NEIGHBORS = 8  # columns of the bank's table of neighbours
@@ -132,12 +133,15 @@ class BaseMapNetwork(Network):
 
 @dataclass(frozen=True)
 class Graph:
-    """What an ONNX graph must take and give: names in order, and shapes without the batch."""
+    """What an ONNX graph must take and give: names in order, and shapes without the batch.
+
+    A side that is None is dynamic.
+    """
 
     file: str
     input: str
-    input_shape: tuple[int, ...]
-    outputs: Mapping[str, tuple[int, ...]]
+    input_shape: tuple[int | None, ...]
+    outputs: Mapping[str, tuple[int | None, ...]]
 
 
 @dataclass(frozen=True)
@@ -155,15 +159,34 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """How a board is cut into windows; lengths in px.
+
+    A window without its halo has sides of at most `window_px`. Cells of the coarsest layer have
+    sides of `align_px`, of the finest, the patches, `patch_px`. What is nearer than
+    `label_margin_px` to a label has no value.
+    """
+
+    window_px: Pixels
+    halo_px: Annotated[int, Range(0, 1 << 15)]
+    align_px: Pixels
+    patch_px: Pixels
+    label_margin_px: Annotated[int, Range(0, 1 << 15)]
+
+
+@dataclass(frozen=True)
 class PatchCore:
     """From base maps to patch features, and from patch distances to a tile score."""
 
-    resampling: Literal["bilinear", "adaptive-average"]
+    resampling: Literal["bilinear", "adaptive-average", "aligned-bilinear"]
     pooling: Literal["same-bilinear", "valid-adaptive"]
     grid: tuple[Pixels, Pixels]
     reweighting: Literal["none", "thesis", "paper"]
     # Columns of the bank's table of neighbours; "paper" weighs m* itself beside them.
     n_neighbors: Annotated[int, Range(0, MAX_NEIGHBORS)]
+    # How boards go through the network; an artifact is never scored in the other mode.
+    mode: Literal["tiles", "windows"] = "tiles"
+    windows: Windows | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kad_sdk._native import MapLayout, NativeIndex
+from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings
 from kad_sdk.session import NetworkSession
 
@@ -62,6 +63,11 @@ class PatchCoreScorer(BoardScorer):
         batch: int = 16,
         maps: bool = True,
     ) -> None:
+        if patchcore.mode != "tiles":
+            raise InvalidArgumentError(
+                "this artifact was fitted in windows: its bank and thresholds hold for them alone; "
+                "score it in windows, or export it with --mode tiles"
+            )
         super().__init__(
             session,
             preprocessing=preprocessing,

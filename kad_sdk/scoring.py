@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from kad_sdk._native import NativeWindows
     from kad_sdk.manifest import MapSettings, Preprocessing
 
     class Network(Protocol):
@@ -146,7 +147,7 @@ class BoardScores:
     tiles: TileFindings
     frame: tuple[int, int]
     map: NDArray[np.float32] | None
-    board: NativeBoard | None
+    board: NativeBoard | NativeWindows | None
     timings: dict[str, float]
     factors: NDArray[np.float32] | None = None
     min_area_px: int | None = None
@@ -262,7 +263,8 @@ class BoardScorer(ABC):
         with watch.stage("prepare"):
             prepared = self.prepare(image, pixel_format)
             format_now = pixel_format if prepared is image else None
-            xy = self._plan(image.shape[:2], prepared.shape[:2], annotation or Annotation())
+            areas = self._areas(image.shape[:2], prepared.shape[:2], annotation)
+            xy = self._plan(prepared.shape[:2], areas)
         frame = (prepared.shape[0], prepared.shape[1])
         board = None if self._grid is None else self._board(frame, self._grid)
         parts = []
@@ -326,13 +328,19 @@ class BoardScorer(ABC):
             threads=self.threads,
         )
 
-    def _plan(
-        self, size: tuple[int, ...], frame: tuple[int, ...], annotation: Annotation
-    ) -> NDArray[np.int32]:
-        """Tiles (n, 2) of the scored frame; the annotation is in px of the image."""
+    @staticmethod
+    def _areas(
+        size: tuple[int, ...], frame: tuple[int, ...], annotation: Annotation | None
+    ) -> Annotation:
+        """Check an annotation of the image, and give it in px of the scored frame."""
+        annotation = annotation or Annotation()
         annotation.check(size[0], size[1])
-        if frame != size:
-            annotation = annotation.resized((size[0], size[1]), (frame[0], frame[1]))
+        if frame == size:
+            return annotation
+        return annotation.resized((size[0], size[1]), (frame[0], frame[1]))
+
+    def _plan(self, frame: tuple[int, ...], annotation: Annotation) -> NDArray[np.int32]:
+        """Tiles (n, 2) of the scored frame; the annotation is in its px too."""
         try:
             xy = plan_tiles(
                 frame[0],

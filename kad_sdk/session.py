@@ -179,7 +179,7 @@ class NetworkSession:
             They differ in name, type or shape.
         """
         given = [
-            (node.name, node.type, list(node.shape[1:]))
+            (node.name, node.type, [_side(side) for side in node.shape[1:]])
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
         shapes = ((graph.input, graph.input_shape), *graph.outputs.items())
@@ -308,6 +308,11 @@ def _check_options(
             f"build_engine: engines are TensorRT's, and the provider is {provider!r}; use "
             "provider='tensorrt', or leave it False"
         )
+
+
+def _side(side: int | str | None) -> int | None:
+    """Give a side of a tensor's shape, None where it is dynamic, whatever its name."""
+    return side if isinstance(side, int) else None
 
 
 def _import_runtime() -> Any:

@@ -32,6 +32,23 @@ __all__ = ["patchcore"]
 )
 @shared.tiling
 @option(
+    "--mode",
+    default="tiles",
+    type=click.Choice(["tiles", "windows"]),
+    help="How boards go through the network: in tiles that overlap, or each pixel once.",
+)
+@option(
+    "--window",
+    type=click.IntRange(16, 1 << 15),
+    help="Longest side of a window without its halo, px. Default: by --window-memory, up to 2048.",
+)
+@option(
+    "--window-memory",
+    default="1GB",
+    type=Parsed("size", shared.parse_memory),
+    help="What the network may take for a window.",
+)
+@option(
     "--coreset",
     default=0.01,
     type=click.FloatRange(0, 1, min_open=True),
@@ -91,6 +108,9 @@ def patchcore(data: Path, out: Path, memory: int, resize: Any, quiet: bool, **gi
     from kad_export.report import Console
 
     options = PatchCoreOptions(
-        memory_bytes=memory, resize=None if resize == "none" else resize, **given
+        memory_bytes=memory,
+        window_memory_bytes=given.pop("window_memory"),
+        resize=None if resize == "none" else resize,
+        **given,
     )
     export_patchcore(data, out, options, console=Console(quiet=quiet))

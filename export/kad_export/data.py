@@ -77,8 +77,17 @@ def load_training_board(
     resize: tuple[int, int] | float | None = None,
     denoise: Denoise | None = None,
     threads: int = 1,
+    label_margin: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Load a board and plan its training tiles; stickers are scaled along with the board.
+
+    Parameters
+    ----------
+    sample, tile, stride, resize, denoise, threads
+        As for :func:`training_tiles` and :func:`load_board`.
+    label_margin : int, optional
+        With a margin, px, the board is scored in windows: its tiles are then those of scoring,
+        which cover all of the active areas, the far edges too, and stickers are so much larger.
 
     Returns
     -------
@@ -101,7 +110,24 @@ def load_training_board(
     if resize is not None:
         annotation = annotation.resized((height, width), frame_size((height, width), resize))
     image = prepare_image(image, resize=resize, denoise=denoise, threads=threads)
+    if label_margin is not None:
+        return image, _window_tiles(image, annotation, tile, stride, label_margin)
     return image, training_tiles(image, tile=tile, stride=stride, labels=annotation.labels)
+
+
+def _window_tiles(
+    image: np.ndarray, annotation: Annotation, tile: int, stride: int, margin: int
+) -> np.ndarray:
+    height, width = image.shape[:2]
+    labels = []
+    for x, y, w, h in annotation.labels:
+        left, top = max(x - margin, 0), max(y - margin, 0)
+        right, bottom = min(x + w + margin, width), min(y + h + margin, height)
+        labels.append((left, top, right - left, bottom - top))
+    xy = plan_tiles(
+        height, width, tile=tile, stride=stride, borders=annotation.borders, labels=labels
+    )
+    return xy[bright_tiles(image, xy, tile)]  # (n, 2)
 
 
 def training_tiles(

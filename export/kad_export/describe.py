@@ -133,6 +133,7 @@ def subject(
     return {
         "network": hashlib.sha256(spec.graph).hexdigest(),
         "preprocessing": asdict(spec.preprocessing),
+        "windows": None if spec.windows is None else asdict(spec.windows),
         "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
         "tiles": tiles.hexdigest(),
         "versions": versions(),

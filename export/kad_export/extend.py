@@ -205,6 +205,11 @@ def _opened(path: str | os.PathLike[str]) -> PatchCoreArtifact:
             f"{path}: is of method {artifact.manifest.method}, which has no memory bank to add "
             f"boards to: train on all boards with kad-export {artifact.manifest.method}"
         )
+    if artifact.manifest.patchcore.mode != "tiles":
+        raise InvalidArgumentError(
+            f"{path}: was fitted with --mode {artifact.manifest.patchcore.mode}, and only banks of "
+            "--mode tiles can be extended: export all boards anew"
+        )
     return artifact
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from kad_export.coreset import Projection
     from kad_sdk.dataset import Sample
-    from kad_sdk.manifest import Preprocessing
+    from kad_sdk.manifest import Preprocessing, Windows
 
 __all__ = ["BoardTiles", "ExtractorSpec", "PatchExtractor", "bank_rows", "projected_features"]
 
@@ -130,6 +131,8 @@ class ExtractorSpec:
         How base maps come to the grid.
     batch, threads : int
         Tiles computed at a time; threads of network and native stages.
+    windows : Windows or None
+        How boards are cut into windows; None: they are computed in tiles.
     """
 
     graph: bytes
@@ -138,6 +141,7 @@ class ExtractorSpec:
     resampling: str
     batch: int
     threads: int
+    windows: Windows | None = None
 
     def build(self, session: NetworkSession | None = None) -> PatchExtractor:
         """Make the extractor, with a session of the graph if there is one already."""
@@ -148,7 +152,12 @@ class ExtractorSpec:
                 sample, resize=prep.resize, denoise=prep.denoise, threads=self.threads
             )
 
-        return PatchExtractor(
+        make: Callable[..., PatchExtractor] = PatchExtractor
+        if self.windows is not None:
+            from kad_export.windows import WindowExtractor  # noqa: PLC0415 - it builds on this
+
+            make = functools.partial(WindowExtractor, self.windows)
+        return make(
             session or NetworkSession(self.graph, threads=self.threads),
             load,
             tile=prep.tile,

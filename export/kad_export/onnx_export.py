@@ -23,7 +23,7 @@ from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from kad_export.patchcore import PatchCoreNetwork
 
@@ -44,6 +44,7 @@ IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
 MAX_BYTES = 2**31 - 1  # of a single protocol buffer
 INPUT = "tiles"
 """Name of the input of every graph."""
+SMALLEST_SIDE, LARGEST_SIDE = 16, 1 << 16  # px, of a graph of dynamic height and width
 METADATA_FIELDS = ("metadata_props", "doc_string")
 FOLDS = (
     (nn.Conv2d, nn.BatchNorm2d, nn.utils.fusion.fuse_conv_bn_eval),
@@ -80,7 +81,12 @@ class OnnxInfo:
 
 
 def export_onnx(
-    network: PatchCoreNetwork, path: str | os.PathLike[str], *, tile: int, opset: int = OPSET
+    network: PatchCoreNetwork,
+    path: str | os.PathLike[str],
+    *,
+    tile: int,
+    dynamic: bool = False,
+    opset: int = OPSET,
 ) -> OnnxInfo:
     """Write the network as one checked ONNX file; `network` itself is left as it is.
 
@@ -92,6 +98,9 @@ def export_onnx(
         File to write; it appears complete or not at all.
     tile
         Side of a tile, px. It is fixed in the graph, the batch is not.
+    dynamic
+        Height and width are not fixed either, each on its own; `tile` is only what the sizes of
+        the outputs are told for.
     opset
         Version of the operator set, 18 or newer.
 
@@ -110,7 +119,8 @@ def export_onnx(
         )
     )
     shapes = {output.name: tuple(output[1:]) for output in outputs}
-    write_atomic(Path(path), encode_graph(network, tile=tile, outputs=shapes, opset=opset))
+    graph = encode_graph(network, tile=tile, outputs=shapes, dynamic=dynamic, opset=opset)
+    write_atomic(Path(path), graph)
     return OnnxInfo(INPUT, outputs, opset)
 
 
@@ -119,6 +129,7 @@ def encode_graph(
     *,
     tile: int,
     outputs: Mapping[str, tuple[int, ...]],
+    dynamic: bool = False,
     opset: int = OPSET,
 ) -> bytes:
     """Give any module of tiles as one checked ONNX graph; `module` itself is left as it was.
@@ -131,6 +142,8 @@ def encode_graph(
         Side of a tile, px.
     outputs
         Names of the outputs, in order, and their shapes behind the batch.
+    dynamic
+        Height and width of input and outputs (C, h, w) are not fixed.
     opset
         Version of the operator set, 18 or newer.
 
@@ -141,9 +154,12 @@ def encode_graph(
     """
     if opset < OPSET:
         raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
-    model = _convert(module, tile, opset, tuple(outputs))
+    model = _convert(module, tile, opset, tuple(outputs), dynamic=dynamic)
     strip_metadata(model)
-    _check(model, tile, outputs)
+    wanted: list[tuple[str, tuple[int | None, ...]]] = [(INPUT, (3, tile, tile)), *outputs.items()]
+    if dynamic:
+        wanted = [(name, (shape[0], None, None)) for name, shape in wanted]
+    _check(model, wanted)
     return model.SerializeToString(deterministic=True)
 
 
@@ -166,15 +182,21 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     return module.to(precision)
 
 
-def _convert(network: nn.Module, tile: int, opset: int, names: tuple[str, ...]) -> onnx.ModelProto:
+def _convert(
+    network: nn.Module, tile: int, opset: int, names: tuple[str, ...], *, dynamic: bool
+) -> onnx.ModelProto:
     folded = fold_batch_norm(copy.deepcopy(network))
+    dims = {0: torch.export.Dim("batch")}
+    if dynamic:
+        sides = {"min": SMALLEST_SIDE, "max": LARGEST_SIDE}
+        dims |= {2: torch.export.Dim("height", **sides), 3: torch.export.Dim("width", **sides)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own; what it makes is checked below
         program = torch.onnx.export(
             folded,
             (torch.zeros(2, 3, tile, tile),),  # not 1: a batch of one would become a constant
             dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(dims,),
             opset_version=opset,
             input_names=[INPUT],
             output_names=list(names),
@@ -196,7 +218,7 @@ def strip_metadata(model: onnx.ModelProto) -> None:
     model.ir_version = IR_VERSION
 
 
-def _check(model: onnx.ModelProto, tile: int, outputs: Mapping[str, tuple[int, ...]]) -> None:
+def _check(model: onnx.ModelProto, expected: Sequence[tuple[str, tuple[int | None, ...]]]) -> None:
     """Check the graph by ONNX's own rules and by ours."""
     if model.ByteSize() > MAX_BYTES:
         raise ExportError(f"the graph takes {model.ByteSize()} bytes, expected at most {MAX_BYTES}")
@@ -212,7 +234,6 @@ def _check(model: onnx.ModelProto, tile: int, outputs: Mapping[str, tuple[int, .
     unsupported = unsupported_nodes(model)
     if unsupported:
         raise ExportError(f"TensorRT could not run the exported graph: {'; '.join(unsupported)}")
-    expected = [(INPUT, (3, tile, tile)), *outputs.items()]
     got = [_signature(value) for value in (*model.graph.input, *model.graph.output)]
     if got != expected:
         raise ExportError(
@@ -221,9 +242,12 @@ def _check(model: onnx.ModelProto, tile: int, outputs: Mapping[str, tuple[int, .
         )
 
 
-def _signature(value: onnx.ValueInfoProto) -> tuple[str, tuple[int, ...] | str]:
-    """Name and shape behind the batch; the whole shape as text when the batch is not dynamic."""
+def _signature(value: onnx.ValueInfoProto) -> tuple[str, tuple[int | None, ...] | str]:
+    """Name and shape behind the batch, None where a side is dynamic.
+
+    The whole shape as text when the batch is not dynamic.
+    """
     batch, *rest = value.type.tensor_type.shape.dim
     if not batch.dim_param:
         return value.name, f"fixed batch of {batch.dim_value}"
-    return value.name, tuple(dim.dim_value for dim in rest)
+    return value.name, tuple(None if dim.dim_param else dim.dim_value for dim in rest)

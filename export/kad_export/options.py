@@ -30,6 +30,7 @@ N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
 
 ENGINES = ("local", "ray")
+MODES = ("tiles", "windows")
 BOARD_SCORES = ("map-peak", "largest-tile")
 
 
@@ -44,7 +45,16 @@ class PatchCoreOptions:
     precision : str
         A key of :data:`kad_export.precision.PRECISIONS`: what the graph computes in.
     tile, stride, train_stride : int
-        px; the stride is that of scoring, and of training too where ``train_stride`` is None.
+        px; the stride is that of scoring, and of training too where ``train_stride`` is None. In
+        windows, that of training is then the tile: every patch is learnt from once, but for those
+        of the last row and column of tiles, which overlap the ones before. A larger stride takes a
+        regular sample of tiles.
+    mode : str
+        ``"tiles"``: every tile goes through the network by itself; ``"windows"``: every pixel goes
+        through it once, and bank and thresholds are fitted to that.
+    window, window_memory_bytes
+        Longest side of a window without its halo, px; None: the largest, up to 2048 px, of which a
+        pass stays within that memory.
     resize : (height, width), float or None
         px, or a factor; None keeps the boards' own resolution.
     sigma : float
@@ -88,7 +98,10 @@ class PatchCoreOptions:
     precision: str = "fp32"
     tile: int = 224
     stride: int = 112
-    train_stride: int | None = None  # None: as stride
+    train_stride: int | None = None  # None: as stride, or with windows as tile
+    mode: str = "tiles"
+    window: int | None = None  # None: by the memory
+    window_memory_bytes: int = 2**30
     resize: tuple[int, int] | float | None = None
     denoise: Denoise | None = None
     normalisation: str = "imagenet"
@@ -117,6 +130,9 @@ class PatchCoreOptions:
             "tile": (1 <= self.tile <= 4096, "1 to 4096 px"),
             "stride": (self.stride >= 1, "at least 1 px"),
             "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),
+            "mode": (self.mode in MODES, ", ".join(MODES)),
+            "window": (self.window is None or 16 <= self.window <= 1 << 15, "16 to 32768 px"),
+            "window_memory_bytes": (self.window_memory_bytes >= 1, "at least 1 byte"),
             "coreset": (0 < self.coreset <= 1, "a fraction above 0, at most 1"),
             "max_bank": (self.max_bank >= 1, "at least 1 row"),
             "trim_outliers": (self.trim_outliers >= 0, "at least 0 patches"),
@@ -143,6 +159,12 @@ class PatchCoreOptions:
         }
         check_options(self, checks)
         ThresholdMethod.parse(self.threshold)
+
+    @property
+    def training_stride(self) -> int:
+        """From one training tile to the next, px."""
+        default = self.tile if self.mode == "windows" else self.stride
+        return self.train_stride or default
 
 
 def check_options(options: object, checks: Mapping[str, tuple[bool, str]]) -> None:

@@ -33,12 +33,20 @@ from kad_export.steps import check_output, find_thresholds, labelled_boards, map
 from kad_export.stored_index import store_index
 from kad_export.survey import measure_normalisation, survey_boards
 from kad_export.verify import TOLERANCE, expected_of_maps, expected_scores, parity_gate
+from kad_export.windows import (
+    WindowExtractor,
+    choose_windows,
+    in_window_order,
+    label_margin_px,
+    window_gate,
+)
 from kad_sdk import manifest as schema
 from kad_sdk._native import NativeIndex
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
 from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.session import NetworkSession, default_threads
 from kad_sdk.verify import golden_inputs
+from kad_sdk.windows import WindowScorer
 
 if TYPE_CHECKING:
     import os
@@ -51,6 +59,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PatchCoreOptions", "export_patchcore"]
 
+WINDOW_GATE_PX = 640  # side of the part of a board on which windows are compared with one pass
+
 
 @dataclass(frozen=True)
 class _Network:
@@ -61,6 +71,7 @@ class _Network:
     graph: bytes
     session: NetworkSession
     grid: tuple[int, int]
+    windows: schema.Windows | None
     precision: str
     how: dict[str, Any]  # the graph came to its precision
 
@@ -69,6 +80,17 @@ class _Network:
         """Of golden tiles."""
         limit = LIMITS.get(self.precision)
         return TOLERANCE if limit is None else limit.golden
+
+    @property
+    def of_largest(self) -> float:
+        """Largest difference of a base map from PyTorch's, over the largest value."""
+        limit = LIMITS.get(self.precision)
+        return TOLERANCE.base_map if limit is None else limit.of_largest
+
+    @property
+    def resampling(self) -> str:
+        """How base maps come to one grid."""
+        return self.module.resampling if self.windows is None else "aligned-bilinear"
 
 
 @dataclass(frozen=True)
@@ -127,7 +149,8 @@ def export_patchcore(
         f"network: {options.backbone} to {module.layers[-1]}, weights: {module.weights.source} "
         f"({module.weights.name})"
     )
-    boards = survey_boards(learn, judge, options, console)
+    margin = None if options.mode == "tiles" else label_margin_px(module, options.tile)
+    boards = survey_boards(learn, judge, options, console, label_margin=margin)
     preprocessing = measure_normalisation(learn, options, console)
     with scratch_folder(None if options.resume else options.scratch) as scratch:
         console.line("exporting the network to ONNX")
@@ -139,11 +162,14 @@ def export_patchcore(
             network.graph,
             preprocessing,
             network.grid,
-            module.resampling,
+            network.resampling,
             options.batch,
             settings.threads,
+            network.windows,
         )
         extract = spec.build(network.session)
+        if isinstance(extract, WindowExtractor):
+            boards = in_window_order(boards, extract)
         job = Job.open(options.scratch, subject(spec, boards, settings)) if options.resume else None
         bank = build_bank(boards, extract, settings, console, job=job, spec=spec)
     fitted = _fit(network, preprocessing, bank, options)
@@ -151,6 +177,15 @@ def export_patchcore(
     console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
     with console.step("parity gate"):
         expected, figures = _verify(golden, fitted, calibration)
+        if network.windows is not None:
+            figures["windows"] = window_gate(
+                module,
+                network.session,
+                _middle(extract.load(judge[0])),
+                windows=network.windows,
+                preprocessing=preprocessing,
+                tolerance=network.of_largest,
+            )
     with console.step("index"):
         described = describe_network(module, network.onnx, options.precision)
         tensors, outputs = bank.tensors(), described.outputs
@@ -172,6 +207,12 @@ def export_patchcore(
     if job is not None:
         job.remove()
     return path
+
+
+def _middle(image: np.ndarray) -> np.ndarray:
+    """Cut out what windows are compared with one pass on."""
+    y, x = (max(side - WINDOW_GATE_PX, 0) // 2 for side in image.shape[:2])
+    return image[y : y + WINDOW_GATE_PX, x : x + WINDOW_GATE_PX]
 
 
 def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], list[Sample]]:
@@ -204,11 +245,22 @@ def _compile(
     module: PatchCoreNetwork, options: PatchCoreOptions, scratch: Path, tiles: RangeTiles
 ) -> _Network:
     file = scratch / NETWORK_FILE
-    onnx = export_onnx(module, file, tile=options.tile)
-    graph, how = convert(file.read_bytes(), options.precision, tiles)
+    in_windows = options.mode == "windows"
+    onnx = export_onnx(module, file, tile=options.tile, dynamic=in_windows)
+    exact = file.read_bytes()
+    windows = None
+    if in_windows:
+        windows = choose_windows(
+            exact,
+            tile=options.tile,
+            window=options.window,
+            memory_bytes=options.window_memory_bytes,
+            label_margin=label_margin_px(module, options.tile),
+        )
+    graph, how = convert(exact, options.precision, tiles)
     session = NetworkSession(graph, threads=_threads(options))
     grid = module.grid(options.tile)
-    return _Network(module, onnx, graph, session, grid, options.precision, how)
+    return _Network(module, onnx, graph, session, grid, windows, options.precision, how)
 
 
 def _bank_settings(options: PatchCoreOptions, scratch: Path) -> BankSettings:
@@ -237,11 +289,13 @@ def _fit(
             f"and the bank has {rows}: raise --coreset or --max-bank, or use --reweighting none"
         )
     settings = schema.PatchCore(
-        resampling=network.module.resampling,
+        resampling=network.resampling,
         pooling=network.module.pooling,
         grid=network.grid,
         reweighting=options.reweighting,
         n_neighbors=wanted,
+        mode=options.mode,
+        windows=network.windows,
     )
     threads = _threads(options)
     index = NativeIndex(bank.bank, threads=threads)
@@ -256,7 +310,8 @@ def _calibrate(
     console: Silent,
 ) -> tuple[Calibration, np.ndarray]:
     """Find the thresholds, and crop golden tiles (G, t, t, 3) uint8 from the same boards."""
-    scorer = PatchCoreScorer(
+    make = PatchCoreScorer if fitted.network.windows is None else WindowScorer
+    scorer = make(
         fitted.network.session,
         fitted.index,
         preprocessing=fitted.preprocessing,

@@ -47,7 +47,8 @@ def patch_features(
     grid
         (height, width); P = height * width.
     resampling
-        ``"bilinear"`` (half-pixel centres) or ``"adaptive-average"``.
+        ``"bilinear"`` (half-pixel centres), ``"adaptive-average"``, or ``"aligned-bilinear"``:
+        enlarged by a power of 2, and cut off behind the grid.
 
     Returns
     -------
@@ -60,10 +61,22 @@ def patch_features(
             resized.append(F.interpolate(layer, size=grid, mode="bilinear", align_corners=False))
         elif resampling == "adaptive-average":
             resized.append(F.adaptive_avg_pool2d(layer, grid))
+        elif resampling == "aligned-bilinear":
+            resized.append(_enlarged(layer, grid))
         else:
-            raise ValueError(f"resampling must be bilinear or adaptive-average, got {resampling!r}")
+            known = "bilinear, adaptive-average or aligned-bilinear"
+            raise ValueError(f"resampling must be {known}, got {resampling!r}")
     joined = torch.cat(resized, dim=1)  # (B, D, h, w)
     return joined.flatten(2).transpose(1, 2)  # (B, P, D)
+
+
+def _enlarged(layer: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Enlarge a map (B, C, h, w) by the least power of 2 that covers the grid, and cut it off."""
+    factor = 1
+    while factor * layer.shape[2] < grid[0] or factor * layer.shape[3] < grid[1]:
+        factor *= 2
+    larger = F.interpolate(layer, scale_factor=factor, mode="bilinear", align_corners=False)
+    return larger[:, :, : grid[0], : grid[1]]
 
 
 def nearest(

@@ -29,8 +29,17 @@ def survey_boards(
     judge: Sequence[Sample],
     options: PatchCoreOptions,
     console: Silent,
+    *,
+    label_margin: int | None = None,
 ) -> list[BoardTiles]:
     """Plan the training tiles of every board, and check the boards that set the thresholds.
+
+    Parameters
+    ----------
+    learn, judge, options, console
+        The boards to learn from and those that set the thresholds; how; who is told.
+    label_margin : int, optional
+        Of boards that are scored in windows, px.
 
     Returns
     -------
@@ -52,10 +61,10 @@ def survey_boards(
         console.progress("images", len(learn) + len(judge), "boards") as bar,
     ):
         for sample in learn:
-            boards.append(_plan(sample, options))
+            boards.append(_plan(sample, options, label_margin))
             bar.advance()
         for sample in judge:
-            _plan(sample, options)
+            _plan(sample, options, label_margin)
             if sample.mask_path:
                 read_mask(sample, *read_image(sample.path).shape[:2])
             bar.advance()
@@ -70,15 +79,16 @@ def survey_boards(
     return used
 
 
-def _plan(sample: Sample, options: PatchCoreOptions) -> BoardTiles:
+def _plan(sample: Sample, options: PatchCoreOptions, label_margin: int | None) -> BoardTiles:
     try:
         image, xy = load_training_board(
             sample,
             tile=options.tile,
-            stride=options.train_stride or options.stride,
+            stride=options.training_stride,
             resize=options.resize,
             denoise=None,  # it hardly moves a tile's mean, and takes longest of all
             threads=options.threads or default_threads(),
+            label_margin=label_margin,
         )
     except ImageTooSmallError as error:
         raise ImageTooSmallError(
@@ -92,7 +102,7 @@ def measure_normalisation(
     samples: Sequence[Sample], options: PatchCoreOptions, console: Silent
 ) -> Preprocessing:
     """Settle mean and standard deviation, and with them how boards become tiles."""
-    stride = options.train_stride or options.stride
+    stride = options.training_stride
     if options.normalisation != "dataset":
         mean, std = NORMALISATIONS[options.normalisation]
     else:

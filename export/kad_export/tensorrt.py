@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from kad_export.options import check_options
 from kad_export.report import Silent, format_bytes, format_seconds
-from kad_sdk.artifact import Artifact, CutPasteArtifact
+from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
+from kad_sdk.errors import ProviderUnavailableError
 from kad_sdk.session import NetworkSession
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ def build_engines(
     """
     options, console = options or EngineOptions(), console or Silent()
     artifact = Artifact.open(path)
+    if isinstance(artifact, PatchCoreArtifact) and artifact.manifest.patchcore.mode == "windows":
+        raise ProviderUnavailableError(
+            f"{path}: TensorRT builds an engine for one size, and this artifact's windows have "
+            "several; export it with --mode tiles, or score it with provider 'cpu' or 'cuda'"
+        )
     graphs = {artifact.manifest.network.file: artifact.network}
     if isinstance(artifact, CutPasteArtifact) and artifact.explain is not None:
         graphs[str(artifact.manifest.cutpaste.explain_file)] = artifact.explain

@@ -11,10 +11,17 @@ from kad_sdk._native.board import NativeBoard, RegionRecord, resize_map
 from kad_sdk._native.density import density_score
 from kad_sdk._native.gpu import find_gpu, tensorrt_version
 from kad_sdk._native.graph import check_graph
-from kad_sdk._native.images import plan_tiles, preprocess, resize_image
+from kad_sdk._native.images import plan_tiles, preprocess, preprocess_window, resize_image
 from kad_sdk._native.judge import MapJudge, map_peak
 from kad_sdk._native.kcenter import NativeKCenter, PrincipalDirections, lower_distances, spread_rows
-from kad_sdk._native.search import MapLayout, NativeIndex, StoredIndex, patch_features
+from kad_sdk._native.search import (
+    MapLayout,
+    NativeIndex,
+    StoredIndex,
+    patch_features,
+    window_features,
+)
+from kad_sdk._native.windows import NativeWindows, Window, WindowSizes
 
 __all__ = [
     "MapJudge",
@@ -22,9 +29,12 @@ __all__ = [
     "NativeBoard",
     "NativeIndex",
     "NativeKCenter",
+    "NativeWindows",
     "PrincipalDirections",
     "RegionRecord",
     "StoredIndex",
+    "Window",
+    "WindowSizes",
     "check_graph",
     "cpu_level",
     "default_threads",
@@ -36,9 +46,11 @@ __all__ = [
     "patch_features",
     "plan_tiles",
     "preprocess",
+    "preprocess_window",
     "resize_image",
     "resize_map",
     "spread_rows",
     "tensorrt_version",
     "version",
+    "window_features",
 ]

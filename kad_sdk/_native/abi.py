@@ -165,6 +165,29 @@ class BoardOptions(Struct):
     )
 
 
+class WindowsOptions(Struct):
+    _fields_ = (
+        ("struct_size", c_uint32),
+        ("image_height", c_int32),
+        ("image_width", c_int32),
+        ("window", c_int32),
+        ("halo", c_int32),
+        ("align", c_int32),
+        ("patch", c_int32),
+        ("tile", c_int32),
+        ("label_margin", c_int32),
+        ("smoothing_radius", c_int32),
+        ("smoothing_sigma", c_float),
+        ("reserved", c_int32),
+        ("borders", c_void_p),
+        ("n_borders", c_int64),
+        ("labels", c_void_p),
+        ("n_labels", c_int64),
+        ("xy", c_void_p),
+        ("n_tiles", c_int64),
+    )
+
+
 class Region(ctypes.Structure):
     _fields_ = (
         ("x", c_int32),
@@ -217,8 +240,10 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_preprocess": (
         *(_IMAGE, c_void_p, c_int64, c_int32, c_void_p, c_void_p, c_int32, c_void_p),
     ),
+    "kad_preprocess_window": (*(_IMAGE, c_void_p, c_void_p, c_void_p, c_int32, c_void_p),),
     "kad_graph_check": (c_void_p, c_int64),
     "kad_patch_features": (_MAPS, c_int32, c_void_p),
+    "kad_window_features": (_MAPS, c_void_p, c_int32, c_void_p),
     "kad_index_create": (c_void_p, c_int64, c_int64, c_int32, POINTER(c_void_p)),
     "kad_index_create_for_maps": (c_void_p, c_int64, _MAPS, c_int32, POINTER(c_void_p)),
     "kad_index_store": (c_void_p, c_char_p, c_int32, c_void_p, c_int64, POINTER(c_int64)),
@@ -257,6 +282,14 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "kad_board_regions": (
         *(c_void_p, c_void_p, c_float, c_int64, c_uint32, c_void_p, c_int64, POINTER(c_int64)),
     ),
+    "kad_windows_create": (POINTER(WindowsOptions), POINTER(c_void_p)),
+    "kad_windows_plan": (c_void_p, c_void_p, c_int64, POINTER(c_int64)),
+    "kad_windows_score": (*(c_void_p, c_int64, c_void_p, _MAPS, POINTER(ScoreOptions), c_int32),),
+    "kad_windows_tiles": (c_void_p, c_void_p, c_void_p, c_void_p),
+    "kad_windows_map": (c_void_p, c_void_p, c_int32, c_void_p),
+    "kad_windows_regions": (
+        *(c_void_p, c_void_p, c_float, c_int64, c_uint32, c_void_p, c_int64, POINTER(c_int64)),
+    ),
 }
 
 
@@ -291,7 +324,9 @@ def _open_library(path: Path) -> ctypes.CDLL:
         library.kad_version_string.restype = c_char_p
         library.kad_last_error.restype = c_char_p
         library.kad_cpu_level.restype = c_int32
-        for name in ("kad_index_close", "kad_kcenter_close", "kad_board_close"):
+        for name in (
+            *("kad_index_close", "kad_kcenter_close", "kad_board_close", "kad_windows_close"),
+        ):
             getattr(library, name).argtypes = (c_void_p,)
             getattr(library, name).restype = None
         for name, arguments in _SIGNATURES.items():

@@ -147,21 +147,33 @@ class NativeBoard:
         min_area_px : int
             Smaller regions are left out.
         """
-        board_map = array_argument("board_map", board_map, np.float32, self._shape)
-        min_area_px = int_argument("min_area_px", min_area_px, 64)
-        threshold = _float32_at_least(threshold)
-        capacity = 64
-        while True:
-            found, count = (Region * capacity)(), c_int64()
-            status = call(
-                "kad_board_regions",
-                *(self._open_handle(), board_map.ctypes.data, threshold, min_area_px),
-                *(sizeof(Region), found, capacity, byref(count)),
-                accept=(BUFFER_TOO_SMALL,),
-            )
-            if status != BUFFER_TOO_SMALL:
-                return [_record(region) for region in found[: count.value]]
-            capacity = count.value
+        return find_regions(
+            "kad_board_regions",
+            self._open_handle(),
+            array_argument("board_map", board_map, np.float32, self._shape),
+            threshold=threshold,
+            min_area_px=min_area_px,
+        )
+
+
+def find_regions(
+    function: str, handle: c_void_p, board_map: Floats, *, threshold: float, min_area_px: int
+) -> list[RegionRecord]:
+    """Call a function of the core that finds regions, with as much room as they need."""
+    min_area_px = int_argument("min_area_px", min_area_px, 64)
+    threshold = _float32_at_least(threshold)
+    capacity = 64
+    while True:
+        found, count = (Region * capacity)(), c_int64()
+        status = call(
+            function,
+            *(handle, board_map.ctypes.data, threshold, min_area_px),
+            *(sizeof(Region), found, capacity, byref(count)),
+            accept=(BUFFER_TOO_SMALL,),
+        )
+        if status != BUFFER_TOO_SMALL:
+            return [_record(region) for region in found[: count.value]]
+        capacity = count.value
 
 
 def _float32_at_least(value: float) -> float:

@@ -219,3 +219,34 @@ def preprocess(
     arrays = (mean.ctypes.data, std.ctypes.data, threads_argument(threads), out.ctypes.data)
     call("kad_preprocess", byref(struct), xy.ctypes.data, len(xy), tile, *arrays)
     return out
+
+
+def preprocess_window(
+    image: npt.NDArray[Any],
+    rect: Sequence[int],
+    *,
+    mean: npt.ArrayLike,
+    std: npt.ArrayLike,
+    pixel_format: str | None = None,
+    threads: int = 1,
+) -> Floats:
+    """Normalise one rectangle (x, y, width, height) of an image; otherwise as `preprocess`.
+
+    Returns
+    -------
+    (1, 3, height, width) float32
+    """
+    struct, pixels = _image(image, pixel_format)
+    rects = rectangles_argument("rect", [rect])
+    mean, std = triple_argument("mean", mean), triple_argument("std", std)
+    height, width = pixels.shape[:2]
+    x, y, w, h = rects[0].tolist()
+    if min(x, y, w - 1, h - 1) < 0 or x + w > width or y + h > height:
+        raise InvalidArgumentError(
+            f"rect {(x, y, w, h)} (x, y, width, height) is empty or leaves the image of {height} x "
+            f"{width} px (height x width)"
+        )
+    out = np.empty((1, 3, h, w), dtype=np.float32)
+    arrays = (mean.ctypes.data, std.ctypes.data, threads_argument(threads), out.ctypes.data)
+    call("kad_preprocess_window", byref(struct), rects.ctypes.data, *arrays)
+    return out

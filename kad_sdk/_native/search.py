@@ -26,6 +26,7 @@ from kad_sdk._native.arguments import (
     array_argument,
     choice,
     int_argument,
+    rectangles_argument,
     sides_argument,
     threads_argument,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _NO_COUNTS = ("struct_size", "reserved")
-_RESAMPLINGS = {"bilinear": 0, "adaptive-average": 1}
+_RESAMPLINGS = {"bilinear": 0, "adaptive-average": 1, "aligned-bilinear": 2}
 _REWEIGHTINGS = {"none": 0, "thesis": 1, "paper": 2}
 
 
@@ -49,9 +50,10 @@ class MapLayout:
         One for each layer.
     grid : (height, width)
         The grid of patches.
-    resampling : "bilinear" or "adaptive-average"
-        How maps come to the grid: half-pixel centres, or means over
-        ``[floor(i*n/g), ceil((i+1)*n/g))``.
+    resampling : "bilinear", "adaptive-average" or "aligned-bilinear"
+        How maps come to the grid: half-pixel centres; means over
+        ``[floor(i*n/g), ceil((i+1)*n/g))``; half-pixel centres of cells that are 1, 2, 4 ...
+        patches wide.
     """
 
     layers: Sequence[tuple[int, int, int]]
@@ -125,6 +127,41 @@ def patch_features(
     base = _Maps(maps, grid, resampling)
     out = np.empty((base.n_tiles, base.patches, base.dims), dtype=np.float32)
     call("kad_patch_features", byref(base.struct), threads_argument(threads), out.ctypes.data)
+    return out
+
+
+def window_features(
+    maps: Sequence[Floats],
+    patches: Sequence[int],
+    *,
+    grid: tuple[int, int],
+    resampling: str,
+    threads: int = 1,
+) -> Floats:
+    """Patch features of a rectangle of patches alone.
+
+    Parameters
+    ----------
+    maps : sequence of (1, C, h, w) float32
+    patches : (x, y, width, height)
+        Of the grid.
+    grid, resampling
+        As for `patch_features`.
+
+    Returns
+    -------
+    (height, width, D) float32
+    """
+    base = _Maps(maps, grid, resampling)
+    rects = rectangles_argument("patches", [patches])
+    height, width = (max(int(side), 0) for side in (rects[0, 3], rects[0, 2]))
+    if height > grid[0] or width > grid[1]:
+        raise InvalidArgumentError(f"patches: expected a part of the grid {grid}, got {patches}")
+    out = np.empty((height, width, base.dims), dtype=np.float32)
+    call(
+        "kad_window_features",
+        *(byref(base.struct), rects.ctypes.data, threads_argument(threads), out.ctypes.data),
+    )
     return out
 
 
@@ -341,14 +378,7 @@ class NativeIndex:
         score : (B,) float32
         """
         base = _Maps(maps, grid, resampling)
-        options = ScoreOptions(
-            reweighting=choice("reweighting", reweighting, _REWEIGHTINGS),
-            n_neighbors=int_argument("n_neighbors", n_neighbors, 64),
-        )
-        if neighbors is not None:
-            neighbors = array_argument("neighbors", neighbors, np.int64, (self.rows, None))
-            options.neighbors = neighbors.ctypes.data
-            options.neighbor_columns = neighbors.shape[1]
+        options, _alive = self._score_options(reweighting, neighbors, n_neighbors)
         dist = np.empty((base.n_tiles, base.patches), dtype=np.float32)
         index = np.empty((base.n_tiles, base.patches), dtype=np.int64)
         score = np.empty(base.n_tiles, dtype=np.float32)
@@ -358,6 +388,41 @@ class NativeIndex:
             *(dist.ctypes.data, index.ctypes.data, score.ctypes.data),
         )
         return dist, index, score
+
+    def _score_options(
+        self, reweighting: str, neighbors: Longs | None, n_neighbors: int
+    ) -> tuple[ScoreOptions, Longs | None]:
+        """Make the C struct, and give the array that it points into, which must outlive it."""
+        options = ScoreOptions(
+            reweighting=choice("reweighting", reweighting, _REWEIGHTINGS),
+            n_neighbors=int_argument("n_neighbors", n_neighbors, 64),
+        )
+        if neighbors is not None:
+            neighbors = array_argument("neighbors", neighbors, np.int64, (self.rows, None))
+            options.neighbors = neighbors.ctypes.data
+            options.neighbor_columns = neighbors.shape[1]
+        return options, neighbors
+
+    def score_window(
+        self,
+        board: c_void_p,
+        number: int,
+        maps: Sequence[Floats],
+        *,
+        grid: tuple[int, int],
+        reweighting: str,
+        neighbors: Longs | None,
+        n_neighbors: int,
+        threads: int = 1,
+    ) -> None:
+        """Search a window of a board; see :meth:`kad_sdk._native.windows.NativeWindows.score`."""
+        base = _Maps(maps, grid, "aligned-bilinear")
+        options, _alive = self._score_options(reweighting, neighbors, n_neighbors)
+        call(
+            "kad_windows_score",
+            *(board, int_argument("number", number, 64), self._open_handle()),
+            *(byref(base.struct), byref(options), threads_argument(threads)),
+        )
 
 
 def counts(struct: Struct) -> dict[str, int]:

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError
-from kad_sdk.manifest import FileEntry, Manifest
+from kad_sdk.manifest import FileEntry, Manifest, Windows
 
 
 @pytest.fixture(scope="module")
@@ -145,26 +145,100 @@ def test_versions(content, manifest):
     with pytest.raises(ArtifactVersionError, match="not an artifact of kad-export"):
         read({**content, "format": "zip"})
     newer = read({**content, "format_version": "1.7", "unheard_of": 1})
-    assert dataclasses.replace(newer, format_version="1.2") == manifest
+    assert dataclasses.replace(newer, format_version="1.3") == manifest
 
 
-def test_version_1_0_knew_no_index(content, manifest):
-    later = {"index_file", "extended"}
-    bank = {key: value for key, value in content["bank"].items() if key not in later}
-    assert read({**content, "format_version": "1.0", "bank": bank}) == manifest
-    with pytest.raises(ArtifactCorruptError, match=r"unknown key bank\.index_file"):
-        read({**content, "format_version": "1.0"})
-    with pytest.raises(ArtifactCorruptError, match=r"the key bank\.index_file is missing"):
-        read({**content, "bank": bank})
+ADDED = [  # minor version, entry, and the keys that came with it
+    (1, "bank", ("index_file",)),
+    (2, "bank", ("extended",)),
+    (3, "patchcore", ("mode", "windows")),
+]
 
 
-def test_version_1_1_knew_no_extension(content, manifest):
-    bank = {key: value for key, value in content["bank"].items() if key != "extended"}
-    assert read({**content, "format_version": "1.1", "bank": bank}) == manifest
-    with pytest.raises(ArtifactCorruptError, match=r"unknown key bank\.extended"):
-        read({**content, "format_version": "1.1"})
-    with pytest.raises(ArtifactCorruptError, match=r"the key bank\.extended is missing"):
-        read({**content, "bank": bank})
+def as_of(content, minor):
+    """Give a manifest as an older minor version would have written it."""
+    content = {**content, "format_version": f"1.{minor}"}
+    for since, entry, keys in ADDED:
+        if since > minor:
+            kept = {k: v for k, v in content[entry].items() if k not in keys}
+            content[entry] = kept
+    return content
+
+
+@pytest.mark.parametrize("minor", [0, 1, 2])
+def test_older_versions_are_read(content, manifest, minor):
+    assert read(as_of(content, minor)) == manifest
+
+
+@pytest.mark.parametrize(("since", "entry", "keys"), ADDED)
+def test_keys_belong_to_the_version_that_brought_them(content, since, entry, keys):
+    older = as_of(content, since - 1)
+    with pytest.raises(ArtifactCorruptError, match=rf"the key {entry}\.{keys[0]} is missing"):
+        read({**as_of(content, since), entry: older[entry]})
+    newer = as_of(content, since)[entry]
+    with pytest.raises(ArtifactCorruptError, match=rf"unknown key {entry}\.{keys[0]}"):
+        read({**older, entry: newer})
+
+
+WINDOWS = {
+    "window_px": 64,
+    "halo_px": 32,
+    "align_px": 16,
+    "patch_px": 8,
+    "label_margin_px": 16,
+}
+
+
+def in_windows(content, **changes):
+    """Make a manifest one of windows; `changes` replace values of ``patchcore.windows``."""
+    content["preprocessing"]["tile"] = 224
+    content["patchcore"] |= {
+        "mode": "windows",
+        "resampling": "aligned-bilinear",
+        "pooling": "same-bilinear",
+        "grid": [28, 28],
+        "windows": {**WINDOWS, **changes},
+    }
+    for output, side in zip(content["network"]["outputs"], (28, 14), strict=True):
+        output |= {"height": side, "width": side}
+    return content
+
+
+def test_windows_are_read(content):
+    manifest = read(in_windows(content))
+    assert manifest.patchcore.windows == Windows(64, 32, 16, 8, 16)
+    assert manifest.graph().input_shape == (3, None, None)
+    assert all(shape[1:] == (None, None) for shape in manifest.graph().outputs.values())
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("patchcore.mode", "tiles", "patchcore.windows: expected null with mode 'tiles'"),
+        ("patchcore.mode", "strips", "patchcore.mode: expected 'tiles' or 'windows'"),
+        ("patchcore.windows", None, "patchcore.windows: expected an object with mode 'windows'"),
+        ("patchcore.resampling", "bilinear", "patchcore.resampling: expected 'aligned-bilinear'"),
+        ("patchcore.windows.window_px", 72, "window_px: expected a multiple of .*16 px"),
+        ("patchcore.windows.halo_px", 24, "halo_px: expected a multiple of .*16 px"),
+        ("patchcore.windows.align_px", 24, "align_px: expected 1, 2, 4 ... times 8 px"),
+        ("patchcore.windows.patch_px", 5, "align_px: expected 1, 2, 4 ... times 5 px"),
+        ("patchcore.windows.label_margin_px", 97, "preprocessing.tile: expected at least 2 label"),
+        ("patchcore.windows.label_margin_px", -1, "label_margin_px: expected a number at least 0"),
+        ("preprocessing.tile", 232, "preprocessing.tile: expected a multiple of"),
+        ("patchcore.grid", [28, 27], r"patchcore.grid: expected \[28, 28\]"),
+        ("patchcore.windows.align_px", 32, "network.outputs: expected one cell for every 8 to 32"),
+    ],
+)
+def test_windows_that_contradict_the_rest_are_refused(content, path, value, message):
+    change(in_windows(content), path, value)
+    with pytest.raises(ArtifactCorruptError, match=message):
+        read(content)
+
+
+def test_tiles_do_not_resample_like_windows(content):
+    change(content, "patchcore.resampling", "aligned-bilinear")
+    with pytest.raises(ArtifactCorruptError, match="expected not 'aligned-bilinear'"):
+        read(content)
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def snapshot() -> dict[str, tuple[int, ...]]:
         ("kad_score_options", abi.ScoreOptions),
         ("kad_board_options", abi.BoardOptions),
         ("kad_region", abi.Region),
+        ("kad_windows_options", abi.WindowsOptions),
     ],
 )
 def test_structs_are_laid_out_as_in_c(name, struct):
@@ -195,6 +196,7 @@ def test_names_of_the_door_have_the_headers_values():
         **{f"KAD_REWEIGHT_{k.upper()}": v for k, v in search._REWEIGHTINGS.items()},
         "KAD_RESAMPLE_BILINEAR": search._RESAMPLINGS["bilinear"],
         "KAD_RESAMPLE_ADAPTIVE_AVERAGE": search._RESAMPLINGS["adaptive-average"],
+        "KAD_RESAMPLE_ALIGNED_BILINEAR": search._RESAMPLINGS["aligned-bilinear"],
         "KAD_ERROR_BUFFER_TOO_SMALL": abi.BUFFER_TOO_SMALL,
     }
     assert {name: values[name] for name in named} == named

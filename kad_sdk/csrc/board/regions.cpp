@@ -1,12 +1,9 @@
 // Defect regions of a board map, and the patch that explains each.
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <vector>
+#include "board/regions.hpp"
 
-#include "base/guard.hpp"
+#include <cstddef>
+
 #include "board/board.hpp"
-#include "board/labeller.hpp"
 
 namespace kad {
 namespace {
@@ -36,50 +33,6 @@ void find_source(const kad_board& board, kad_region* region) {
   }
 }
 
-kad_region to_region(const Component& component, const kad_board& board) {
-  kad_region region = {};
-  region.x = component.left;
-  region.y = component.top;
-  region.width = component.right - component.left;
-  region.height = component.bottom - component.top;
-  region.peak_x = component.peak_x;
-  region.peak_y = component.peak_y;
-  region.peak = component.peak;
-  region.area_px = component.area;
-  find_source(board, &region);
-  return region;
-}
-
-void check_arguments(const kad_board* board, const float* map, float threshold, int64_t min_area_px,
-                     uint32_t region_size) {
-  check_pointer(board, "board");
-  check_pointer(map, "map");
-  check_struct_size(region_size, KAD_FIRST_SIZE(kad_region, bank_row), "kad_region");
-  if (std::isnan(threshold)) fail(KAD_ERROR_NOT_FINITE, "threshold is NaN");
-  check_area(min_area_px);
-}
-
-void regions(const kad_board* board, const float* map, float threshold, int64_t min_area_px,
-             uint32_t region_size, kad_region* out_regions, int64_t capacity, int64_t* out_count) {
-  check_pointer(out_count, "out_count");
-  *out_count = 0;
-  check_arguments(board, map, threshold, min_area_px, region_size);
-  check_count(capacity, region_size, "capacity");
-  if (capacity > 0) check_pointer(out_regions, "out_regions");
-  const Labeller labeller(map, board->options.image_height, board->options.image_width, threshold);
-  const std::vector<Component> components = labeller.components(min_area_px);
-  *out_count = static_cast<int64_t>(components.size());
-  if (*out_count > capacity) {
-    fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_regions holds %lld regions, the map has %lld",
-         static_cast<long long>(capacity), static_cast<long long>(*out_count));
-  }
-  auto* out = reinterpret_cast<unsigned char*>(out_regions);
-  for (const Component& component : components) {
-    copy_struct(to_region(component, *board), out, region_size);
-    out += region_size;
-  }
-}
-
 }  // namespace
 }  // namespace kad
 
@@ -88,6 +41,11 @@ extern "C" kad_status kad_board_regions(const kad_board* board, const float* map
                                         kad_region* out_regions, int64_t capacity,
                                         int64_t* out_count) {
   return kad::guard([&] {
-    kad::regions(board, map, threshold, min_area_px, region_size, out_regions, capacity, out_count);
+    kad::check_pointer(out_count, "out_count");
+    *out_count = 0;
+    kad::check_pointer(board, "board");
+    kad::find_regions(map, board->options.image_height, board->options.image_width,
+                      {threshold, min_area_px, region_size, out_regions, capacity, out_count},
+                      [&](kad_region* region) { kad::find_source(*board, region); });
   });
 }

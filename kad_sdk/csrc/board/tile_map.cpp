@@ -27,10 +27,9 @@ std::vector<double> gaussian(double sigma, int32_t radius) {
   return kernel;
 }
 
-// Add `weight` times the bilinear row of output pixel i.
-void add_bilinear(int32_t i, int32_t tile, double weight, std::vector<double>* row) {
+// Add `weight` times the bilinear row of a pixel that lies at `source` of the grid.
+void add_bilinear(double source, double weight, std::vector<double>* row) {
   const auto grid = static_cast<int32_t>(row->size());
-  const double source = std::max((i + 0.5) * grid / tile - 0.5, 0.0);
   const auto low = std::min(static_cast<int32_t>(source), grid - 1);
   const int32_t high = std::min(low + 1, grid - 1);
   const double fraction = source - low;
@@ -75,23 +74,39 @@ void append_block(int32_t start, AxisMatrix* matrix) {
   }
 }
 
-}  // namespace
-
-AxisMatrix make_axis_matrix(int32_t tile, int32_t grid, double sigma, int32_t radius) {
+// place(i) is where pixel i lies in the grid, 0 or above.
+template <class Place>
+AxisMatrix make_matrix(int32_t length, int32_t grid, double sigma, int32_t radius, Place&& place) {
   AxisMatrix matrix;
-  matrix.tile = tile;
+  matrix.tile = length;
   matrix.grid = grid;
   const std::vector<double> kernel = gaussian(sigma, radius);
   std::vector<double> row(static_cast<size_t>(grid));
-  for (int32_t i = 0; i < tile; ++i) {
+  for (int32_t i = 0; i < length; ++i) {
     std::fill(row.begin(), row.end(), 0.0);
     for (int32_t k = -radius; k <= radius; ++k) {
-      add_bilinear(reflect_101(i + k, tile), tile, kernel[static_cast<size_t>(k + radius)], &row);
+      add_bilinear(place(reflect_101(i + k, length)), kernel[static_cast<size_t>(k + radius)],
+                   &row);
     }
     append_row(row, &matrix);
   }
-  for (int32_t start = 0; start < tile; start += kBlock) append_block(start, &matrix);
+  for (int32_t start = 0; start < length; start += kBlock) append_block(start, &matrix);
   return matrix;
+}
+
+}  // namespace
+
+AxisMatrix make_axis_matrix(int32_t tile, int32_t grid, double sigma, int32_t radius) {
+  return make_matrix(tile, grid, sigma, radius,
+                     [&](int32_t i) { return std::max((i + 0.5) * grid / tile - 0.5, 0.0); });
+}
+
+AxisMatrix make_cell_matrix(int32_t start, int32_t length, int32_t cell, int32_t first,
+                            int32_t grid, double sigma, int32_t radius) {
+  return make_matrix(length, grid, sigma, radius, [&](int32_t i) {
+    const double source = (double{1.0} * start + i + 0.5) / cell - 0.5 - first;
+    return std::clamp(source, 0.0, grid - 1.0);
+  });
 }
 
 }  // namespace kad

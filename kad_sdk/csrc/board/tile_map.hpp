@@ -12,7 +12,7 @@ namespace kad {
 
 /// The matrix of one axis, in the two layouts that the two passes read.
 struct AxisMatrix {
-  int32_t tile = 0;
+  int32_t tile = 0;  // px
   int32_t grid = 0;
 
   // Row i: weights[offset[i] ... + count[i]) for patches first[i], first[i] + 1, ...
@@ -31,5 +31,10 @@ struct AxisMatrix {
 
 /// Computed in double, stored as float32. radius 0: enlarging only.
 AxisMatrix make_axis_matrix(int32_t tile, int32_t grid, double sigma, int32_t radius);
+
+/// The same for an axis of `length` px that begins at px `start` of a board whose patches are cells
+/// of `cell` px, the board's first at px 0: of the `grid` patches from number `first` on.
+AxisMatrix make_cell_matrix(int32_t start, int32_t length, int32_t cell, int32_t first,
+                            int32_t grid, double sigma, int32_t radius);
 
 }  // namespace kad

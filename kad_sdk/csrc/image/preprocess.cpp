@@ -1,4 +1,5 @@
 // Cut tiles out of an image and normalise them for the network.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -120,6 +121,51 @@ void preprocess(const kad_image* image, const int32_t* xy, int64_t n_tiles, int3
   }
 }
 
+// Rows [begin, end) of a window.
+template <class Converter>
+void convert_rows(const ImageView& image, const kad_rect& rect, int32_t begin, int32_t end,
+                  const Converter& converter, float* out) {
+  const int64_t plane = int64_t{rect.height} * rect.width;
+  const int64_t left = int64_t{rect.x} * image.samples * image.bytes_per_value;
+  for (int32_t y = begin; y < end; ++y) {
+    const uint8_t* pixels = image.row(int64_t{rect.y} + y) + left;
+    for (int c = 0; c < 3; ++c) {
+      converter.row(image, pixels, c, rect.width, out + c * plane + int64_t{y} * rect.width);
+    }
+  }
+}
+
+template <class Converter>
+void convert_window(const ImageView& image, const kad_rect& rect, const Converter& converter,
+                    int32_t n_threads, float* out) {
+  constexpr int32_t kRows = 32;
+  parallel_for((rect.height - 1) / kRows + 1, n_threads, [&](int64_t strip, int32_t) {
+    const auto begin = static_cast<int32_t>(strip) * kRows;
+    convert_rows(image, rect, begin, std::min(begin + kRows, rect.height), converter, out);
+  });
+}
+
+void preprocess_window(const kad_image* image, const kad_rect* rect, const float* mean,
+                       const float* std, int32_t n_threads, float* out) {
+  const ImageView view = check_image(image);
+  check_pointer(rect, "rect");
+  check_threads(n_threads);
+  if (!lies_inside(*rect, view.height, view.width)) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "rect (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
+         "(height x width)",
+         rect->x, rect->y, rect->width, rect->height, view.height, view.width);
+  }
+  const Normalisation normalisation = check_normalisation(mean, std, view.full_scale());
+  check_count(rect->height, 3 * int64_t{rect->width}, "rect.height");
+  check_pointer(out, "out");
+  if (view.bytes_per_value == 1) {
+    convert_window(view, *rect, Table8(normalisation), n_threads, out);
+  } else {
+    convert_window(view, *rect, Direct16(normalisation), n_threads, out);
+  }
+}
+
 }  // namespace
 }  // namespace kad
 
@@ -127,4 +173,10 @@ extern "C" kad_status kad_preprocess(const kad_image* image, const int32_t* xy, 
                                      int32_t tile, const float* mean, const float* std,
                                      int32_t n_threads, float* out) {
   return kad::guard([&] { kad::preprocess(image, xy, n_tiles, tile, mean, std, n_threads, out); });
+}
+
+extern "C" kad_status kad_preprocess_window(const kad_image* image, const kad_rect* rect,
+                                            const float* mean, const float* std, int32_t n_threads,
+                                            float* out) {
+  return kad::guard([&] { kad::preprocess_window(image, rect, mean, std, n_threads, out); });
 }

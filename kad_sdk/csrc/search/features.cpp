@@ -8,6 +8,7 @@
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
 #include "base/parallel.hpp"
+#include "image/image.hpp"
 
 namespace kad {
 namespace {
@@ -71,12 +72,33 @@ AxisTaps adaptive_average_taps(int32_t n, int32_t g) {
   return taps;
 }
 
+// Half-pixel centres, every input g / n outputs wide, where that is taken up to a power of 2: the
+// last input of a map whose sides are no whole multiples is cut off, not squeezed.
+AxisTaps aligned_taps(int32_t n, int32_t g) {
+  int32_t step = 1;
+  while (int64_t{step} * n < g) step *= 2;
+  AxisTaps taps;
+  taps.most = 2;
+  for (int32_t i = 0; i < g; ++i) {
+    const double place = std::max(0.0, (i + 0.5) / step - 0.5);
+    const auto first = std::min(static_cast<int32_t>(place), n - 1);
+    const auto second = static_cast<float>(first + 1 < n ? place - first : 0.0);
+    taps.first.push_back(first);
+    taps.count.push_back(second > 0.0F ? 2 : 1);
+    taps.weight.push_back(1.0F - second);
+    taps.weight.push_back(second);
+  }
+  return taps;
+}
+
 // The positions of a layer that a patch is made of, in the order of the sum, and their weights.
 struct Sources {
   std::vector<int64_t> positions;
   std::vector<float> weights;
 
-  void find(const LayerView& layer, int64_t row, int64_t column) {
+  // Positions count from a row and a column on, in rows of `pitch`.
+  void find(const LayerView& layer, int64_t row, int64_t column, int64_t first_row,
+            int64_t first_column, int64_t pitch) {
     positions.clear();
     weights.clear();
     const AxisTaps &rows = layer.rows, &columns = layer.columns;
@@ -84,7 +106,8 @@ struct Sources {
     for (int32_t y = 0; y < rows.count[i]; ++y) {
       const float weight = rows.weight[i * static_cast<size_t>(rows.most) + static_cast<size_t>(y)];
       for (int32_t x = 0; x < columns.count[j]; ++x) {
-        positions.push_back((rows.first[i] + y) * layer.width + columns.first[j] + x);
+        positions.push_back((rows.first[i] + y - first_row) * pitch + columns.first[j] + x -
+                            first_column);
         weights.push_back(
             weight *
             columns.weight[j * static_cast<size_t>(columns.most) + static_cast<size_t>(x)]);
@@ -97,20 +120,27 @@ struct Sources {
 void layer_features(const LayerView& layer, const Window& window, const SearchKernels& kernels,
                     std::vector<float>& scratch, int64_t stride, float* out) {
   const Region& patches = window.patches;
-  int64_t first_row = 0, n_rows = 0;
+  int64_t first_row = 0, n_rows = 0, first_column = 0, n_columns = 0;
   input_range(layer.rows, patches.first_row, patches.n_rows, &first_row, &n_rows);
+  input_range(layer.columns, patches.first_column, patches.n_columns, &first_column, &n_columns);
   // Channels last: the values of one position side by side, (positions, channels).
-  scratch.resize(static_cast<size_t>(n_rows * layer.width * layer.channels));
-  kernels.pack(layer.map(window.tile) + first_row * layer.width, layer.positions(), layer.channels,
-               layer.channels, n_rows * layer.width, nullptr, scratch.data());
+  scratch.resize(static_cast<size_t>(n_rows * n_columns * layer.channels));
+  const float* from = layer.map(window.tile) + first_row * layer.width + first_column;
+  // Whole rows lie one behind another, parts of rows do not.
+  const int64_t pieces = n_columns == layer.width ? 1 : n_rows;
+  const int64_t piece = n_rows * n_columns / pieces;
+  for (int64_t i = 0; i < pieces; ++i) {
+    kernels.pack(from + i * layer.width, layer.positions(), layer.channels, layer.channels, piece,
+                 nullptr, scratch.data() + i * piece * layer.channels);
+  }
   Sources sources;
   std::vector<const float*> values;
   for (int64_t y = patches.first_row; y < patches.first_row + patches.n_rows; ++y) {
     for (int64_t x = patches.first_column; x < patches.first_column + patches.n_columns; ++x) {
-      sources.find(layer, y, x);
+      sources.find(layer, y, x, first_row, first_column, n_columns);
       values.clear();
       for (const int64_t position : sources.positions) {
-        values.push_back(scratch.data() + (position - first_row * layer.width) * layer.channels);
+        values.push_back(scratch.data() + position * layer.channels);
       }
       kernels.combine(values.data(), sources.weights.data(), static_cast<int64_t>(values.size()),
                       layer.channels, out);
@@ -127,8 +157,10 @@ AxisTaps make_taps(int32_t resampling, int32_t n, int32_t g) {
       return bilinear_taps(n, g);
     case KAD_RESAMPLE_ADAPTIVE_AVERAGE:
       return adaptive_average_taps(n, g);
+    case KAD_RESAMPLE_ALIGNED_BILINEAR:
+      return aligned_taps(n, g);
     default:
-      fail(KAD_ERROR_INVALID_ARGUMENT, "resampling must be one of KAD_RESAMPLE_* (0 or 1), got %d",
+      fail(KAD_ERROR_INVALID_ARGUMENT, "resampling must be one of KAD_RESAMPLE_* (0 to 2), got %d",
            resampling);
   }
 }
@@ -210,7 +242,7 @@ void FeatureMaps::features(const Window& window, const SearchKernels& kernels,
 void FeatureMaps::patch_feature(int64_t tile, int64_t patch, float* out) const {
   Sources sources;
   for (const LayerView& layer : layers_) {
-    sources.find(layer, patch / grid_width_, patch % grid_width_);
+    sources.find(layer, patch / grid_width_, patch % grid_width_, 0, 0, layer.width);
     for (int64_t c = 0; c < layer.channels; ++c) {
       const float* map = layer.map(tile) + c * layer.positions();
       *out = sources.weights[0] * map[sources.positions[0]];
@@ -236,6 +268,32 @@ extern "C" kad_status kad_patch_features(const kad_base_maps* maps, int32_t n_th
       std::vector<float> scratch;
       features.features(features.whole(tile), kernels, scratch,
                         out + tile * features.patches() * features.dims());
+    });
+  });
+}
+
+extern "C" kad_status kad_window_features(const kad_base_maps* maps, const kad_rect* patches,
+                                          int32_t n_threads, float* out) {
+  return kad::guard([&] {
+    const kad::FeatureMaps features(maps);
+    kad::check_threads(n_threads);
+    kad::check_pointer(patches, "patches");
+    kad::check_pointer(out, "out");
+    const auto height = static_cast<int32_t>(features.grid_height());
+    const auto width = static_cast<int32_t>(features.grid_width());
+    if (features.n_tiles() != 1 || !kad::lies_inside(*patches, height, width)) {
+      kad::fail(KAD_ERROR_INVALID_ARGUMENT,
+                "patches (x %d, y %d, width %d, height %d) must be a part of the grid of %d x %d "
+                "(height x width) of one tile, got %lld tiles",
+                patches->x, patches->y, patches->width, patches->height, height, width,
+                static_cast<long long>(features.n_tiles()));
+    }
+    const kad::SearchKernels& kernels = kad::search_kernels(kad::current_level());
+    kad::parallel_for(patches->height, n_threads, [&](int64_t row, int32_t) {
+      const kad::FloatEnvironment environment;
+      std::vector<float> scratch;
+      features.features({0, {patches->y + row, 1, patches->x, patches->width}}, kernels, scratch,
+                        out + row * patches->width * features.dims());
     });
   });
 }

@@ -1,4 +1,6 @@
 // Tile scores: the largest patch distance, re-weighted (equations 4.8 and 4.9 of the thesis).
+#include "search/score.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -7,7 +9,6 @@
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
 #include "base/parallel.hpp"
-#include "search/search.hpp"
 
 namespace kad {
 namespace {
@@ -63,9 +64,17 @@ double weight(float score, const std::vector<float>& dist, double a) {
 float tile_score(const kad_index& index, const kad_score_options& options, const FeatureMaps& maps,
                  int64_t tile, const float* dist, const int64_t* rows) {
   const int64_t patch = std::max_element(dist, dist + maps.patches()) - dist;
-  const float score = dist[patch];
+  return patch_score(index, options, maps, tile, patch, dist[patch], rows[patch]);
+}
+
+}  // namespace
+
+kad_score_options check_score_options(const kad_score_options* given) { return checked(given); }
+
+float patch_score(const kad_index& index, const kad_score_options& options, const FeatureMaps& maps,
+                  int64_t tile, int64_t patch, float score, int64_t row) {
   if (options.reweighting == KAD_REWEIGHT_NONE || std::isinf(score)) return score;
-  const std::vector<const float*> neighbours = neighbour_rows(index, options, rows[patch]);
+  const std::vector<const float*> neighbours = neighbour_rows(index, options, row);
   std::vector<float> values(static_cast<size_t>(index.dims));
   maps.patch_feature(tile, patch, values.data());
   const std::vector<const float*> feature(neighbours.size(), values.data());
@@ -78,7 +87,6 @@ float tile_score(const kad_index& index, const kad_score_options& options, const
   return static_cast<float>(weight(score, distances, a) * static_cast<double>(score));
 }
 
-}  // namespace
 }  // namespace kad
 
 extern "C" kad_status kad_score_tiles(const kad_index* index, const kad_base_maps* maps,

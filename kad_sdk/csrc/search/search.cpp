@@ -162,10 +162,10 @@ bool search(const kad_index& index, const float* queries, int64_t n, int32_t k, 
   return finite;
 }
 
-void search_maps(const kad_index& index, const FeatureMaps& maps, int32_t k, int32_t n_threads,
-                 float* out_dist, int64_t* out_index) {
+bool search_windows(const kad_index& index, const FeatureMaps& maps,
+                    const std::vector<Window>& windows, int32_t k, int32_t n_threads,
+                    float* out_dist, int64_t* out_index) {
   const SearchKernels& kernels = search_kernels(current_level());
-  const std::vector<Window> windows = maps.windows(QueryBlock::kMostQueries, n_threads);
   const auto n_windows = static_cast<int64_t>(windows.size());
   const auto workers = make_workers(index, kernels, k, n_windows, n_threads);
   const SplitLayout layout(maps);
@@ -179,7 +179,15 @@ void search_maps(const kad_index& index, const FeatureMaps& maps, int32_t k, int
       finite = false;
     }
   });
-  if (!finite) name_not_finite(maps, kernels);
+  return finite;
+}
+
+void search_maps(const kad_index& index, const FeatureMaps& maps, int32_t k, int32_t n_threads,
+                 float* out_dist, int64_t* out_index) {
+  const std::vector<Window> windows = maps.windows(QueryBlock::kMostQueries, n_threads);
+  if (!search_windows(index, maps, windows, k, n_threads, out_dist, out_index)) {
+    name_not_finite(maps, search_kernels(current_level()));
+  }
 }
 
 }  // namespace kad

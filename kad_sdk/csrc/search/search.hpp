@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "search/features.hpp"
 #include "search/index.hpp"
@@ -18,6 +19,12 @@ void check_dims(const kad_index& index, const FeatureMaps& maps);
 /// Search n queries: out_dist and out_index are (n, k). False when one of them is not finite.
 bool search(const kad_index& index, const float* queries, int64_t n, int32_t k, int32_t n_threads,
             float* out_dist, int64_t* out_index);
+
+/// Search the patches of some windows of base maps: out_dist and out_index are (n_tiles, P, k), of
+/// which those of other patches are left as they are. False when a feature is not finite.
+bool search_windows(const kad_index& index, const FeatureMaps& maps,
+                    const std::vector<Window>& windows, int32_t k, int32_t n_threads,
+                    float* out_dist, int64_t* out_index);
 
 /// Search the patch features of base maps: out_dist and out_index are (n_tiles, P, k). Raises
 /// KAD_ERROR_NOT_FINITE that names tile and patch.

@@ -8,6 +8,10 @@
  *     ->  kad_board_add  ->  kad_board_map  ->  kad_map_judge (rules of an inspector, optional)
  *     ->  kad_map_peak (the board's score), kad_board_regions (defect regions)
  *
+ * or, where an artifact scores boards in windows, through kad_windows: kad_tiles_plan  ->
+ * kad_windows_create  ->  for each window kad_preprocess_window  ->  [network]  ->
+ * kad_windows_score;  then kad_windows_tiles, kad_windows_map and kad_windows_regions.
+ *
  * Rules that hold for every function:
  *   - Functions return a kad_status; KAD_OK is 0. On failure kad_last_error() tells, on the calling
  *     thread, what was wrong, what was expected, what was given, and what to do.
@@ -172,6 +176,11 @@ KAD_API kad_status kad_preprocess(const kad_image* image, const int32_t* xy, int
                                   int32_t tile, const float* mean, const float* std,
                                   int32_t n_threads, float* out);
 
+/* The same for one rectangle of any size: out (3, rect->height, rect->width). */
+KAD_API kad_status kad_preprocess_window(const kad_image* image, const kad_rect* rect,
+                                         const float* mean, const float* std, int32_t n_threads,
+                                         float* out);
+
 /* ---- network ----------------------------------------------------------------------------------
  * Not run here, only looked at. */
 
@@ -198,12 +207,21 @@ typedef struct kad_base_maps {
 } kad_base_maps;
 
 enum {
-  KAD_RESAMPLE_BILINEAR = 0,        /* half-pixel centres (align_corners = false) */
-  KAD_RESAMPLE_ADAPTIVE_AVERAGE = 1 /* means over [floor(i*n/g), ceil((i+1)*n/g)) */
+  KAD_RESAMPLE_BILINEAR = 0,         /* half-pixel centres (align_corners = false) */
+  KAD_RESAMPLE_ADAPTIVE_AVERAGE = 1, /* means over [floor(i*n/g), ceil((i+1)*n/g)) */
+  /* Half-pixel centres, every position of a layer 1, 2, 4 ... patches wide, the least of these that
+   * covers the grid: what lies behind the grid's end is cut off. The same as bilinear where sides
+   * are whole multiples. */
+  KAD_RESAMPLE_ALIGNED_BILINEAR = 2
 };
 
 /* Patch features of the batch, out (n_tiles, P, D) float32, D the sum of the channels. */
 KAD_API kad_status kad_patch_features(const kad_base_maps* maps, int32_t n_threads, float* out);
+
+/* Those of some patches alone, the rectangle `patches` of the grid of the one tile that the maps
+ * are of: out (patches->height * patches->width, D). */
+KAD_API kad_status kad_window_features(const kad_base_maps* maps, const kad_rect* patches,
+                                       int32_t n_threads, float* out);
 
 typedef struct kad_index kad_index;
 
@@ -501,6 +519,85 @@ KAD_API kad_status kad_map_peak(const float* map, int32_t height, int32_t width,
 KAD_API kad_status kad_board_regions(const kad_board* board, const float* map, float threshold,
                                      int64_t min_area_px, uint32_t region_size,
                                      kad_region* out_regions, int64_t capacity, int64_t* out_count);
+
+/* ---- windows ---------------------------------------------------------------------------------
+ * A board that the network sees once, in windows, instead of in tiles that overlap. Every patch is
+ * a cell of `patch` px of the whole image, and its feature is the one that a single pass of the
+ * network over the whole image gives: each window is seen with a halo as wide as a feature reaches,
+ * and what is found in the halo is not used. So nothing but rounding depends on the windows. */
+
+typedef struct kad_windows_options {
+  uint32_t struct_size;
+  int32_t image_height;
+  int32_t image_width;
+  int32_t window; /* longest side of a window without its halo, px; a multiple of align */
+  int32_t halo;   /* px, a multiple of align */
+  int32_t align;  /* px: side of a cell of the coarsest layer, a multiple of patch */
+  int32_t patch;  /* px: side of a cell of the finest layer */
+  int32_t tile;   /* side of a tile, px; a multiple of align, and large enough that labels beside it
+                   * leave some of it: at least 2 * label_margin + 4 * patch */
+  int32_t label_margin;     /* px: what is so near to a label has no value, as the label itself */
+  int32_t smoothing_radius; /* px; the Gaussian is cut off there; 0: no smoothing */
+  float smoothing_sigma;    /* px */
+  int32_t reserved;         /* 0 */
+  const kad_rect* borders;  /* active areas inside the image; none: the whole image */
+  int64_t n_borders;
+  const kad_rect* labels;
+  int64_t n_labels;
+  const int32_t* xy; /* (n_tiles, 2): corners of the tiles that get scores */
+  int64_t n_tiles;
+} kad_windows_options;
+
+/* What the network sees of an image, and the part of it that is not halo. This struct is frozen. */
+typedef struct kad_window {
+  int32_t x; /* px */
+  int32_t y;
+  int32_t width;
+  int32_t height;
+  int32_t core_x;
+  int32_t core_y;
+  int32_t core_width;
+  int32_t core_height;
+} kad_window;
+
+/* One board. Belongs to one thread at a time. */
+typedef struct kad_windows kad_windows;
+
+KAD_API kad_status kad_windows_create(const kad_windows_options* options,
+                                      kad_windows** out_windows);
+KAD_API void kad_windows_close(kad_windows* windows);
+
+/* The windows, row by row of each active area. *out_count is their number, also when the status is
+ * KAD_ERROR_BUFFER_TOO_SMALL; out may be NULL when capacity is 0, to ask for it. */
+KAD_API kad_status kad_windows_plan(const kad_windows* windows, kad_window* out, int64_t capacity,
+                                    int64_t* out_count);
+
+/* Search the patches of window number i, in any order of windows. `maps` is of one tile: what the
+ * network gives for all that the window sees, ceil(side / cell) positions a side of each layer,
+ * with KAD_RESAMPLE_ALIGNED_BILINEAR and a grid of patches. */
+KAD_API kad_status kad_windows_score(kad_windows* windows, int64_t i, const kad_index* index,
+                                     const kad_base_maps* maps, const kad_score_options* options,
+                                     int32_t n_threads);
+
+/* Once every window was searched: the tiles. A tile's patches are those whose centre lies in it, P
+ * = (tile / patch)^2: their distances out_dist (n_tiles, P) and rows out_index (n_tiles, P), 0 and
+ * -1 at labels; out_score (n_tiles,) is the largest distance, re-weighted. Each may be NULL. */
+KAD_API kad_status kad_windows_tiles(const kad_windows* windows, float* out_score, float* out_dist,
+                                     int64_t* out_index);
+
+/* Once every window was searched: the map out_map (image_height, image_width). An active area is
+ * enlarged and smoothed like one large tile; areas are averaged where they overlap. NaN outside of
+ * them, and at labels, which count for nothing in the smoothing around them. `kept` is NULL, or
+ * (n_tiles,): then only patches of tiles that are not 0 in it count. */
+KAD_API kad_status kad_windows_map(const kad_windows* windows, const uint8_t* kept,
+                                   int32_t n_threads, float* out_map);
+
+/* As kad_board_regions. `tile` is the first one that the patch is part of, and -1, as `patch`,
+ * where it is part of none. */
+KAD_API kad_status kad_windows_regions(const kad_windows* windows, const float* map,
+                                       float threshold, int64_t min_area_px, uint32_t region_size,
+                                       kad_region* out_regions, int64_t capacity,
+                                       int64_t* out_count);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,262 @@
+// Which windows of a board the network sees, and which patches count.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "base/guard.hpp"
+#include "image/image.hpp"
+#include "windows/windows.hpp"
+
+namespace kad {
+namespace {
+
+constexpr int32_t kMaxRadius = 1 << 15;
+
+int32_t down(int32_t value, int32_t step) { return value / step * step; }
+
+int32_t divide_up(int32_t value, int32_t by) { return (value - 1) / by + 1; }
+
+void check_multiple(int32_t value, int32_t of, const char* name, const char* of_name) {
+  if (value >= 1 && value % of == 0) return;
+  fail(KAD_ERROR_INVALID_ARGUMENT, "%s must be a multiple of %s, %d px, above 0, got %d", name,
+       of_name, of, value);
+}
+
+void check_sizes(const kad_windows_options& options) {
+  check_reserved(options.reserved, "kad_windows_options");
+  check_image_size(options.image_height, options.image_width);
+  check_tile_side(options.tile, options.image_height, options.image_width);
+  if (options.patch < 1 || options.align < 1) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "patch and align must be at least 1 px, got %d and %d",
+         options.patch, options.align);
+  }
+  check_multiple(options.align, options.patch, "align", "patch");
+  check_multiple(options.window, options.align, "window", "align");
+  check_multiple(options.tile, options.align, "tile", "align");
+  if (options.halo != 0) check_multiple(options.halo, options.align, "halo", "align");
+  const int64_t least = 2 * int64_t{options.label_margin} + 4 * int64_t{options.patch};
+  if (options.label_margin < 0 || options.tile < least) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "label_margin must be 0 or above, and tile at least 2 * label_margin + 4 * patch px, got "
+         "label_margin %d, tile %d, patch %d",
+         options.label_margin, options.tile, options.patch);
+  }
+}
+
+void check_smoothing(const kad_windows_options& options) {
+  if (options.smoothing_radius < 0 || options.smoothing_radius > kMaxRadius) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "smoothing_radius must be 0 to %d px, got %d", kMaxRadius,
+         options.smoothing_radius);
+  }
+  const float sigma = options.smoothing_sigma;
+  if (options.smoothing_radius > 0 && !(std::isfinite(sigma) && sigma > 0.0F)) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "smoothing_sigma must be finite and above 0 px when smoothing_radius is above 0, got %g",
+         static_cast<double>(sigma));
+  }
+}
+
+void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
+                      const kad_windows_options& options) {
+  check_count(n, 2, name);
+  if (n > 0) check_pointer(rectangles, name);
+  for (int64_t i = 0; i < n; ++i) {
+    const kad_rect& r = rectangles[i];
+    if (lies_inside(r, options.image_height, options.image_width)) continue;
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
+         "(height x width)",
+         name, static_cast<long long>(i), r.x, r.y, r.width, r.height, options.image_height,
+         options.image_width);
+  }
+}
+
+kad_windows_options checked(const kad_windows_options* given) {
+  const kad_windows_options options =
+      read_struct(given, KAD_FIRST_SIZE(kad_windows_options, n_tiles), "kad_windows_options");
+  check_sizes(options);
+  check_smoothing(options);
+  check_rectangles(options.borders, options.n_borders, "borders", options);
+  check_rectangles(options.labels, options.n_labels, "labels", options);
+  check_count(options.n_tiles, 2, "n_tiles");
+  if (options.n_tiles > 0) check_pointer(options.xy, "xy");
+  check_tiles(options.xy, options.n_tiles, options.tile, options.image_height, options.image_width);
+  return options;
+}
+
+void add_area(kad_windows* board, const kad_rect& rect, int64_t number) {
+  const kad_windows_options& options = board->options;
+  if (rect.width < options.tile || rect.height < options.tile) {
+    fail(KAD_ERROR_TOO_SMALL,
+         "borders[%lld] is %d x %d px (height x width), smaller than one tile of %d x %d px",
+         static_cast<long long>(number), rect.height, rect.width, options.tile, options.tile);
+  }
+  const PatchRange p = patches_in(rect, options.patch);
+  const auto axis = [&](int32_t start, int32_t length, int32_t first, int32_t end) {
+    return make_cell_matrix(start, length, options.patch, first, end - first,
+                            static_cast<double>(options.smoothing_sigma), options.smoothing_radius);
+  };
+  board->areas.push_back({rect, p, axis(rect.y, rect.height, p.first_row, p.end_row),
+                          axis(rect.x, rect.width, p.first_column, p.end_column)});
+  for (int32_t row = p.first_row; row < p.end_row; ++row) {
+    std::fill_n(board->live.begin() + board->at(row, p.first_column), p.end_column - p.first_column,
+                uint8_t{1});
+  }
+}
+
+// Patches of which a pixel lies within the margin of a label count for nothing.
+void mask_label(kad_windows* board, const kad_rect& label) {
+  const kad_windows_options& options = board->options;
+  const auto cells = [&](int32_t start, int32_t length, int32_t grid, int32_t* first,
+                         int32_t* end) {
+    const int64_t begin = std::max<int64_t>(int64_t{start} - options.label_margin, 0);
+    const int64_t last = int64_t{start} + length + options.label_margin - 1;
+    *first = static_cast<int32_t>(begin / options.patch);
+    *end = static_cast<int32_t>(std::min<int64_t>(last / options.patch + 1, grid));
+  };
+  PatchRange range = {};
+  cells(label.y, label.height, board->grid_height, &range.first_row, &range.end_row);
+  cells(label.x, label.width, board->grid_width, &range.first_column, &range.end_column);
+  for (int32_t row = range.first_row; row < range.end_row; ++row) {
+    for (int32_t column = range.first_column; column < range.end_column; ++column) {
+      uint8_t& live = board->live[static_cast<size_t>(board->at(row, column))];
+      board->masked = board->masked || live != 0;
+      live = 0;
+    }
+  }
+}
+
+/// A window's part of an axis, without its halo.
+struct Span {
+  int32_t begin;
+  int32_t end;
+};
+
+// As few parts as the window allows, of nearly the same length. They begin at whole cells of the
+// coarsest layer; the last ends at one, or where the image ends.
+std::vector<Span> split_axis(int32_t first_patch, int32_t end_patch, int32_t image,
+                             const kad_windows_options& options) {
+  const int32_t align = options.align;
+  const int32_t begin = down(first_patch * options.patch, align);
+  const int32_t cells = divide_up(end_patch * options.patch, align) - begin / align;
+  const int32_t n = divide_up(cells, options.window / align);
+  const int32_t step = divide_up(cells, n) * align;
+  const auto end =
+      static_cast<int32_t>(std::min<int64_t>(int64_t{begin} + int64_t{cells} * align, image));
+  std::vector<Span> spans;
+  for (int32_t at = begin; at < end; at += step) spans.push_back({at, std::min(at + step, end)});
+  return spans;
+}
+
+Span with_halo(const Span& core, int32_t image, int32_t halo) {
+  return {std::max(core.begin - halo, 0),
+          static_cast<int32_t>(std::min<int64_t>(int64_t{core.end} + halo, image))};
+}
+
+void plan_area(kad_windows* board, const Area& area) {
+  const kad_windows_options& options = board->options;
+  const PatchRange& p = area.patches;
+  const auto columns = split_axis(p.first_column, p.end_column, options.image_width, options);
+  for (const Span& y : split_axis(p.first_row, p.end_row, options.image_height, options)) {
+    const Span rows = with_halo(y, options.image_height, options.halo);
+    for (const Span& x : columns) {
+      const Span seen = with_halo(x, options.image_width, options.halo);
+      board->windows.push_back({seen.begin, rows.begin, seen.end - seen.begin,
+                                rows.end - rows.begin, x.begin, y.begin, x.end - x.begin,
+                                y.end - y.begin});
+    }
+  }
+}
+
+void create(const kad_windows_options* given, kad_windows** out_windows) {
+  check_pointer(out_windows, "out_windows");
+  *out_windows = nullptr;
+  const kad_windows_options options = checked(given);
+  auto board = std::make_unique<kad_windows>();
+  board->options = options;
+  board->grid_height = divide_up(options.image_height, options.patch);
+  board->grid_width = divide_up(options.image_width, options.patch);
+  check_count(board->grid_height, board->grid_width, "image_height");
+  const auto patches = static_cast<size_t>(board->at(board->grid_height, 0));
+  board->live.assign(patches, 0);
+  board->dist.assign(patches, 0.0F);
+  board->rows.assign(patches, -1);
+  if (options.n_borders == 0) {
+    add_area(board.get(), {0, 0, options.image_width, options.image_height}, 0);
+  }
+  for (int64_t i = 0; i < options.n_borders; ++i) add_area(board.get(), options.borders[i], i);
+  for (int64_t i = 0; i < options.n_labels; ++i) mask_label(board.get(), options.labels[i]);
+  for (const Area& area : board->areas) plan_area(board.get(), area);
+  board->scored.assign(board->windows.size(), 0);
+  for (int64_t i = 0; i < options.n_tiles; ++i) {
+    board->tiles.push_back({options.xy[2 * i], options.xy[2 * i + 1]});
+  }
+  board->best.resize(board->tiles.size());
+  board->options.borders = board->options.labels = nullptr;
+  board->options.xy = nullptr;
+  *out_windows = board.release();
+}
+
+}  // namespace
+
+PatchRange overlap(const PatchRange& a, const PatchRange& b) {
+  return {std::max(a.first_row, b.first_row), std::min(a.end_row, b.end_row),
+          std::max(a.first_column, b.first_column), std::min(a.end_column, b.end_column)};
+}
+
+PatchRange patches_in(const kad_rect& rect, int32_t patch) {
+  // The centre of patch j is (2 j + 1) patch / 2: the first from px x on is ceil(x / patch - 1/2).
+  const auto from = [&](int64_t px) {
+    return static_cast<int32_t>((std::max<int64_t>(2 * px - patch, 0) + 2 * patch - 1) /
+                                (2 * int64_t{patch}));
+  };
+  return {from(rect.y), from(int64_t{rect.y} + rect.height), from(rect.x),
+          from(int64_t{rect.x} + rect.width)};
+}
+
+int64_t patch_at(const kad_windows& windows, const Area& area, int32_t x, int32_t y) {
+  const PatchRange& p = area.patches;
+  return windows.at(std::clamp(y / windows.options.patch, p.first_row, p.end_row - 1),
+                    std::clamp(x / windows.options.patch, p.first_column, p.end_column - 1));
+}
+
+void check_all_scored(const kad_windows& windows) {
+  const auto missing = std::find(windows.scored.begin(), windows.scored.end(), 0);
+  if (missing == windows.scored.end()) return;
+  fail(KAD_ERROR_INVALID_ARGUMENT,
+       "window %lld of %zu was not searched: call kad_windows_score for each of them first",
+       static_cast<long long>(missing - windows.scored.begin()), windows.scored.size());
+}
+
+}  // namespace kad
+
+kad::PatchRange kad_windows::patches_of(const kad::TileCorner& tile) const {
+  return kad::patches_in({tile.x, tile.y, options.tile, options.tile}, options.patch);
+}
+
+extern "C" {
+
+kad_status kad_windows_create(const kad_windows_options* options, kad_windows** out_windows) {
+  return kad::guard([&] { kad::create(options, out_windows); });
+}
+
+void kad_windows_close(kad_windows* windows) { delete windows; }
+
+kad_status kad_windows_plan(const kad_windows* windows, kad_window* out, int64_t capacity,
+                            int64_t* out_count) {
+  return kad::guard([&] {
+    kad::check_pointer(out_count, "out_count");
+    *out_count = 0;
+    kad::check_pointer(windows, "windows");
+    kad::check_count(capacity, 4, "capacity");
+    if (capacity > 0) kad::check_pointer(out, "out");
+    *out_count = static_cast<int64_t>(windows->windows.size());
+    if (*out_count > capacity) {
+      kad::fail(KAD_ERROR_BUFFER_TOO_SMALL, "out holds %lld windows, the board has %lld",
+                static_cast<long long>(capacity), static_cast<long long>(*out_count));
+    }
+    std::copy(windows->windows.begin(), windows->windows.end(), out);
+  });
+}
+
+}  // extern "C"

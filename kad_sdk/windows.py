@@ -1,0 +1,216 @@
+"""PatchCore's boards in windows: each pixel goes through the network once.
+
+The network sees large windows of a board instead of tiles that overlap. Each has a halo as wide as
+a feature reaches; what is found there is not used. So every patch has the feature that one pass
+over the whole board would give, wherever the windows lie. Tiles get their scores from the patches
+whose centres lie in them; the map is made once, for all of the board.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kad_sdk._native import NativeIndex, NativeWindows, WindowSizes, preprocess_window
+from kad_sdk.errors import InvalidArgumentError, ProviderUnavailableError
+from kad_sdk.patchcore import map_layout
+from kad_sdk.prepare import check_image
+from kad_sdk.scoring import BoardScorer, BoardScores, Stopwatch, TileFindings
+from kad_sdk.session import NetworkSession
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from kad_sdk.annotations import Annotation
+    from kad_sdk.artifact import PatchCoreArtifact
+    from kad_sdk.manifest import MapSettings, PatchCore, Preprocessing, Windows
+
+__all__ = ["WindowScorer", "window_sizes"]
+
+
+def window_sizes(windows: Windows) -> WindowSizes:
+    """Give the manifest's entry as the compiled stages take it."""
+    return WindowSizes(
+        window=windows.window_px,
+        halo=windows.halo_px,
+        align=windows.align_px,
+        patch=windows.patch_px,
+        label_margin=windows.label_margin_px,
+    )
+
+
+class WindowScorer(BoardScorer):
+    """Scores boards in windows, by the distance of their patches to the memory bank.
+
+    Its stages are ``preprocess``, ``network``, ``search`` and ``map``.
+
+    Parameters
+    ----------
+    session
+        The network, of dynamic height and width.
+    index
+        The memory bank.
+    preprocessing, patchcore, map_settings
+        Settings as in the manifest; ``patchcore.windows`` is not None.
+    neighbors
+        (M, columns) int64, each bank row's nearest other rows, for the re-weighting.
+    threads
+        As :class:`kad_sdk.scoring.BoardScorer` takes them.
+    maps
+        Whether board maps are made.
+    """
+
+    def __init__(
+        self,
+        session: NetworkSession,
+        index: NativeIndex,
+        *,
+        preprocessing: Preprocessing,
+        patchcore: PatchCore,
+        map_settings: MapSettings,
+        neighbors: NDArray[np.int64],
+        threads: int,
+        batch: int = 16,
+        maps: bool = True,
+    ) -> None:
+        super().__init__(
+            session,
+            preprocessing=preprocessing,
+            map_settings=map_settings,
+            grid=patchcore.grid if maps else None,
+            threads=threads,
+            batch=batch,
+        )
+        if patchcore.windows is None:
+            raise InvalidArgumentError(
+                "this artifact was fitted on tiles: its bank and thresholds hold for them alone; "
+                "score it in tiles, or export it with --mode windows"
+            )
+        self._sizes = window_sizes(patchcore.windows)
+        self._network, self._index = session, index
+        self._patchcore, self._neighbors = patchcore, neighbors
+
+    @classmethod
+    def open(
+        cls, artifact: PatchCoreArtifact, *, maps: bool, threads: int, batch: int, **running: Any
+    ) -> WindowScorer:
+        """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
+        if running.get("provider") == "tensorrt":
+            raise ProviderUnavailableError(
+                "provider 'tensorrt' builds its engine for one size, and this artifact's windows "
+                "have several; use provider 'cpu' or 'cuda', or export with --mode tiles"
+            )
+        manifest = artifact.manifest
+        running = {"precision": manifest.network.precision, **running}
+        session = NetworkSession(artifact.network, threads=threads, max_batch=1, **running)
+        session.check(manifest.graph())
+        layout = map_layout(manifest.network.outputs, manifest.patchcore)
+        return cls(
+            session,
+            NativeIndex(
+                artifact.bank, layout=layout, threads=threads, stored=artifact.stored_index
+            ),
+            preprocessing=manifest.preprocessing,
+            patchcore=manifest.patchcore,
+            map_settings=manifest.map,
+            neighbors=artifact.neighbors,
+            threads=threads,
+            batch=batch,
+            maps=maps,
+        )
+
+    def score_tiles(
+        self,
+        tiles: NDArray[np.float32],
+        watch: Stopwatch | None = None,  # noqa: ARG002 - as the base's
+    ) -> TileFindings:
+        """Refuse: what surrounds a tile is part of its score.
+
+        Raises
+        ------
+        InvalidArgumentError
+            Always.
+        """
+        raise InvalidArgumentError(
+            f"this artifact scores boards in windows, not {len(tiles)} tiles without what "
+            "surrounds them; score the board, or export with --mode tiles"
+        )
+
+    def score(
+        self,
+        image: NDArray[Any],
+        annotation: Annotation | None = None,
+        pixel_format: str | None = None,
+        *,
+        keep_patches: bool = True,
+    ) -> BoardScores:
+        """Score a board; see :meth:`BoardScorer.score`."""
+        check_image(image)
+        watch = Stopwatch()
+        with watch.stage("prepare"):
+            prepared = self.prepare(image, pixel_format)
+            format_now = pixel_format if prepared is image else None
+            frame = (prepared.shape[0], prepared.shape[1])
+            areas = self._areas(image.shape[:2], frame, annotation)
+            xy = self._plan(frame, areas)
+            board = NativeWindows(
+                *frame,
+                sizes=self._sizes,
+                tile=self._preprocessing.tile,
+                xy=xy,
+                sigma=self._map.sigma,
+                radius=self._map.radius,
+                borders=areas.borders,
+                labels=areas.labels,
+            )
+        for number in range(len(board.windows)):
+            self._score_window(board, number, prepared, format_now, watch)
+        with watch.stage("search"):
+            found = TileFindings(*board.tiles())
+        board_map = None
+        if self._grid is not None:
+            with watch.stage("map"):
+                board_map = board.map(threads=self.threads)
+        if not keep_patches:
+            found = found.without_patches()
+        return BoardScores(xy, found, frame, board_map, board, dict(watch.ms))
+
+    def _score_window(
+        self,
+        board: NativeWindows,
+        number: int,
+        image: NDArray[Any],
+        pixel_format: str | None,
+        watch: Stopwatch,
+    ) -> None:
+        window = board.windows[number]
+        with watch.stage("preprocess"):
+            pixels = preprocess_window(
+                image,
+                window.rect,
+                mean=self._preprocessing.mean,
+                std=self._preprocessing.std,
+                pixel_format=pixel_format,
+                threads=self.threads,
+            )
+        with watch.stage("network"):
+            maps = self._network.run(pixels)
+        with watch.stage("search"):
+            board.score(
+                number,
+                self._index,
+                maps,
+                reweighting=self._patchcore.reweighting,
+                neighbors=self._neighbors,
+                n_neighbors=self._patchcore.n_neighbors,
+                threads=self.threads,
+            )
+
+    def map_of(self, scores: BoardScores, keep: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Give the map (H, W) that some of a board's tiles make alone; `keep` is (n,)."""
+        if not isinstance(scores.board, NativeWindows):
+            raise InvalidArgumentError("scores: expected those of a board scored in windows")
+        return scores.board.map(keep, threads=self.threads)
+
+    def close(self) -> None:  # noqa: D102 - as the base's
+        self._index.close()
