@@ -3,7 +3,7 @@
 
 set(kad_reader_sources
     artifact.cpp artifact_layout.cpp fields.cpp folder.cpp inspection.cpp json.cpp json_parser.cpp manifest.cpp
-    manifest_entries.cpp manifest_methods.cpp rules.cpp sha256.cpp tensors.cpp)
+    manifest_entries.cpp manifest_methods.cpp manifest_windows.cpp rules.cpp sha256.cpp tensors.cpp)
 if(kad_x86_levels)
   list(APPEND kad_reader_sources sha256_x86.cpp)
 endif()

@@ -170,13 +170,13 @@ def _batch_norm(model):
 def test_a_graph_that_fails_a_check_is_not_written(exported, monkeypatch, tmp_path, damage, text):
     model = onnx.load(exported[0])
     damage(model)
-    monkeypatch.setattr(module, "_convert", lambda *_args: model)
+    monkeypatch.setattr(module, "_convert", lambda *_args, **_more: model)
     with pytest.raises(ExportError, match=text):
         export_onnx(_network(), tmp_path / "n.onnx", tile=TILE)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(exported, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_convert", lambda *_args: onnx.load(exported[0]))
+    monkeypatch.setattr(module, "_convert", lambda *_args, **_more: onnx.load(exported[0]))
     with pytest.raises(OutputError, match="missing"):
         export_onnx(_network(), tmp_path / "missing" / "n.onnx", tile=TILE)

@@ -42,6 +42,7 @@ def old_version(folder: Path) -> None:
     (folder / "index.safetensors").unlink()
     content = manifest_of(folder)
     del content["bank"]["index_file"], content["bank"]["extended"]
+    del content["patchcore"]["mode"], content["patchcore"]["windows"]
     del content["files"]["index.safetensors"]
     content["format_version"] = "1.0"
     write_manifest(folder, content)

@@ -208,6 +208,36 @@ def _extensions() -> Iterator[tuple[str, Any, str]]:
     yield "no-list", good, MANIFEST
 
 
+def window_cases() -> Named:
+    """Give settings of windows, of an artifact in that mode: cells of 4 and 8 px, tiles of 32."""
+    windows = {"window_px": 64, "halo_px": 16, "align_px": 8, "patch_px": 4, "label_margin_px": 8}
+    core = "patchcore"
+    yield "windows-as-they-are", edit(set_at((core, "windows"), windows)), "OK"
+    values: dict[str, tuple[Any, ...]] = {
+        "window_px": (0, 8, 60, (1 << 16) + 8, 64.0, "64", None),
+        "halo_px": (-8, 4, (1 << 15) + 8, 16.5, None),
+        "align_px": (0, 4, 12, 16, True),
+        "patch_px": (0, 3, 8, 2, None),
+        "label_margin_px": (-1, 9, 1 << 16, None),
+    }
+    for key, several in values.items():
+        yield f"without-{key}", edit(_delete((core, "windows", key))), MANIFEST
+        for value in several:
+            expected = "OK" if (key, value) == ("window_px", 8) else MANIFEST
+            yield f"{key}-{value}", edit(set_at((core, "windows", key), value)), expected
+    for path, several in {
+        (core, "windows"): (None, [], {}, {**windows, "more": 1}),
+        (core, "mode"): ("tiles", "strips", None, 1),
+        (core, "resampling"): ("bilinear", "adaptive-average"),
+        (core, "grid"): ([8, 7], [7, 8], [4, 4]),
+        ("preprocessing", "tile"): (28, 40, 64),
+        ("network", "outputs", 0, "height"): (7, 16),
+        ("network", "outputs", 1, "width"): (8, 3),
+    }.items():
+        for value in several:
+            yield f"{path[-1]}-{value}", edit(set_at(path, value)), MANIFEST
+
+
 def range_cases(method: str) -> Named:
     """Give numbers that scoring, which is done in float32 and in bounded memory, cannot use."""
     beyond, below = 3.5e38, 1e-46

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnxruntime
 import programs
+import pytest
 
 from kad_sdk import Annotation, Detector
 from kad_sdk._native import preprocess
 from kad_sdk.artifact import Artifact
+from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.prepare import prepare_image
 
 if TYPE_CHECKING:
@@ -77,12 +79,20 @@ def denoised(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dic
 
 
 def with_c(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dict[str, Any]:
-    """Score in a process without Python."""
-    stride, tile = image.strides[0], tile_of(artifact)
+    """Score in a process without Python; tiles alone, too, where the artifact scores those."""
+    tile = tile_of(artifact)
     image.base.tofile(folder / "pixels.bin")
     words = [("border", *rect) for rect in case.borders]
     words += [("label", *rect) for rect in case.labels]
-    words += [("tile", x, y, tile, tile) for x, y in corners(image.shape, tile)]
+    if not in_windows(artifact):
+        words += [("tile", x, y, tile, tile) for x, y in corners(image.shape, tile)]
+    return run_c(case, artifact, image, folder, words)
+
+
+def run_c(
+    case: Case, artifact: Path, image: np.ndarray, folder: Path, words: list[Any]
+) -> dict[str, Any]:
+    """Run the program; `words` are its rectangles."""
     result = programs.run(
         programs.program("test", "score_board"),
         *(
@@ -90,7 +100,7 @@ def with_c(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dict[
             folder / "pixels.bin",
             FORMATS.index(case.pixel_format),
             *image.shape[:2],
-            stride,
+            image.strides[0],
         ),
         *(case.threads, case.batch, int(not case.maps), folder / "map.bin"),
         *(word for rectangle in words for word in rectangle),
@@ -105,6 +115,11 @@ def with_c(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> dict[
 
 def tile_of(artifact: Path) -> int:
     return json.loads((artifact / "manifest.json").read_text())["preprocessing"]["tile"]
+
+
+def in_windows(artifact: Path) -> bool:
+    settings = json.loads((artifact / "manifest.json").read_text()).get("patchcore", {})
+    return settings.get("mode") == "windows"
 
 
 def opened(case: Case, artifact: Path) -> Detector:
@@ -160,10 +175,22 @@ def check(case: Case, artifact: Path, pixels: np.ndarray, folder: Path) -> None:
     else:
         assert c["map"] is False
         assert python.map is None
+    if in_windows(artifact):
+        check_tiles_are_refused(case, artifact, image, folder)
+        return
     found = tiles_with_python(case, artifact, image)
     check_floats(c["own_scores"], found.scores)
     check_floats(c["own_patches"], found.patches)
     assert c["own_rows"] == ([] if found.rows is None else found.rows.reshape(-1).tolist())
+
+
+def check_tiles_are_refused(case: Case, artifact: Path, image: np.ndarray, folder: Path) -> None:
+    """Assert that neither door scores tiles without a board."""
+    match = "scores boards in windows, not .*tiles without what surrounds them"
+    with pytest.raises(InvalidArgumentError, match=match):
+        tiles_with_python(case, artifact, image)
+    with pytest.raises(AssertionError, match=match):
+        run_c(case, artifact, image, folder, [("tile", 0, 0, 32, 32)])
 
 
 def same(text: str, value: float) -> bool:

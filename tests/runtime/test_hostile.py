@@ -147,6 +147,19 @@ def test_precisions(method, tmp_path):
     check(hostile_manifest.precision_cases(), method[1], tmp_path)
 
 
+def test_windows(tmp_path):
+    good = tiny.write(tmp_path / "good.kad", tiny.windows())
+    check(hostile_manifest.window_cases(), good, tmp_path)
+
+
+@pytest.mark.parametrize("make", [tiny.windows, tiny.patchcore])
+def test_the_graph_of_the_other_mode_is_refused(make, tmp_path):
+    other = tiny.patchcore if make is tiny.windows else tiny.windows
+    path = tiny.write(tmp_path / "other.kad", make(), network_onnx=other()[1]["network.onnx"])
+    assert statuses([path])[0][0] == "NETWORK"
+    assert isinstance(python_error(path), ArtifactCorruptError)
+
+
 def test_extended_banks(tmp_path):
     good = tiny.write(tmp_path / "good.kad", tiny.patchcore())
     check(hostile_manifest.extension_cases(), good, tmp_path)

@@ -30,6 +30,12 @@ ARTIFACTS = {
     "grad-cam": lambda: tiny.cutpaste("gaussian", "grad-cam"),
     "grad-cam-kernel": lambda: tiny.cutpaste("kernel", "grad-cam", board="largest-tile"),
     "tile-score": lambda: tiny.cutpaste("gaussian", "tile-score", resize=0.7),
+    "windows": tiny.windows,
+    "windows-half": lambda: tiny.windows(24, resize=0.5, stride=11),
+    "windows-plain": lambda: tiny.windows(
+        n_neighbors=0, reweighting="none", board="largest-tile", margin=0
+    ),
+    "windows-large": lambda: tiny.windows(2048, channels=(40, 56), rows=1100),
     "quiet": lambda: tiny.patchcore(threshold=1e6),
     "calibrated": lambda: tiny.patchcore(threshold=1e6),
 }
@@ -43,6 +49,7 @@ RULED = {  # with rules set on site
     "ruled": tiny.patchcore,
     "ruled-half": lambda: tiny.patchcore(resize=0.5, board="largest-tile"),
     "ruled-fixed-size": lambda: tiny.patchcore(resize=(90, 140), stride=11),
+    "ruled-windows": lambda: tiny.windows(32),
     "ruled-grad-cam": lambda: tiny.cutpaste("gaussian", "grad-cam"),
 }
 BORDERS = (Rect(3, 5, 70, 60), Rect(60, 40, 81, 56))
@@ -63,6 +70,14 @@ CASES = [
     Case("grad-cam", borders=BORDERS[:1], labels=LABELS, threads=2),
     Case("denoised", size=(201, 303), pixel_format="bgra8", padding=5, labels=LABELS, threads=2),
     Case("plain", maps=False),
+    *(Case("windows", threads=threads) for threads in (2, 3)),
+    *(
+        Case("windows", size=(81, 153), pixel_format=f, padding=2 * i)
+        for i, f in enumerate(FORMATS)
+    ),
+    *(Case(f"windows{n}", borders=BORDERS, labels=LABELS) for n in ("", "-plain", "-large")),
+    Case("windows-half", size=(201, 303), borders=TWICE, labels=LABELS, threads=2),
+    Case("windows-plain", maps=False),
     Case("grad-cam-kernel", maps=False),
     *(Case(name, size=(130, 201)) for name in RULED),
     *(Case(name, size=(130, 201), borders=BORDERS) for name in RULED if name != "ruled-half"),

@@ -35,6 +35,7 @@ from kad_sdk.manifest import (
     Tolerance,
     Training,
     Weights,
+    Windows,
 )
 from kad_sdk.patchcore import map_layout
 from kad_sdk.tensors import encode_tensors
@@ -52,9 +53,14 @@ GRID, ROWS, IMAGES = (8, 8), 60, ("a.png", "b é.png", "c.png")
 EMBEDDING, SAMPLES, CAM = 16, 24, (8, 8)
 
 
-def model(nodes: list[Any], outputs: dict[str, tuple[int, ...]], constants: list[Any]) -> bytes:
+def model(
+    nodes: list[Any],
+    outputs: dict[str, tuple[int | str, ...]],
+    constants: list[Any],
+    sides: tuple[int | str, int | str] = (TILE, TILE),
+) -> bytes:
     """Give an ONNX graph from tiles (B, 3, TILE, TILE) to named outputs, as bytes."""
-    tiles = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, ["batch", 3, TILE, TILE])
+    tiles = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, ["batch", 3, *sides])
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])
         for name, shape in outputs.items()
@@ -85,6 +91,24 @@ def _base_map_graph(channels_of: tuple[int, int], sides: tuple[int, int]) -> byt
         ]
         outputs[f"base_map_{i}"] = (channels, side, side)
     return model(nodes, outputs, constants)
+
+
+def _window_graph(channels_of: tuple[int, int]) -> bytes:
+    """Give a graph of dynamic height and width: cells of 4 and of 8 px, a reach of 7 px."""
+    nodes, constants, source, outputs = [], [], "tiles", {}
+    for i, (taken, given) in enumerate(((3, 4), (4, channels_of[0]), channels_of)):
+        constants.append(_constant(f"w{i}", given, taken, 3, 3))
+        to = f"base_map_{i - 1}" if i else "r0"
+        nodes += [
+            helper.make_node(
+                "Conv", [source, f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1], strides=[2, 2]
+            ),
+            helper.make_node("Relu", [f"c{i}"], [to]),
+        ]
+        source = to
+        if i:
+            outputs[to] = (given, f"height_{i}", f"width_{i}")
+    return model(nodes, outputs, constants, ("height", "width"))
 
 
 def _embedding_graph(*, explain: bool) -> bytes:
@@ -184,11 +208,13 @@ def patchcore(
     channels: tuple[int, int] = CHANNELS,
     rows: int = ROWS,
     precision: str = "fp32",
+    in_windows: bool = False,
     **common: Any,
 ) -> tuple[Manifest, dict[str, Any]]:
     """Give manifest and files of a PatchCore artifact, as :func:`write_artifact` takes them."""
     sides = SIDES[pooling]
-    network = in_precision(_base_map_graph(channels, sides), precision)
+    graph = _window_graph(channels) if in_windows else _base_map_graph(channels, sides)
+    network = in_precision(graph, precision)
     generator = np.random.default_rng(SEED)
     noise = _noise(16 if rows == ROWS else 40)
     maps = _run(network, noise).values()
@@ -237,6 +263,18 @@ def patchcore(
         "bank.safetensors": tensors,
         "golden.safetensors": golden,
     }
+
+
+def windows(window: int = 64, margin: int = 8, **more: Any) -> tuple[Manifest, dict[str, Any]]:
+    """Give manifest and files of a PatchCore artifact that scores boards in windows."""
+    manifest, files = patchcore(in_windows=True, **more)
+    settings = dataclasses.replace(
+        manifest.patchcore,
+        resampling="aligned-bilinear",
+        mode="windows",
+        windows=Windows(window, 16, 8, 4, margin),
+    )
+    return dataclasses.replace(manifest, patchcore=settings), files
 
 
 def indexed(pooling: str = "same-bilinear") -> tuple[Manifest, dict[str, Any]]:

@@ -19,26 +19,44 @@ class CallerRun : public NetworkRun {
   }
 
   void run(const float* tiles, int64_t n, float* const* outputs) override {
-    for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i].data = outputs[i];
     kad_network_batch batch = {};
-    batch.struct_size = sizeof(batch);
-    batch.tile = tile_;
+    batch.tile = batch.height = batch.width = tile_;
     batch.n_tiles = n;
     batch.tiles = tiles;
-    batch.outputs = outputs_.data();
-    batch.n_outputs = static_cast<int64_t>(outputs_.size());
-    const kad_status status = function_(context_, &batch);
-    if (status == KAD_ERROR_CANCELLED) fail(status, "the caller's network cancelled the call");
-    if (status != KAD_OK) {
-      fail(KAD_ERROR_NETWORK, "the caller's network returned %d (%s) for a batch of %lld tiles",
-           status, kad_status_name(status), static_cast<long long>(n));
+    run_batch(batch, outputs);
+  }
+
+  void run_window(const float* pixels, Size seen, const std::vector<Size>& sizes,
+                  float* const* outputs) override {
+    for (size_t i = 0; i < outputs_.size(); ++i) {
+      outputs_[i].height = sizes[i].height;
+      outputs_[i].width = sizes[i].width;
     }
+    kad_network_batch batch = {};
+    batch.height = seen.height;
+    batch.width = seen.width;
+    batch.n_tiles = 1;
+    batch.tiles = pixels;
+    run_batch(batch, outputs);
   }
 
   void stop() noexcept override {}
   void resume() noexcept override {}
 
  private:
+  void run_batch(kad_network_batch batch, float* const* outputs) {
+    for (size_t i = 0; i < outputs_.size(); ++i) outputs_[i].data = outputs[i];
+    batch.struct_size = sizeof(batch);
+    batch.outputs = outputs_.data();
+    batch.n_outputs = static_cast<int64_t>(outputs_.size());
+    const kad_status status = function_(context_, &batch);
+    if (status == KAD_ERROR_CANCELLED) fail(status, "the caller's network cancelled the call");
+    if (status != KAD_OK) {
+      fail(KAD_ERROR_NETWORK, "the caller's network returned %d (%s) for a batch of %lld tiles",
+           status, kad_status_name(status), static_cast<long long>(batch.n_tiles));
+    }
+  }
+
   kad_network_fn function_;
   void* context_;
   int32_t tile_;

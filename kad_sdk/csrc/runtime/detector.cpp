@@ -96,6 +96,12 @@ void check_artifact(const Artifact& artifact, const kad_detector_options& option
          "kad_detector_options.denoise, or export without --denoise",
          artifact.path.c_str());
   }
+  if (manifest.patchcore.windows && options.provider == KAD_PROVIDER_TENSORRT) {
+    fail(KAD_ERROR_PROVIDER,
+         "%s: TensorRT builds its engine for one size, and this artifact's windows have several; "
+         "use KAD_PROVIDER_CPU or KAD_PROVIDER_CUDA, or export with --mode tiles",
+         artifact.path.c_str());
+  }
   if (options.scores_only != 0 && artifact.thresholds.by_map) {
     fail(KAD_ERROR_INVALID_ARGUMENT,
          "scores_only: %s decides boards by the peak of their map, which is not made then; open it "

@@ -24,6 +24,7 @@ struct Detector {
 
   const Manifest& manifest() const { return artifact.manifest; }
   bool makes_maps() const { return options.scores_only == 0; }
+  bool in_windows() const { return manifest().patchcore.windows.has_value(); }
   bool decides_by_map() const { return artifact.thresholds.by_map; }
   const Rules& rules() const { return artifact.rules; }
   double threshold() const { return decides_by_map() ? map_threshold : tile_threshold; }

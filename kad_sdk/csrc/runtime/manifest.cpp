@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* kFormat = "kad-artifact";
 constexpr int64_t kMajor = 1;
-constexpr int kMinor = 2;
+constexpr int kMinor = 3;
 
 bool is_short_number(const std::string& text) {
   return !text.empty() && text.size() <= 4 &&
@@ -129,7 +129,8 @@ std::vector<std::string> Manifest::graph_files() const {
 }
 
 Graph Manifest::graph(bool explain) const {
-  Graph graph = {network_file, network_input, preprocessing.tile, patchcore.outputs};
+  Graph graph = {network_file, network_input, preprocessing.tile, patchcore.windows.has_value(),
+                 patchcore.outputs};
   if (method == Method::patchcore) return graph;
   graph.outputs = {{"logits", cutpaste.classes, 1, 1, 2},
                    {"embedding", cutpaste.embedding_dims, 1, 1, 2}};

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,7 +38,8 @@ struct GraphOutput {
 struct Graph {
   std::string file;
   std::string input;
-  int32_t tile = 0;  // the input is (B, 3, tile, tile)
+  int32_t tile = 0;      // the input is (B, 3, tile, tile)
+  bool dynamic = false;  // unless height and width are dynamic, here and in every output
   std::vector<GraphOutput> outputs;
 };
 
@@ -75,12 +77,22 @@ struct ThresholdSettings {
   int64_t min_region_area_px = 0;
 };
 
+/// Lengths in px.
+struct WindowSettings {
+  int32_t window = 0;  // longest side of a window without its halo
+  int32_t halo = 0;
+  int32_t align = 0;  // a cell of the coarsest layer
+  int32_t patch = 0;  // a cell of the finest layer
+  int32_t label_margin = 0;
+};
+
 struct PatchCoreSettings {
   int32_t resampling = 0;  // KAD_RESAMPLE_*
   Size grid;
   int32_t reweighting = 0;  // KAD_REWEIGHT_*
   int64_t n_neighbors = 0;
-  std::vector<GraphOutput> outputs;
+  std::vector<GraphOutput> outputs;       // their sizes for a tile
+  std::optional<WindowSettings> windows;  // of an artifact that scores boards in windows
 };
 
 struct BankSettings {

@@ -21,6 +21,11 @@ void read_network(Fields* network, Manifest* manifest);
 /// The same for the golden tiles: the tolerances are the method's.
 void read_golden(Fields* golden, Manifest* manifest);
 
+/// PatchCore's mode, and its windows where it is that; from format 1.3 on.
+void read_mode(Fields* patchcore, PatchCoreSettings* settings);
+/// That mode and windows agree with the rest.
+void check_mode(const Manifest& manifest);
+
 /// The method's own entries; nothing is left to check but what `Manifest` has in common.
 void read_patchcore(Fields* fields, Manifest* manifest);
 void read_cutpaste(Fields* fields, Manifest* manifest);

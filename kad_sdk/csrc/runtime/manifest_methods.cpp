@@ -44,12 +44,14 @@ void read_base_map_network(Fields network, Manifest* manifest) {
   }
 }
 
-void read_settings(Fields fields, PatchCoreSettings* settings) {
-  settings->resampling = fields.choice("resampling", {"bilinear", "adaptive-average"});
+void read_settings(Fields fields, int minor, PatchCoreSettings* settings) {
+  settings->resampling =
+      fields.choice("resampling", {"bilinear", "adaptive-average", "aligned-bilinear"});
   fields.choice("pooling", {"same-bilinear", "valid-adaptive"});
   settings->grid = fields.size("grid");
   settings->reweighting = fields.choice("reweighting", {"none", "thesis", "paper"});
   settings->n_neighbors = fields.integer("n_neighbors", 0, kMaxNeighbors);
+  if (minor >= 3) read_mode(&fields, settings);
   fields.end();
 }
 
@@ -195,11 +197,12 @@ void read_tolerance(Fields golden, Manifest* manifest, const std::vector<const c
 
 void read_patchcore(Fields* fields, Manifest* manifest) {
   read_base_map_network(fields->object("network"), manifest);
-  read_settings(fields->object("patchcore"), &manifest->patchcore);
+  read_settings(fields->object("patchcore"), manifest->minor, &manifest->patchcore);
   manifest->bank = read_bank(fields->object("bank"), manifest->minor);
   read_tolerance(fields->object("golden"), manifest, {"base_map", "score"});
   check_bank(*manifest);
   check_grid("patchcore.grid", manifest->patchcore.grid, *manifest);
+  check_mode(*manifest);
 }
 
 void read_cutpaste(Fields* fields, Manifest* manifest) {

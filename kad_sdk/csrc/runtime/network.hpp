@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kad/detector.h"
 #include "runtime/log.hpp"
@@ -18,6 +19,10 @@ class NetworkRun {
 
   /// Fill outputs[i] (n, ...) from tiles (n, 3, t, t). Raises KAD_ERROR_NETWORK.
   virtual void run(const float* tiles, int64_t n, float* const* outputs) = 0;
+  /// The same for one window of any size: fill outputs[i] (1, channels, sizes[i]) from pixels
+  /// (1, 3, seen).
+  virtual void run_window(const float* pixels, Size seen, const std::vector<Size>& sizes,
+                          float* const* outputs) = 0;
   /// Make a `run` that is under way in another thread, or the next one, fail soon, where possible.
   virtual void stop() noexcept = 0;
   /// Forget a stop.

@@ -15,8 +15,9 @@ namespace {
 using Shape = std::vector<int64_t>;
 
 // The sides of a tensor without the batch.
-Shape sides_of(const GraphOutput& output) {
+Shape sides_of(const GraphOutput& output, bool dynamic = false) {
   if (output.rank == 2) return {output.channels};
+  if (dynamic) return {output.channels, -1, -1};
   return {output.channels, output.height, output.width};
 }
 
@@ -151,10 +152,12 @@ void check_ports(const OpenNetwork& network) {
          "artifact again",
          graph.file.c_str(), graph.outputs.size(), inputs.size(), outputs.size());
   }
-  check_port(graph, inputs, 0, graph.input, {3, graph.tile, graph.tile});
+  const int64_t side = graph.dynamic ? -1 : graph.tile;
+  check_port(graph, inputs, 0, graph.input, {3, side, side});
   check_batch(graph, inputs[0]);
   for (size_t i = 0; i < graph.outputs.size(); ++i) {
-    check_port(graph, outputs, i, graph.outputs[i].name, sides_of(graph.outputs[i]));
+    const Shape sides = sides_of(graph.outputs[i], graph.dynamic);
+    check_port(graph, outputs, i, graph.outputs[i].name, sides);
     check_batch(graph, outputs[i]);
   }
 }
@@ -177,8 +180,25 @@ class OnnxRun : public NetworkRun {
   }
 
   void run(const float* tiles, int64_t n, float* const* outputs) override {
+    for (Shape& shape : shapes_) shape[0] = n;
+    run_shapes(tiles, outputs);
+  }
+
+  void run_window(const float* pixels, Size seen, const std::vector<Size>& sizes,
+                  float* const* outputs) override {
     for (size_t i = 0; i < shapes_.size(); ++i) {
-      shapes_[i][0] = n;
+      const Size size = i == 0 ? seen : sizes[i - 1];
+      shapes_[i] = {1, shapes_[i][1], size.height, size.width};
+    }
+    run_shapes(pixels, outputs);
+  }
+
+  void stop() noexcept override { release(api().RunOptionsSetTerminate(options_.get())); }
+  void resume() noexcept override { release(api().RunOptionsUnsetTerminate(options_.get())); }
+
+ private:
+  void run_shapes(const float* tiles, float* const* outputs) {
+    for (size_t i = 0; i < shapes_.size(); ++i) {
       owned_[i] = tensor(i == 0 ? const_cast<float*>(tiles) : outputs[i - 1], shapes_[i]);
       values_[i] = owned_[i].get();
     }
@@ -189,13 +209,9 @@ class OnnxRun : public NetworkRun {
                   network_->output_names.data(), values_.size() - 1, values_.data() + 1),
         KAD_ERROR_NETWORK,
         "the network failed on a batch of %lld tiles (if memory ran out, use a smaller batch)",
-        static_cast<long long>(n));
+        static_cast<long long>(shapes_[0][0]));
   }
 
-  void stop() noexcept override { release(api().RunOptionsSetTerminate(options_.get())); }
-  void resume() noexcept override { release(api().RunOptionsUnsetTerminate(options_.get())); }
-
- private:
   const OrtApi& api() const { return network_->api(); }
 
   // Neither of the two can fail on options that exist.

@@ -27,14 +27,26 @@ class PatchCoreScorer : public Scorer {
   void score(float* const* outputs, int64_t n, int32_t n_threads,
              const Findings& found) const override {
     const kad_base_maps maps = base_maps(outputs, n);
-    kad_score_options options = {};
-    options.struct_size = sizeof(options);
-    options.reweighting = settings_.reweighting;
-    options.neighbors = neighbors_.longs();
-    options.neighbor_columns = neighbors_.shape[1];
-    options.n_neighbors = settings_.n_neighbors;
+    const kad_score_options options = score_options();
     check_stage(kad_score_tiles(index_.get(), &maps, &options, n_threads, found.patches, found.rows,
                                 found.scores));
+  }
+
+  void score_window(kad_windows* board, int64_t i, Size seen, float* const* outputs,
+                    const std::vector<Size>& sizes, int32_t n_threads) const override {
+    kad_base_maps maps = base_maps(outputs, 1);
+    std::vector<int32_t> heights, widths;
+    for (const Size& size : sizes) {
+      heights.push_back(size.height);
+      widths.push_back(size.width);
+    }
+    const int32_t patch = settings_.windows->patch;
+    maps.grid_height = (seen.height - 1) / patch + 1;
+    maps.grid_width = (seen.width - 1) / patch + 1;
+    maps.heights = heights.data();
+    maps.widths = widths.data();
+    const kad_score_options options = score_options();
+    check_stage(kad_windows_score(board, i, index_.get(), &maps, &options, n_threads));
   }
 
   Size grid() const override { return settings_.grid; }
@@ -65,6 +77,16 @@ class PatchCoreScorer : public Scorer {
     return index;
   }
 
+  kad_score_options score_options() const {
+    kad_score_options options = {};
+    options.struct_size = sizeof(options);
+    options.reweighting = settings_.reweighting;
+    options.neighbors = neighbors_.longs();
+    options.neighbor_columns = neighbors_.shape[1];
+    options.n_neighbors = settings_.n_neighbors;
+    return options;
+  }
+
   kad_base_maps base_maps(const float* const* data, int64_t n) const {
     kad_base_maps maps = {};
     maps.struct_size = sizeof(maps);
@@ -89,6 +111,11 @@ class PatchCoreScorer : public Scorer {
 };
 
 }  // namespace
+
+void Scorer::score_window(kad_windows*, int64_t, Size, float* const*, const std::vector<Size>&,
+                          int32_t) const {
+  fail(KAD_ERROR_INTERNAL, "this method does not score in windows");
+}
 
 std::unique_ptr<Scorer> make_patchcore_scorer(const Artifact& artifact, int32_t n_threads) {
   return std::make_unique<PatchCoreScorer>(artifact, n_threads);

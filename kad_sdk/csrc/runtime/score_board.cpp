@@ -67,8 +67,13 @@ void Session::find_regions(const float* map, int64_t min_area, Result* result) {
   if (regions_.empty()) regions_.resize(64);
   int64_t n = 0;
   const auto find = [&] {
+    const auto capacity = static_cast<int64_t>(regions_.size());
+    if (detector_->in_windows()) {
+      return kad_windows_regions(windows_.get(), map, threshold, min_area, sizeof(kad_region),
+                                 regions_.data(), capacity, &n);
+    }
     return kad_board_regions(board_.get(), map, threshold, min_area, sizeof(kad_region),
-                             regions_.data(), static_cast<int64_t>(regions_.size()), &n);
+                             regions_.data(), capacity, &n);
   };
   kad_status status = find();
   if (status == KAD_ERROR_BUFFER_TOO_SMALL) {
@@ -90,7 +95,9 @@ void Session::make_map(const PlacedRules* rules, Result* result) {
   auto map = allocate(facts.frame_height, facts.frame_width);
   {
     const Stopwatch watch(&facts.map_ms);
-    check_stage(kad_board_map(board_.get(), n_threads, map.get()));
+    check_stage(detector_->in_windows()
+                    ? kad_windows_map(windows_.get(), nullptr, n_threads, map.get())
+                    : kad_board_map(board_.get(), n_threads, map.get()));
   }
   const Stopwatch watch(&facts.regions_ms);
   const int64_t exported = detector_->artifact.thresholds.min_region_area_px;
@@ -121,6 +128,7 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
     const Size size = {image.height, image.width};
     kad_image frame = image;
     std::optional<PlacedRules> rules;
+    Annotation areas;
     {
       const Stopwatch watch(&facts.prepare_ms);
       Annotation annotation = read_annotation(request, size);
@@ -135,12 +143,17 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
         rules = place_rules(detector_->rules(), size, frame_size, annotation.borders);
         rules->judge_tiles(result->xy, settings.tile, size, &result->factors);
       }
+      areas = std::move(annotation);
     }
     facts.image_height = size.height;
     facts.image_width = size.width;
     facts.frame_height = frame.height;
     facts.frame_width = frame.width;
-    score_all(frame, request, result.get());
+    if (detector_->in_windows()) {
+      score_windows(frame, areas, request, result.get());
+    } else {
+      score_all(frame, request, result.get());
+    }
     if (detector_->makes_maps()) {
       make_map(rules ? &*rules : nullptr, result.get());
       check_cancelled();

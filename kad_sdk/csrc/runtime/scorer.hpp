@@ -26,6 +26,10 @@ class Scorer {
   /// Grad-CAM where the artifact's maps come from it.
   virtual void score(float* const* outputs, int64_t n, int32_t n_threads,
                      const Findings& found) const = 0;
+  /// Search window number i of a board from outputs[j] (1, channels, sizes[j]), of PatchCore in
+  /// windows alone; `seen` is what the network saw.
+  virtual void score_window(kad_windows* board, int64_t i, Size seen, float* const* outputs,
+                            const std::vector<Size>& sizes, int32_t n_threads) const;
   /// Of a tile's map before it is enlarged.
   virtual Size grid() const = 0;
   /// E of CutPaste; 0 for PatchCore.

@@ -20,6 +20,10 @@ struct CloseBoard {
   void operator()(kad_board* board) const { kad_board_close(board); }
 };
 
+struct CloseWindows {
+  void operator()(kad_windows* windows) const { kad_windows_close(windows); }
+};
+
 using Stopwatch = StopwatchOf<std::chrono::duration<double, std::milli>>;
 
 class Session {
@@ -45,6 +49,14 @@ class Session {
   void score_batch(const kad_image& image, const int32_t* xy, int64_t n, const Findings& found,
                    kad_result_facts* timings);
   void run_network(int64_t n);
+  /// Score the board in windows; `areas` in px of the frame.
+  void score_windows(const kad_image& frame, const Annotation& areas,
+                     const kad_score_request& request, Result* result);
+  void make_windows(const kad_image& frame, const Annotation& areas, const Result& result);
+  void score_window(const kad_image& frame, const kad_window& window, int64_t i,
+                    kad_result_facts* timings);
+  template <class F>
+  void run_or_cancel(F&& run);
   void score_all(const kad_image& frame, const kad_score_request& request, Result* result);
   void make_board(Size frame);
   void make_map(const PlacedRules* rules, Result* result);
@@ -66,6 +78,7 @@ class Session {
   std::vector<kad_region> regions_;
   std::unique_ptr<kad_board, CloseBoard> board_;
   Size board_size_;
+  std::unique_ptr<kad_windows, CloseWindows> windows_;
 };
 
 }  // namespace kad

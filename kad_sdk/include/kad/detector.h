@@ -55,11 +55,13 @@ typedef struct kad_network_output {
 
 typedef struct kad_network_batch {
   uint32_t struct_size;
-  int32_t tile; /* side in px */
+  int32_t tile; /* side in px; 0 for a window of a board, which is one tile of any size */
   int64_t n_tiles;
-  const float* tiles; /* (n_tiles, 3, tile, tile), normalised */
+  const float* tiles; /* (n_tiles, 3, height, width), normalised */
   const kad_network_output* outputs;
   int64_t n_outputs;
+  int32_t height; /* px; both are `tile` where that is not 0 */
+  int32_t width;
 } kad_network_batch;
 
 /* Runs the network in place of ONNX Runtime; called while a session scores, never before, so the
@@ -164,7 +166,8 @@ typedef struct kad_session kad_session;
 KAD_API kad_status kad_session_create(const kad_detector* detector, kad_session** out_session);
 KAD_API void kad_session_close(kad_session* session);
 
-/* Returns 0 to go on; any other value ends the call with KAD_ERROR_CANCELLED. */
+/* Returns 0 to go on; any other value ends the call with KAD_ERROR_CANCELLED. Of an artifact that
+ * scores boards in windows, these are windows. */
 typedef int32_t (*kad_progress_fn)(void* context, int64_t tiles_done, int64_t n_tiles);
 
 typedef struct kad_score_request {
@@ -190,7 +193,8 @@ KAD_API kad_status kad_session_score_image(kad_session* session, const kad_image
 
 /* Score tiles, without a board: those of an image at the corners xy (n_tiles, 2), neither resized
  * nor denoised. out_score (n_tiles,); out_patches (n_tiles, P), each tile's map before it is
- * enlarged, or NULL; out_rows (n_tiles, P), PatchCore's nearest bank rows, or NULL. */
+ * enlarged, or NULL; out_rows (n_tiles, P), PatchCore's nearest bank rows, or NULL. An artifact
+ * that scores boards in windows scores no tiles: KAD_ERROR_INVALID_ARGUMENT. */
 KAD_API kad_status kad_session_score_tiles(kad_session* session, const kad_image* image,
                                            const int32_t* xy, int64_t n_tiles, float* out_score,
                                            float* out_patches, int64_t* out_rows);
