@@ -55,7 +55,7 @@ def running(command: Callable[..., None]) -> Callable[..., None]:
 
 
 BATCH = click.option(
-    "--batch", type=click.IntRange(1), default=16, show_default=True, help="Tiles at a time."
+    "--batch", type=click.IntRange(1), help="Tiles at a time.  [default: 16, on a GPU 64]"
 )
 TILE_THRESHOLD = click.option(
     "--tile-threshold", type=float, help="Use instead of the artifact's tau of tiles."
@@ -73,7 +73,7 @@ def open_detector(
     threads: int | None,
     level: str | None,
     build_engine: bool = False,
-    batch: int = 16,
+    batch: int | None = None,
     tile_threshold: float | None = None,
     map_threshold: float | None = None,
     maps: bool = True,

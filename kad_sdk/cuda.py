@@ -168,7 +168,6 @@ class CudaPatchCoreScorer(BoardScorer):
             threads=threads,
             device_id=device_id,
             stream=batches.pointer,
-            precision=artifact.manifest.network.precision,
         )
         session.check(artifact.manifest.graph())
         with _gpu_errors(device_id):

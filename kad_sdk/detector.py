@@ -93,7 +93,7 @@ class Detector:
         path: str | os.PathLike[str],
         provider: str = "cpu",
         threads: int | None = None,
-        batch: int = 16,
+        batch: int | None = None,
         *,
         device_id: int = 0,
         tile_threshold: float | None = None,
@@ -113,7 +113,8 @@ class Detector:
         threads
             Threads of one call; None: all that the process may use.
         batch
-            Tiles in memory at a time; an artifact that scores in windows has one window there.
+            Tiles in memory at a time; None: 64 with ``"cuda"``, else 16. An artifact that scores in
+            windows has one window there.
         device_id
             Which GPU.
         tile_threshold, map_threshold
@@ -135,6 +136,7 @@ class Detector:
             An option is out of range, or boards cannot be decided without maps.
         """
         threads = default_threads() if threads is None else threads
+        batch = (64 if provider == "cuda" else 16) if batch is None else batch
         if threads < 1 or batch < 1:
             raise InvalidArgumentError(
                 f"threads and batch: expected at least 1, got {threads} and {batch}"

@@ -39,7 +39,7 @@ static void test_features(void) {
   float features[8];
   CHECK_INVALID(kad_patch_features(&maps, 1, features), "struct_size");
   maps = make_maps();
-  maps.resampling = 2;
+  maps.resampling = 99;
   CHECK_INVALID(kad_patch_features(&maps, 1, features), "resampling");
   maps = make_maps();
   CHECK_INVALID(kad_patch_features(NULL, 1, features), "NULL");

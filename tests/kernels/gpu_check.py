@@ -27,11 +27,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = "build/gpu"
 TESTS = ("tests/kernels/test_cuda_kernels.py", "tests/kernels/test_cuda_stages.py")
-TESTS += ("tests/kernels/test_cuda_scorer.py",)
+TESTS += ("tests/kernels/test_cuda_scorer.py", "tests/kernels/test_tensor_tier.py")
+TESTS += ("tests/kernels/test_cuda_selection.py",)
 # Small and quick under the sanitizer: every kernel once.
 SANITIZED = {
     "tests/kernels/test_cuda_stages.py": "other_forms or leaves_the_answer or overflow",
     "tests/kernels/test_cuda_kernels.py": "order_of_summation or flush_keeps or pool_stops",
+    "tests/kernels/test_tensor_tier.py": "the_reference or without_a_centre or point_outside",
 }
 SUITES = {"gpu_search": 150, "gpu_coreset": 130, "gpu_board": 170}  # seconds for each
 NEEDED = ("numpy", "cv2", "click", "numba", "torch", "torchvision")
