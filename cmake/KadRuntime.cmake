@@ -4,7 +4,7 @@
 set(kad_runtime_sources
     caller_network.cpp cutpaste_scorer.cpp detector.cpp log.cpp onnx_network.cpp onnx_provider.cpp
     onnxruntime.cpp patchcore_scorer.cpp placed_rules.cpp prepare.cpp result.cpp score_board.cpp
-    session.cpp session_api.cpp)
+    session.cpp session_api.cpp tensorrt.cpp)
 list(TRANSFORM kad_runtime_sources PREPEND "${kad_source_dir}/runtime/")
 list(APPEND kad_sources ${kad_reader_sources} ${kad_runtime_sources})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import engines_on_disk
 import programs
 import pytest
 import share_detector
@@ -85,12 +86,12 @@ def test_onnxruntime_fails(artifacts, tmp_path):
     node = helper.make_node("NoSuchOperator", ["tiles"], ["base_map_0"])
     unreadable = tiny.model([node], {"base_map_0": (5, 8, 8)}, [])
     made = (manifest, {**files, "network.onnx": unreadable})
-    engines = tmp_path / "engines"
-    engines.mkdir()
+    engines = engines_on_disk.an_engine(tmp_path / "engines", artifacts["patchcore"], batch=4)
     result = programs.run(
         programs.program("asan", "test_onnxruntime_failures"),
         *(library, engines, tiny.write(tmp_path / "unreadable.kad", made), *paths),
         KAD_REAL_ONNXRUNTIME=programs.onnxruntime_library(),
+        LD_LIBRARY_PATH=engines_on_disk.nvidia("asan"),
         **ASAN,
     )
     assert result.stdout.count("failed one by one") == 2

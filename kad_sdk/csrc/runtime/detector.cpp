@@ -122,6 +122,7 @@ NetworkOptions network_options(const Detector& detector) {
   network.library = text_of(options.onnxruntime);
   network.cache_folder = text_of(options.cache_folder);
   network.graph_sha256 = detector.manifest().files.at(detector.graph.file).sha256;
+  network.precision = detector.manifest().precision;
   network.log = {options.log, options.log_context};
   return network;
 }

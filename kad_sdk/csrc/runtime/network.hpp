@@ -42,10 +42,11 @@ struct NetworkOptions {
   int32_t provider = KAD_PROVIDER_CPU;
   int32_t device_id = 0;
   int32_t n_threads = 1;
-  int64_t max_batch = 1;     // largest that TensorRT's engine is built for
+  int64_t max_batch = 1;     // largest that TensorRT's engine has to take
   std::string library;       // of ONNX Runtime; empty: to be found
   std::string cache_folder;  // of TensorRT; empty: the default one
-  std::string graph_sha256;  // graphs never share a cache
+  std::string graph_sha256;  // graphs never share an engine
+  std::string precision;     // of the graph, by its manifest
   Log log;
 };
 

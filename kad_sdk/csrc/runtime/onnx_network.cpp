@@ -256,9 +256,10 @@ struct GraphBytes {
 };
 
 // Gives the status of ONNX Runtime, for `check_ort`.
-OrtStatus* make_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options) {
+OrtStatus* make_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options,
+                        const Engine& engine) {
   const OrtApi& api = network->api();
-  const auto settings = make_session_options(api, options, network->graph, &network->log);
+  const auto settings = make_session_options(api, options, network->graph, engine, &network->log);
   OrtSession* session = nullptr;
   OrtStatus* status = api.CreateSessionFromArray(network->env.get(), bytes.data, bytes.size,
                                                  settings.get(), &session);
@@ -288,7 +289,7 @@ void make_cpu_session(OpenNetwork* network, GraphBytes bytes, NetworkOptions opt
   const OrtApi& api = network->api();
   const char* file = network->graph.file.c_str();
   options.provider = KAD_PROVIDER_CPU;
-  OrtOwned<OrtStatus> failure(make_session(network, bytes, options), api.ReleaseStatus);
+  OrtOwned<OrtStatus> failure(make_session(network, bytes, options, {}), api.ReleaseStatus);
   if (failure == nullptr) return;
   if (blames_graph(api, failure.get())) {
     check_ort(api, failure.release(), KAD_ERROR_ARTIFACT_NETWORK,
@@ -304,8 +305,11 @@ void make_cpu_session(OpenNetwork* network, GraphBytes bytes, NetworkOptions opt
 // read it.
 void make_gpu_session(OpenNetwork* network, GraphBytes bytes, const NetworkOptions& options) {
   const OrtApi& api = network->api();
-  OrtOwned<OrtStatus> failure(make_session(network, bytes, options), api.ReleaseStatus);
-  if (failure == nullptr) return;
+  const bool tensorrt = options.provider == KAD_PROVIDER_TENSORRT;
+  const Engine engine =
+      tensorrt ? find_engine(options, network->graph, network->library.version) : Engine();
+  OrtOwned<OrtStatus> failure(make_session(network, bytes, options, engine), api.ReleaseStatus);
+  if (failure == nullptr) return tensorrt ? check_engine_taken(engine) : void();
   make_cpu_session(network, bytes, options);
   check_ort(api, failure.release(), KAD_ERROR_PROVIDER, "%s cannot run the network here",
             provider_name(options.provider));

@@ -1,10 +1,5 @@
 #include "runtime/onnx_provider.hpp"
 
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -25,44 +20,6 @@ void ORT_API_CALL pass_on(void* log, OrtLoggingLevel level, const char* category
                                      place);
 }
 
-void make_folder(const std::string& path) {
-  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
-    const std::string part = path.substr(0, slash);
-    if (mkdir(part.c_str(), 0777) != 0 && errno != EEXIST) {
-      fail(KAD_ERROR_PROVIDER,
-           "%s: the folder for TensorRT's engines cannot be made (%s); give one that can be "
-           "written to in kad_detector_options.cache_folder",
-           path.c_str(), std::strerror(errno));
-    }
-    if (slash == std::string::npos) return;
-  }
-}
-
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-std::string default_cache_folder() {
-  std::string cache = variable("XDG_CACHE_HOME");
-  if (cache.empty()) {
-    const std::string home = variable("HOME");
-    if (home.empty()) {
-      fail(KAD_ERROR_PROVIDER,
-           "cache_folder: TensorRT's engines need a folder, and neither XDG_CACHE_HOME nor HOME is "
-           "set; give one in kad_detector_options.cache_folder");
-    }
-    cache = home + "/.cache";
-  }
-  return cache + "/kad/tensorrt";
-}
-
-std::string cache_folder(const NetworkOptions& options) {
-  const std::string base =
-      options.cache_folder.empty() ? default_cache_folder() : options.cache_folder;
-  return base + "/" + options.graph_sha256.substr(0, 32);
-}
-
 Pairs cuda_pairs(const NetworkOptions& options) {
   return {{"device_id", std::to_string(options.device_id)},
           {"use_tf32", "0"},  // the bank and the thresholds are fp32
@@ -71,23 +28,22 @@ Pairs cuda_pairs(const NetworkOptions& options) {
           {"cudnn_conv_algo_search", "DEFAULT"}};
 }
 
-// Engines and timings are kept in a folder of the graph's hash: graphs never share one.
-Pairs tensorrt_pairs(const NetworkOptions& options, const Graph& graph) {
-  const std::string folder = cache_folder(options);
-  make_folder(folder);
+// As Engine.options of kad_sdk/tensorrt.py.
+Pairs tensorrt_pairs(const NetworkOptions& options, const Graph& graph, const Engine& engine) {
   const std::string side = std::to_string(graph.tile);
   const auto shape = [&](int64_t batch) {
     return graph.input + ":" + std::to_string(batch) + "x3x" + side + "x" + side;
   };
   return {{"device_id", std::to_string(options.device_id)},
-          {"trt_fp16_enable", "0"},
+          {"trt_fp16_enable", options.precision == "fp16" ? "1" : "0"},
+          {"trt_int8_enable", "0"},
           {"trt_engine_cache_enable", "1"},
-          {"trt_engine_cache_path", folder},
+          {"trt_engine_cache_path", engine.folder},
           {"trt_timing_cache_enable", "1"},
-          {"trt_timing_cache_path", folder},
+          {"trt_timing_cache_path", engine.timing_folder},
           {"trt_profile_min_shapes", shape(1)},
-          {"trt_profile_opt_shapes", shape(options.max_batch)},
-          {"trt_profile_max_shapes", shape(options.max_batch)}};
+          {"trt_profile_opt_shapes", shape(engine.batch)},
+          {"trt_profile_max_shapes", shape(engine.batch)}};
 }
 
 struct Columns {
@@ -120,11 +76,11 @@ void append_cuda(const OrtApi& api, const NetworkOptions& options, OrtSessionOpt
 }
 
 void append_tensorrt(const OrtApi& api, const NetworkOptions& options, const Graph& graph,
-                     OrtSessionOptions* session) {
+                     const Engine& engine, OrtSessionOptions* session) {
   const auto tensorrt = make_ort<OrtTensorRTProviderOptionsV2>(
       api, api.ReleaseTensorRTProviderOptions, "the options of TensorRT",
       [&](OrtTensorRTProviderOptionsV2** made) { return api.CreateTensorRTProviderOptions(made); });
-  const Pairs pairs = tensorrt_pairs(options, graph);
+  const Pairs pairs = tensorrt_pairs(options, graph, engine);
   const Columns columns(pairs);
   check_ort(api,
             api.UpdateTensorRTProviderOptions(tensorrt.get(), columns.keys.data(),
@@ -169,7 +125,8 @@ void require_provider(const OrtLibrary& library, int32_t provider) {
 }
 
 OrtOwned<OrtSessionOptions> make_session_options(const OrtApi& api, const NetworkOptions& options,
-                                                 const Graph& graph, const Log* log) {
+                                                 const Graph& graph, const Engine& engine,
+                                                 const Log* log) {
   auto session = make_ort<OrtSessionOptions>(
       api, api.ReleaseSessionOptions, "the options of a session",
       [&](OrtSessionOptions** made) { return api.CreateSessionOptions(made); });
@@ -192,7 +149,7 @@ OrtOwned<OrtSessionOptions> make_session_options(const OrtApi& api, const Networ
   check(api.AddSessionConfigEntry(session.get(), "session.disable_cpu_ep_fallback", "1"));
   if (options.provider == KAD_PROVIDER_CUDA) append_cuda(api, options, session.get());
   if (options.provider == KAD_PROVIDER_TENSORRT) {
-    append_tensorrt(api, options, graph, session.get());
+    append_tensorrt(api, options, graph, engine, session.get());
   }
   return session;
 }

@@ -4,6 +4,7 @@
 
 #include "runtime/network.hpp"
 #include "runtime/onnxruntime.hpp"
+#include "runtime/tensorrt.hpp"
 
 namespace kad {
 
@@ -13,8 +14,9 @@ const char* provider_name(int32_t provider);
 /// Refuse a provider that the library was built without; raises KAD_ERROR_PROVIDER.
 void require_provider(const OrtLibrary& library, int32_t provider);
 
-/// The logs of the session go to `log`, which has to outlive it.
+/// `engine` is that of TensorRT. The logs of the session go to `log`, which has to outlive it.
 OrtOwned<OrtSessionOptions> make_session_options(const OrtApi& api, const NetworkOptions& options,
-                                                 const Graph& graph, const Log* log);
+                                                 const Graph& graph, const Engine& engine,
+                                                 const Log* log);
 
 }  // namespace kad

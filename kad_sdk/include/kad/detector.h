@@ -106,8 +106,9 @@ typedef struct kad_detector_options {
   /* The library of ONNX Runtime, 1.20 or newer; NULL: the one that the environment variable
    * KAD_ONNXRUNTIME names, else the loader's libonnxruntime.so.1 or libonnxruntime.so. */
   const char* onnxruntime;
-  /* Where TensorRT keeps built engines; NULL: $XDG_CACHE_HOME/kad/tensorrt or
-   * ~/.cache/kad/tensorrt. */
+  /* Where kad-export tensorrt has put TensorRT's engines; NULL: $XDG_CACHE_HOME/kad/tensorrt or
+   * ~/.cache/kad/tensorrt. Without an engine for this GPU, this network and such batches,
+   * KAD_PROVIDER_TENSORRT is refused: building one takes minutes. */
   const char* cache_folder;
   kad_network_fn network; /* NULL: ONNX Runtime */
   void* network_context;
