@@ -26,7 +26,7 @@ def table(results: dict[str, Any]) -> str:
         "the precision. *Off fp32*: base maps of the golden tiles against float32 PyTorch's, the "
         "largest difference over the largest value, and the root mean square over that of the "
         "values.",
-        "Time of a tile in batches of 16, from the network's input to its score, without its map; "
+        "Time of a tile in a batch, from the network's input to its score, without its map; "
         "taken in turn, round by round, after every artifact has reproduced its golden tiles. "
         "*Faster*: float32's time over this one's, the median of the rounds (its bounds, 95 %).",
     ]
@@ -59,7 +59,7 @@ def _figure(value: float | None, first: float | None, plain: bool) -> str:
 
 
 def _speed(cases: list[dict[str, Any]]) -> str:
-    header = ["data", "bank", "precision", "network", "search", "whole tile"]
+    header = ["data", "bank", "batch", "precision", "network", "search", "whole tile"]
     header += ["network faster", "tile faster", "network MB", "artifact MB"]
     rows = []
     for case in cases:
@@ -70,7 +70,8 @@ def _speed(cases: list[dict[str, Any]]) -> str:
             tile = case["ratios"].get(name, {}).get(_FIRST)
             rows.append(
                 [
-                    *(case["case"], f"{figures['bank_rows']:,}", name.removeprefix("kad ")),
+                    *(case["case"], f"{figures['bank_rows']:,}", str(figures["batch"])),
+                    name.removeprefix("kad "),
                     *(format_seconds(stages[stage]) for stage in ("network", "search")),
                     format_seconds(figures["seconds"]["median"]),
                     *(_ratio(r) for r in (case["network_ratios"].get(name), tile)),

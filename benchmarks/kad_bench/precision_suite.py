@@ -125,12 +125,12 @@ def _measure(case: Case, rounds: int, settings: Settings) -> dict[str, Any]:
             paths[engine] = export_patchcore(data, path, options)
             engines[engine] = _judge(paths[engine], dataset, settings)
         del paths[OTHER_SEED]  # its time is that of float32
-        seconds, stages = _time(paths, dataset, rounds, settings)
+        seconds, stages, batch = _time(paths, dataset, rounds, settings)
     for engine, taken in seconds.items():
         engines[engine] |= {
             "seconds": summarise(taken),
             "stages_s": {stage: float(np.median(s)) for stage, s in stages[engine].items()},
-            "batch": BATCH,
+            "batch": batch,
         }
     network = {engine: found["network"] for engine, found in stages.items()}
     first, *others = PRECISIONS
@@ -175,8 +175,8 @@ def _judge(path: Path, dataset: Dataset, settings: Settings) -> dict[str, Any]:
 
 def _time(
     paths: dict[str, Path], dataset: Dataset, rounds: int, settings: Settings
-) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
-    """Time of a tile from the network's input to its score: by round, and by stage and round."""
+) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]], int]:
+    """Time of a tile, input to score, by round, and by stage and round; tiles in a batch."""
     detectors = {name: Detector.open(p, threads=settings.threads) for name, p in paths.items()}
     tiles = _tiles(next(iter(detectors.values())), dataset)
     stages: dict[str, dict[str, list[float]]] = {
@@ -200,11 +200,12 @@ def _time(
     seconds = interleave(calls, rounds)
     for detector in detectors.values():
         detector.close()
-    return {name: [s / len(tiles) for s in taken] for name, taken in seconds.items()}, stages
+    a_tile = {name: [s / len(tiles) for s in taken] for name, taken in seconds.items()}
+    return a_tile, stages, len(tiles)
 
 
 def _tiles(detector: Detector, dataset: Dataset) -> NDArray[np.float32]:
-    """Normalised tiles (BATCH, 3, t, t) of the first test images."""
+    """Normalised tiles (b, 3, t, t) of the first test images: BATCH, or all if they are fewer."""
     prep = detector.artifact.manifest.preprocessing
 
     def of_images() -> Iterator[NDArray[np.float32]]:

@@ -47,6 +47,7 @@ def test_every_precision_is_judged_and_timed(case: dict[str, Any]) -> None:
         assert ("seconds" in figures) == (name != "kad fp32, seed 1")
         if "seconds" in figures:
             stages = figures["stages_s"]
+            assert figures["batch"] == 16
             assert 0 < sum(stages.values()) < 2 * figures["seconds"]["median"]
     off = [case["engines"][f"kad {name}"]["off"] for name in ("fp32", "fp16", "int8")]
     assert off[0]["largest"] < 1e-4 < off[1]["largest"] < off[2]["largest"]
