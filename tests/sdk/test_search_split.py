@@ -43,6 +43,23 @@ def test_coarse_products_are_shared():
     assert 3 * split.narrow_products <= whole.narrow_products - split.narrow_products
 
 
+@pytest.mark.parametrize("threads", [1, 4, 8])
+def test_bad_first_guesses_do_not_cost_the_codes(level, threads):
+    """Small windows of noisy maps: at first nearly all rows come through, but few are decided."""
+    layout, seeds = MapLayout([(128, 28, 28), (256, 14, 14)], (28, 28), "bilinear"), range(3)
+    order, noise, other_noise = (np.random.default_rng(seed) for seed in seeds)
+    patches = _patches(layout, range(20))
+    bank = patches[order.permutation(len(patches))[:10_000]]
+    bank += 0.3 * noise.normal(size=bank.shape).astype(np.float32)
+    maps = smooth_maps(999, layout, 1)
+    maps = [m + 0.3 * other_noise.normal(size=m.shape).astype(np.float32) for m in maps]
+    with SearchIndex(bank, layout=layout) as index:
+        ask(index, layout, maps, 1, threads=threads)
+        stats = index.stats()
+    assert stats.dense_queries == 0
+    assert stats.decided_pairs < 40 * 784
+
+
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_windows_do_not_change_answers(threads):
     layout, bank, maps, _ = made("large", batch=1)

@@ -58,12 +58,6 @@ void Candidates::screen(const CodePair* pairs, int64_t n) {
   }
 }
 
-void Candidates::forget() {
-  for (const int32_t q : active_) first_[static_cast<size_t>(q)] = -1;
-  active_.clear();
-  candidates_.clear();
-}
-
 // One row of each query at a time, so that limits tighten on the way and distances of many queries
 // are computed side by side.
 int64_t Candidates::decide(QueryBlock& block) {

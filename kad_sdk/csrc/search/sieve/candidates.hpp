@@ -26,9 +26,6 @@ class Candidates {
   /// room behind them for one more.
   void screen(const CodePair* pairs, int64_t n);
 
-  /// Keep none of them.
-  void forget();
-
   /// How many are kept.
   int64_t n() const { return static_cast<int64_t>(candidates_.size()); }
 

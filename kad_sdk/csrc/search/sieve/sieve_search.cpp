@@ -14,7 +14,8 @@ constexpr int32_t kMostExponent = 24;
 constexpr double kMostSpan = 24000.0;   // of products, for a scale to fit
 constexpr double kMostLoss = 0.15;      // of a query's reach, that its codes may be off
 constexpr int64_t kSamplePanels = 4;    // panels on which depths are compared,
-constexpr int64_t kSampleQueries = 64;  // and queries
+constexpr int64_t kSampleQueries = 64;  // and queries,
+constexpr size_t kDecidedQueries = 16;  // of which so many tell how many rows must be decided
 constexpr double kMatchOverhead = 8.0;  // of a pair, in dimensions
 constexpr int64_t kLeastTried = 128;    // rows, before codes are given up
 
@@ -146,9 +147,9 @@ int32_t SieveSearch::fitting_exponent(const QueryBlock& block, const Queries& qu
 }
 
 // The cheapest depth for queries like these, tried on some of them; -1 where products of all rows
-// are cheaper, by what the narrow codes leave or by what the wide ones leave of that. `dim_share`
-// is what a coarse coordinate costs, against a fine one.
-int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& queries, int32_t exponent,
+// are cheaper, by what the narrow codes leave or by what then has to be decided. `dim_share` is
+// what a coarse coordinate costs, against a fine one.
+int64_t SieveSearch::best_depth(QueryBlock& block, const Queries& queries, int32_t exponent,
                                 double dim_share) {
   Queries sample;
   const auto n = static_cast<int64_t>(queries.size());
@@ -172,12 +173,13 @@ int64_t SieveSearch::best_depth(const QueryBlock& block, const Queries& queries,
     }
   }
   if (best < 0) return -1;
+  sample.resize(std::min(sample.size(), kDecidedQueries));
   const Trial trial = try_depth(block, sample, exponent, best, true);
-  return hopeless(trial.pairs, trial.matched, trial.kept) ? -1 : best;
+  return hopeless(trial.pairs, 0, trial.decided) ? -1 : best;
 }
 
-SieveSearch::Trial SieveSearch::try_depth(const QueryBlock& block, const Queries& sample,
-                                          int32_t exponent, int64_t depth, bool screens) {
+SieveSearch::Trial SieveSearch::try_depth(QueryBlock& block, const Queries& sample,
+                                          int32_t exponent, int64_t depth, bool decides) {
   NarrowPass pass(sieve_, sieve_.codes(), queries_, depth, exponent);
   pass.take(sample);
   candidates_.set_reaches(block);
@@ -186,12 +188,12 @@ SieveSearch::Trial SieveSearch::try_depth(const QueryBlock& block, const Queries
     const int64_t panel = (2 * i + 1) * sieve_.n_panels() / (2 * kSamplePanels);
     pass.set_limits(block, sieve_.group_of(panel));
     const int64_t found = pass.match(panel, matches_.data());
-    if (screens) candidates_.screen(matches_.data(), found);
+    if (decides) candidates_.screen(matches_.data(), found);
     trial.matched += found;
     trial.pairs += sieve_.panel_rows(panel) * static_cast<int64_t>(sample.size());
   }
-  trial.kept = candidates_.n();
-  candidates_.forget();
+  trial.decided = candidates_.decide(block);
+  tally_.add(kDecidedPairs, trial.decided);
   return trial;
 }
 
@@ -199,7 +201,15 @@ void SieveSearch::search(QueryBlock& block, NarrowPass& pass) {
   matches_.resize(std::max(matches_.size(), static_cast<size_t>(pass.n_places() * kCodeRows + 4)));
   int64_t n_queries = 0;
   for (int64_t place = 0; place < pass.n_places(); ++place) n_queries += pass.query(place) >= 0;
-  int64_t pairs = 0, matched = 0, decided = 0, rows = 0;
+  int64_t matched = 0, decided = 0, rows = 0;
+  Trial tried = {0, 0, 0};
+  bool tightened = false;
+  const auto decide = [&] {
+    const int64_t n = candidates_.decide(block);
+    tally_.lap(kDecideTime);
+    decided += n;
+    tried.decided += n;
+  };
   for (const SieveGroup& group : sieve_.groups()) {
     pass.set_limits(block, group);
     candidates_.set_reaches(block);
@@ -211,17 +221,28 @@ void SieveSearch::search(QueryBlock& block, NarrowPass& pass) {
       tally_.lap(kWideTime);
       matched += found;
       rows += sieve_.panel_rows(p);
-      pairs = rows * n_queries;
-      lost = rows >= kLeastTried && hopeless(pairs, matched, decided + candidates_.n());
+      tried.pairs += sieve_.panel_rows(p) * n_queries;
+      tried.matched += found;
+      if (tried.pairs < kLeastTried * n_queries ||
+          !hopeless(tried.pairs, tried.matched, tried.decided + candidates_.n())) {
+        continue;
+      }
+      // The first guesses may have been bad ones: once, what was kept is decided, which is less
+      // than all of it, and the limits that this gives are tried.
+      decide();
+      lost = tightened || hopeless(tried.pairs, 0, tried.decided);
+      tightened = true;
+      tried = {0, 0, 0};
+      pass.set_limits(block, group);
+      candidates_.set_reaches(block);
     }
-    decided += candidates_.decide(block);
-    tally_.lap(kDecideTime);
+    decide();
     if (lost) {
       leave(pass);
       break;
     }
   }
-  tally_.add(kNarrowPairs, pairs);
+  tally_.add(kNarrowPairs, rows * n_queries);
   tally_.add(kNarrowProducts, rows * pass.products_per_row());
   tally_.add(kWidePairs, matched);
   tally_.add(kDecidedPairs, decided);

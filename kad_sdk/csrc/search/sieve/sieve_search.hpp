@@ -30,19 +30,18 @@ class SieveSearch {
  private:
   using Queries = std::vector<int32_t>;
 
-  /// Pairs of a sample that were compared, that came through the narrow codes, and the wide ones.
+  /// Pairs that were compared, that came through the narrow codes, and that were decided.
   struct Trial {
     int64_t pairs;
     int64_t matched;
-    int64_t kept;
+    int64_t decided;
   };
 
   void take_seeds(QueryBlock& block);
   int32_t fitting_exponent(const QueryBlock& block, const Queries& queries, double share) const;
-  int64_t best_depth(const QueryBlock& block, const Queries& queries, int32_t exponent,
-                     double dim_share);
-  Trial try_depth(const QueryBlock& block, const Queries& sample, int32_t exponent, int64_t depth,
-                  bool screens);
+  int64_t best_depth(QueryBlock& block, const Queries& queries, int32_t exponent, double dim_share);
+  Trial try_depth(QueryBlock& block, const Queries& sample, int32_t exponent, int64_t depth,
+                  bool decides);
   void search(QueryBlock& block, NarrowPass& pass);
   bool hopeless(int64_t pairs, int64_t matched, int64_t decided) const;
   void leave(const NarrowPass& pass);
