@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from kad_bench.suites import Settings
     from kad_sdk.annotations import Annotation
 
-__all__ = ["run", "score_side_by_side", "table"]
+__all__ = ["board_figures", "run", "score_side_by_side", "table"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _compare(model: Model, rounds: int, n_tiles: int | None, settings: Settings)
         taken, accuracy = _measure(model, detector, board, rounds, settings)
         batch = detector.batch
     engines = {
-        name: _figures(found, board, settings) | {"accuracy": accuracy[name]}
+        name: board_figures(found, board, settings) | {"accuracy": accuracy[name]}
         for name, found in taken.items()
     }
     part = f"{len(board.chosen)} of {len(board.xy):,} tiles, scaled to all; "
@@ -149,7 +149,7 @@ def _measure(
     return taken, accuracy
 
 
-def _figures(taken: list[Round], board: BoardFile, settings: Settings) -> dict[str, Any]:
+def board_figures(taken: list[Round], board: BoardFile, settings: Settings) -> dict[str, Any]:
     """Say what an engine's rounds took, and what that means for a line."""
     seconds = summarise([one.seconds for one in taken])
     median = seconds["median"]

@@ -137,6 +137,8 @@ class ModelSpec:
         Labelled tiles.
     pooling, reweighting : str
         Those of the thesis' code, or others.
+    mode : str
+        ``"tiles"`` or ``"windows"``.
     """
 
     backbone: str
@@ -147,6 +149,7 @@ class ModelSpec:
     tiles: int
     pooling: str = "valid-adaptive"
     reweighting: str = "thesis"
+    mode: str = "tiles"
 
     @property
     def name(self) -> str:
@@ -183,6 +186,7 @@ class ModelSpec:
         boards = dataclasses.asdict(self.boards)
         made_from = [_MAKER, FORMAT_VERSION, boards, self.pooling, self.reweighting]
         made_from.append(network.weights.sha256)
+        made_from += [] if self.mode == "tiles" else [self.mode]
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
 
     def _export(self, boards: Path, path: Path, settings: Settings) -> None:
@@ -191,6 +195,7 @@ class ModelSpec:
             weights=self.weights,
             pooling=self.pooling,
             reweighting=self.reweighting,
+            mode=self.mode,
             train_stride=TILE,
             coreset=1.0,
             max_bank=self.rows,

@@ -79,7 +79,7 @@ SUITES = {
     name: f"kad_bench.{name}_suite"
     for name in (
         *("search", "coreset", "bank"),
-        *("network", "tile", "board", "startup", "memory", "precision"),
+        *("network", "tile", "board", "windows", "startup", "memory", "precision"),
         *("gpu_search", "gpu_coreset", "gpu_board"),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 
 from kad_sdk._native import plan_tiles
 from kad_sdk.annotations import Annotation
-from kad_sdk.errors import DatasetError
+from kad_sdk.errors import DatasetError, ImageTooSmallError
 from kad_sdk.images import full_scale, read_image
 from kad_sdk.manifest import Preprocessing
 from kad_sdk.prepare import frame_size, prepare_image
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NORMALISATIONS",
+    "Blocks",
     "Preprocessing",
     "bright_tiles",
     "load_board",
@@ -32,6 +34,23 @@ __all__ = [
     "tile_statistics",
     "training_tiles",
 ]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What training takes of boards that are scored in windows; px.
+
+    Attributes
+    ----------
+    side : int
+        Of a block of patches.
+    label_margin : int
+        Stickers are so much larger to each side.
+    """
+
+    side: int
+    label_margin: int
+
 
 MIN_MEAN_GREY = 31 / 255
 """Tiles whose mean grey level is not above this share of full scale are dropped (thesis 3.2.1)."""
@@ -77,7 +96,7 @@ def load_training_board(
     resize: tuple[int, int] | float | None = None,
     denoise: Denoise | None = None,
     threads: int = 1,
-    label_margin: int | None = None,
+    blocks: Blocks | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Load a board and plan its training tiles; stickers are scaled along with the board.
 
@@ -85,9 +104,9 @@ def load_training_board(
     ----------
     sample, tile, stride, resize, denoise, threads
         As for :func:`training_tiles` and :func:`load_board`.
-    label_margin : int, optional
-        With a margin, px, the board is scored in windows: its tiles are then those of scoring,
-        which cover all of the active areas, the far edges too, and stickers are so much larger.
+    blocks : Blocks, optional
+        The board is scored in windows: blocks of patches take the place of tiles. They cover all
+        of the active areas, the far edges too.
 
     Returns
     -------
@@ -110,24 +129,36 @@ def load_training_board(
     if resize is not None:
         annotation = annotation.resized((height, width), frame_size((height, width), resize))
     image = prepare_image(image, resize=resize, denoise=denoise, threads=threads)
-    if label_margin is not None:
-        return image, _window_tiles(image, annotation, tile, stride, label_margin)
+    if blocks is not None:
+        return image, _training_blocks(image, annotation, tile, stride, blocks)
     return image, training_tiles(image, tile=tile, stride=stride, labels=annotation.labels)
 
 
-def _window_tiles(
-    image: np.ndarray, annotation: Annotation, tile: int, stride: int, margin: int
+def _training_blocks(
+    image: np.ndarray, annotation: Annotation, tile: int, stride: int, blocks: Blocks
 ) -> np.ndarray:
+    """Plan blocks (n, 2): dark ones are those in the middle of a dark tile."""
     height, width = image.shape[:2]
-    labels = []
-    for x, y, w, h in annotation.labels:
-        left, top = max(x - margin, 0), max(y - margin, 0)
-        right, bottom = min(x + w + margin, width), min(y + h + margin, height)
-        labels.append((left, top, right - left, bottom - top))
+    if tile > min(height, width):
+        raise ImageTooSmallError(f"the image is {height} x {width} px, one tile {tile} x {tile}")
     xy = plan_tiles(
-        height, width, tile=tile, stride=stride, borders=annotation.borders, labels=labels
+        height,
+        width,
+        tile=blocks.side,
+        stride=stride,
+        borders=annotation.borders,
+        labels=[_grown(label, blocks.label_margin, height, width) for label in annotation.labels],
     )
-    return xy[bright_tiles(image, xy, tile)]  # (n, 2)
+    beside = (tile - blocks.side) // 2
+    around = np.clip(xy - beside, 0, [width - tile, height - tile])
+    return xy[bright_tiles(image, around, tile)]  # (n, 2)
+
+
+def _grown(label: Rect, margin: int, height: int, width: int) -> tuple[int, int, int, int]:
+    left, top = max(label.x - margin, 0), max(label.y - margin, 0)
+    right = min(label.x + label.width + margin, width)
+    bottom = min(label.y + label.height + margin, height)
+    return left, top, right - left, bottom - top
 
 
 def training_tiles(

@@ -46,9 +46,9 @@ class PatchCoreOptions:
         A key of :data:`kad_export.precision.PRECISIONS`: what the graph computes in.
     tile, stride, train_stride : int
         px; the stride is that of scoring, and of training too where ``train_stride`` is None. In
-        windows, that of training is then the tile: every patch is learnt from once, but for those
-        of the last row and column of tiles, which overlap the ones before. A larger stride takes a
-        regular sample of tiles.
+        windows, training takes blocks of patches, see :func:`kad_export.windows.block_px`, side by
+        side where it is None: every patch is learnt from once, but for those of the last row and
+        column of blocks, which overlap the ones before. A larger stride takes a regular sample.
     mode : str
         ``"tiles"``: every tile goes through the network by itself; ``"windows"``: every pixel goes
         through it once, and bank and thresholds are fitted to that.
@@ -98,7 +98,7 @@ class PatchCoreOptions:
     precision: str = "fp32"
     tile: int = 224
     stride: int = 112
-    train_stride: int | None = None  # None: as stride, or with windows as tile
+    train_stride: int | None = None  # None: as stride, or in windows side by side
     mode: str = "tiles"
     window: int | None = None  # None: by the memory
     window_memory_bytes: int = 2**30
@@ -159,12 +159,6 @@ class PatchCoreOptions:
         }
         check_options(self, checks)
         ThresholdMethod.parse(self.threshold)
-
-    @property
-    def training_stride(self) -> int:
-        """From one training tile to the next, px."""
-        default = self.tile if self.mode == "windows" else self.stride
-        return self.train_stride or default
 
 
 def check_options(options: object, checks: Mapping[str, tuple[bool, str]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from kad_export.windows import (
     choose_windows,
     in_window_order,
     label_margin_px,
+    training_blocks,
     window_gate,
 )
 from kad_sdk import manifest as schema
@@ -149,8 +150,11 @@ def export_patchcore(
         f"network: {options.backbone} to {module.layers[-1]}, weights: {module.weights.source} "
         f"({module.weights.name})"
     )
-    margin = None if options.mode == "tiles" else label_margin_px(module, options.tile)
-    boards = survey_boards(learn, judge, options, console, label_margin=margin)
+    blocks = None
+    if options.mode == "windows":
+        blocks = training_blocks(module, options.tile)
+        options = replace(options, train_stride=options.train_stride or blocks.side)
+    boards = survey_boards(learn, judge, options, console, blocks=blocks)
     preprocessing = measure_normalisation(learn, options, console)
     with scratch_folder(None if options.resume else options.scratch) as scratch:
         console.line("exporting the network to ONNX")

@@ -17,6 +17,7 @@ from kad_sdk.session import default_threads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kad_export.data import Blocks
     from kad_export.options import PatchCoreOptions
     from kad_export.report import Silent
     from kad_sdk.dataset import Sample
@@ -30,7 +31,7 @@ def survey_boards(
     options: PatchCoreOptions,
     console: Silent,
     *,
-    label_margin: int | None = None,
+    blocks: Blocks | None = None,
 ) -> list[BoardTiles]:
     """Plan the training tiles of every board, and check the boards that set the thresholds.
 
@@ -38,8 +39,8 @@ def survey_boards(
     ----------
     learn, judge, options, console
         The boards to learn from and those that set the thresholds; how; who is told.
-    label_margin : int, optional
-        Of boards that are scored in windows, px.
+    blocks : Blocks, optional
+        Of boards that are scored in windows.
 
     Returns
     -------
@@ -61,10 +62,10 @@ def survey_boards(
         console.progress("images", len(learn) + len(judge), "boards") as bar,
     ):
         for sample in learn:
-            boards.append(_plan(sample, options, label_margin))
+            boards.append(_plan(sample, options, blocks))
             bar.advance()
         for sample in judge:
-            _plan(sample, options, label_margin)
+            _plan(sample, options, blocks)
             if sample.mask_path:
                 read_mask(sample, *read_image(sample.path).shape[:2])
             bar.advance()
@@ -79,16 +80,16 @@ def survey_boards(
     return used
 
 
-def _plan(sample: Sample, options: PatchCoreOptions, label_margin: int | None) -> BoardTiles:
+def _plan(sample: Sample, options: PatchCoreOptions, blocks: Blocks | None) -> BoardTiles:
     try:
         image, xy = load_training_board(
             sample,
             tile=options.tile,
-            stride=options.training_stride,
+            stride=options.train_stride or options.stride,
             resize=options.resize,
             denoise=None,  # it hardly moves a tile's mean, and takes longest of all
             threads=options.threads or default_threads(),
-            label_margin=label_margin,
+            blocks=blocks,
         )
     except ImageTooSmallError as error:
         raise ImageTooSmallError(
@@ -102,7 +103,7 @@ def measure_normalisation(
     samples: Sequence[Sample], options: PatchCoreOptions, console: Silent
 ) -> Preprocessing:
     """Settle mean and standard deviation, and with them how boards become tiles."""
-    stride = options.training_stride
+    stride = options.train_stride or options.stride
     if options.normalisation != "dataset":
         mean, std = NORMALISATIONS[options.normalisation]
     else:
@@ -113,7 +114,7 @@ def measure_normalisation(
             mean, std, _ = tile_statistics(
                 samples,
                 tile=options.tile,
-                stride=stride,
+                stride=options.stride if options.mode == "windows" else stride,
                 resize=options.resize,
                 denoise=options.denoise,
                 threads=options.threads or default_threads(),

@@ -1,8 +1,9 @@
 """Training in windows: their settings, features of training boards, and the gate.
 
 A board in windows is scored by the features that one pass of the network over all of it gives
-(:mod:`kad_sdk.windows`), and its bank is made of the same: those of the patches whose centres lie
-in the training tiles.
+(:mod:`kad_sdk.windows`), and its bank is made of the same. Training takes blocks of patches, a few
+cells of the coarsest map a side: small enough to leave out stickers and little else, and many of
+them are computed in one window.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import onnx
 import torch
 
+from kad_export.data import Blocks
 from kad_export.errors import OutputMismatchError
 from kad_export.features import BoardTiles, PatchExtractor
 from kad_export.parity import compare
@@ -36,9 +38,11 @@ __all__ = [
     "LARGEST_WINDOW",
     "WindowExtractor",
     "activation_bytes",
+    "block_px",
     "choose_windows",
     "in_window_order",
     "label_margin_px",
+    "training_blocks",
     "window_gate",
 ]
 
@@ -54,6 +58,17 @@ def label_margin_px(network: PatchCoreNetwork, tile: int) -> int:
     """
     coarsest = min(height for height, _ in network.map_sizes(tile))
     return 2 * (tile // coarsest)
+
+
+def block_px(align: int) -> int:
+    """Give the side of a block of training patches, px; a cell of the coarsest map has `align`."""
+    return 4 * align
+
+
+def training_blocks(network: PatchCoreNetwork, tile: int) -> Blocks:
+    """Say what training takes of boards."""
+    margin = label_margin_px(network, tile)
+    return Blocks(block_px(margin // 2), margin)
 
 
 def choose_windows(
@@ -153,7 +168,7 @@ def _strides(model: onnx.GraphProto) -> dict[str, int]:
 class WindowExtractor(PatchExtractor):
     """Boards to patch features, as scoring in windows finds them.
 
-    It is asked for tiles like its base: they are the units in which patches are counted. Several of
+    What its base calls tiles are blocks here, the units in which patches are counted. Several of
     them are computed in one window where they come one after another, see :func:`in_window_order`.
 
     Parameters
@@ -161,15 +176,19 @@ class WindowExtractor(PatchExtractor):
     windows : Windows
         Settings as in the manifest.
     given, named
-        As for :class:`PatchExtractor`.
+        As for :class:`PatchExtractor`, of tiles: there are as many patches in a batch of blocks.
     """
 
     def __init__(self, windows: Windows, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._windows = windows
+        in_batch = self.batch * self.patches
+        self.tile = block_px(windows.align_px)
+        self.grid = (self.tile // windows.patch_px, self.tile // windows.patch_px)
+        self.batch = max(1, in_batch // self.patches)
 
     def __call__(self, image: np.ndarray, xy: np.ndarray) -> Iterator[np.ndarray]:
-        """Patch features of the tiles ``xy`` (n, 2), batch by batch: (b, P, D) float32."""
+        """Patch features of the blocks ``xy`` (n, 2), batch by batch: (b, P, D) float32."""
         for _, group in itertools.groupby(range(len(xy)), lambda i: _window_of(xy[i], self)):
             yield from self._of_window(image, xy[list(group)])
 
@@ -190,7 +209,6 @@ class WindowExtractor(PatchExtractor):
                     (column, row, self.grid[1], self.grid[0]),
                     grid=grid,
                     resampling=self._resampling,
-                    threads=self.threads,
                 )
                 for column, row in (first[start : start + self.batch] - begin // settings.patch_px)
             ]
@@ -204,19 +222,19 @@ class WindowExtractor(PatchExtractor):
 
     @property
     def bucket(self) -> int:
-        """Tiles whose corners lie in the same square of so many px are computed together."""
+        """Blocks whose corners lie in the same square of so many px are computed together."""
         return max(self._windows.window_px - self.tile, 1)
 
 
 def first_patches(xy: np.ndarray, patch: int) -> np.ndarray:
-    """Column and row (n, 2) of the first patch whose centre lies in each tile of ``xy`` (n, 2)."""
+    """Column and row (n, 2) of the first patch with its centre in each square at ``xy`` (n, 2)."""
     return np.maximum(-((patch - 2 * xy.astype(np.int64)) // (2 * patch)), 0)
 
 
 def _seen(
     xy: np.ndarray, shape: tuple[int, ...], settings: Windows, tile: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (2,), (2,) of what the network has to see for some tiles: x and y, px."""
+    """Corners (2,), (2,) of what the network has to see for some blocks: x and y, px."""
     patch, align = settings.patch_px, settings.align_px
     first = first_patches(xy, patch)
     begin = first.min(axis=0) * patch // align * align
@@ -231,7 +249,7 @@ def _window_of(corner: np.ndarray, extract: WindowExtractor) -> tuple[int, int]:
 
 
 def in_window_order(boards: Sequence[BoardTiles], extract: WindowExtractor) -> list[BoardTiles]:
-    """Order the tiles of boards so that those of a window come one after another."""
+    """Order the blocks of boards so that those of a window come one after another."""
     sorted_boards = []
     for board in boards:
         window = board.xy // extract.bucket

@@ -27,10 +27,10 @@ def convert_once(folder: Path, patch: pytest.MonkeyPatch) -> None:
     convert = onnx_export._convert
     folder.mkdir(exist_ok=True)
 
-    def look_up(network: nn.Module, *settings: Any) -> onnx.ModelProto:
-        path = folder / f"{_digest(network, settings)}.onnx"
+    def look_up(network: nn.Module, *settings: Any, **named: Any) -> onnx.ModelProto:
+        path = folder / f"{_digest(network, (*settings, *named.items()))}.onnx"
         if not path.is_file():
-            write_atomic(path, convert(network, *settings).SerializeToString())
+            write_atomic(path, convert(network, *settings, **named).SerializeToString())
         return onnx.load_from_string(path.read_bytes())
 
     patch.setattr(onnx_export, "_convert", look_up)

@@ -1,0 +1,265 @@
+"""Whole boards in windows, against tiles and the thesis' path, from the file to written results.
+
+Windows are checked against a single pass of PyTorch over all of a part of the board, its distances
+in float64: with windows so small that several of them make the part, and as the artifact has them.
+Tiles are checked against PyTorch in the same way, the thesis' path as the board suite does. Then
+all three score a board in turn, round by round. Both modes have the pooling that kad-export has by
+default, the thesis' path its own. Windows give other scores than tiles: their quality is another
+matter, see tests/export/windows_quality.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from kad_export import reference
+from kad_export.verify import expected_scores
+from kad_export.windows import first_patches
+
+from kad_bench.answers import WrongAnswerError
+from kad_bench.board_runs import BoardFile, KadBoard, ThesisBoard, check_board
+from kad_bench.board_suite import board_figures
+from kad_bench.measure import interleave, ratios
+from kad_bench.model_cases import SWEEP
+from kad_bench.process_probe import Job, probe_process
+from kad_bench.tables import suite_table as table
+from kad_bench.thesis_path import THESIS
+from kad_bench.tile_paths import KAD, PRODUCT_TOLERANCE, TOLERANCE, Found, thesis_tiles
+from kad_sdk._native import NativeIndex, preprocess, preprocess_window
+from kad_sdk.detector import Detector
+from kad_sdk.session import NetworkSession
+from kad_sdk.windows import WindowScorer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from kad_bench.board_runs import Round
+    from kad_bench.models import Model
+    from kad_bench.suites import Settings
+
+__all__ = ["WINDOWS", "check_windows", "run", "table"]
+
+WINDOWS, TILES = f"{KAD}, windows", f"{KAD}, tiles"
+SMALL_WINDOW = 256  # px
+WINDOW_TOLERANCE = 1e-4  # of the largest distance
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is measured.
+
+    Rounds, tiles of the thesis' path (None: all), side in px of the part that is checked, and rows
+    of the bank (None: the model's).
+    """
+
+    rounds: int
+    thesis_tiles: int | None
+    checked: int
+    rows: int | None = None
+
+
+PROFILES = {
+    "smoke": Profile(1, None, 448, rows=300),  # small boards have few patches
+    "regular": Profile(5, 32, 720),
+    "full": Profile(10, 128, 1280),
+}
+
+
+def run(settings: Settings) -> dict[str, Any]:
+    """Measure the profile's model in both modes.
+
+    Returns
+    -------
+    dict
+        ``cases``; see :mod:`kad_bench.suites`.
+    """
+    torch.set_num_threads(settings.threads)
+    profile, spec = PROFILES[settings.profile], SWEEP[settings.profile]
+    spec = dataclasses.replace(spec, rows=profile.rows or spec.rows)
+    tiles_spec = dataclasses.replace(spec, pooling="same-bilinear")
+    thesis, tiles = spec.prepare(settings), tiles_spec.prepare(settings)
+    windows = dataclasses.replace(tiles_spec, mode="windows").prepare(settings)
+    settings.say("windows: checking")
+    accuracy = {WINDOWS: check_windows(windows, profile.checked, settings)}
+    settings.say("windows: measuring")
+    board = BoardFile.plan(
+        tiles.board,
+        tiles.annotation,
+        tiles.artifact.manifest.preprocessing,
+        profile.thesis_tiles,
+    )
+    taken = _measure({TILES: tiles, WINDOWS: windows, THESIS: thesis}, board, profile, settings)
+    accuracy |= _check_tiles(thesis, tiles, board, taken, settings)
+    engines = {
+        name: board_figures(found, board, settings) | {"accuracy": accuracy[name]}
+        for name, found in taken.items()
+    }
+    for name, model in ((WINDOWS, windows), (TILES, tiles)):
+        engines[name]["memory_bytes"] = _peak(model, settings)
+    seen = windows.artifact.manifest.patchcore.windows
+    engines[WINDOWS]["notes"] = f"windows of at most {seen.window_px} px, halo {seen.halo_px} px"
+    part = f"{len(board.chosen)} of {len(board.xy):,} tiles, scaled to all"
+    engines[THESIS]["notes"] = "all tiles" if board.whole else part
+    seconds = {name: [one.seconds for one in found] for name, found in taken.items()}
+    ours = {name: ratios(seconds[name], seconds[WINDOWS]) for name in (TILES, THESIS)}
+    case = {
+        "case": windows.name,
+        "what": f"{windows.what}; {len(board.xy):,} tiles",
+        "unit": "board",
+        "engines": engines,
+        "ratios": {WINDOWS: ours},
+        "skipped": {},
+    }
+    return {"cases": [case]}
+
+
+def _measure(
+    models: dict[str, Model], board: BoardFile, profile: Profile, settings: Settings
+) -> dict[str, list[Round]]:
+    running = {"provider": settings.provider, "threads": settings.threads}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Detector.open(models[TILES].artifact.path, **running) as by_tiles,
+        Detector.open(models[WINDOWS].artifact.path, **running) as by_windows,
+    ):
+        engines = {
+            WINDOWS: KadBoard(by_windows, board, Path(folder)),
+            TILES: KadBoard(by_tiles, board, Path(folder)),
+            THESIS: ThesisBoard(thesis_tiles(models[THESIS], device=settings.device), board),
+        }
+        engines[WINDOWS]()  # the first windows of this size
+        engines[THESIS]()
+        taken: dict[str, list[Round]] = {name: [] for name in engines}
+        calls = {name: lambda name=name: taken[name].append(engines[name]()) for name in engines}
+        interleave(calls, profile.rounds)
+    return taken
+
+
+def _check_tiles(
+    thesis: Model,
+    tiles: Model,
+    board: BoardFile,
+    taken: dict[str, list[Round]],
+    settings: Settings,
+) -> dict[str, dict[str, float]]:
+    """Compare every round of both that score tiles with their path in float64."""
+    exact = ThesisBoard(thesis_tiles(thesis, device=settings.device, exact=True), board)
+    right = {
+        THESIS: (exact().found, PRODUCT_TOLERANCE),
+        TILES: (Found(_tile_scores(tiles, board), None), TOLERANCE),
+    }
+    accuracy = {}
+    for name, (expected, tolerance) in right.items():
+        found = [check_board(name, expected, one.found, tolerance) for one in taken[name]]
+        accuracy[name] = {key: max(worst[key] for worst in found) for key in found[0]}
+    return accuracy
+
+
+def _tile_scores(model: Model, board: BoardFile) -> NDArray[np.float32]:
+    """Scores of the chosen tiles by PyTorch, the distances in float64."""
+    manifest = model.artifact.manifest
+    tiles = preprocess(
+        model.read_board(),
+        board.xy[board.chosen],
+        tile=board.side,
+        mean=manifest.preprocessing.mean,
+        std=manifest.preprocessing.std,
+    )
+    expected = expected_scores(
+        model.network,
+        tiles,
+        bank=np.array(model.artifact.bank),
+        neighbors=np.array(model.artifact.neighbors),
+        settings=manifest.patchcore,
+        tau=manifest.thresholds.tile,
+    )
+    return expected.score
+
+
+def check_windows(model: Model, side: int, settings: Settings) -> dict[str, float]:
+    """Compare the patches of all tiles of a part of a board with one pass of PyTorch over it.
+
+    Parameters
+    ----------
+    model
+        Whose artifact scores in windows.
+    side
+        Of the part, px; it is the middle of the model's board.
+
+    Returns
+    -------
+    dict
+        The largest difference over the largest distance.
+
+    Raises
+    ------
+    WrongAnswerError
+        It is above 1e-4.
+    """
+    image = model.read_board()
+    y, x = ((length - side) // 2 for length in image.shape[:2])
+    part = np.ascontiguousarray(image[y : y + side, x : x + side])
+    right = _whole_image(model, part)
+    worst = 0.0
+    own = model.artifact.manifest.patchcore.windows
+    for window in (SMALL_WINDOW, own.window_px):
+        xy, dist = _in_windows(model, part, window, settings)
+        first = first_patches(xy, own.patch_px)
+        tile = model.artifact.manifest.patchcore.grid[0]
+        expected = np.array(
+            [right[row : row + tile, column : column + tile] for column, row in first]
+        )
+        difference = np.abs(dist.reshape(expected.shape) - expected).max() / right.max()
+        worst = max(worst, float(difference))
+    if not worst <= WINDOW_TOLERANCE:
+        raise WrongAnswerError(
+            f"{WINDOWS}: patch distances differ by {worst:.3g} of the largest from those of one "
+            f"pass over the whole image, expected at most {WINDOW_TOLERANCE}"
+        )
+    return {"patch difference": worst}
+
+
+@torch.inference_mode()
+def _whole_image(model: Model, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Patch distances (h, w) of one pass over an image."""
+    settings = model.artifact.manifest.preprocessing
+    height, width = image.shape[:2]
+    pixels = preprocess_window(image, (0, 0, width, height), mean=settings.mean, std=settings.std)
+    maps = model.network(torch.from_numpy(pixels))
+    grid = (maps[0].shape[2], maps[0].shape[3])
+    features = reference.patch_features(maps, grid=grid, resampling="aligned-bilinear")[0]
+    dist, _ = reference.nearest(features, torch.from_numpy(np.array(model.artifact.bank)))
+    return dist.reshape(grid).numpy()
+
+
+def _in_windows(
+    model: Model, image: NDArray[np.uint8], window: int, settings: Settings
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Tiles of an image, and the distances of their patches, with windows of another size."""
+    artifact, manifest = model.artifact, model.artifact.manifest
+    windows = dataclasses.replace(manifest.patchcore.windows, window_px=window)
+    scorer = WindowScorer(
+        NetworkSession(artifact.network, threads=settings.threads),
+        NativeIndex(artifact.bank, threads=settings.threads),
+        preprocessing=manifest.preprocessing,
+        patchcore=dataclasses.replace(manifest.patchcore, windows=windows),
+        map_settings=manifest.map,
+        neighbors=artifact.neighbors,
+        threads=settings.threads,
+    )
+    found = scorer.score(image)
+    scorer.close()
+    return found.xy, found.tiles.patches
+
+
+def _peak(model: Model, settings: Settings) -> dict[str, int]:
+    """Memory of a fresh process that scores the model's board."""
+    job = Job("kad", str(model.artifact.path), str(model.board), "", settings.threads)
+    found = probe_process(dataclasses.replace(job, provider=settings.provider))
+    return {} if found["peak_bytes"] is None else {"peak": found["peak_bytes"]}
