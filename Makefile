@@ -12,6 +12,8 @@
 #   make precision  fp32, fp16 and int8 side by side (KAD_WEIGHTS_DIR, KAD_DATA_DIR; ten minutes),
 #                into docs/precision.md
 #   make peers   anomalib, for make bench to measure beside kad (it is skipped by name otherwise)
+#   make windows boards in windows against tiles and the thesis' path, quality and speed, into
+#                docs/windows.md (KAD_WEIGHTS_DIR, KAD_DATA_DIR; half an hour)
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector, a minute for each method: under ThreadSanitizer, and
 #                with ONNX Runtime
@@ -37,7 +39,7 @@ CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz exampl
 CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 FUZZ_SECONDS ?= 120
 
-.PHONY: demo precision quality cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench peers fuzz-search sanitize
+.PHONY: demo precision quality windows cutpaste experiments test fuzz threads soak lint test-c test-python format setup clean distclean kernels gpu-check coreset drift bench peers fuzz-search sanitize
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.installed
@@ -76,6 +78,12 @@ experiments: setup
 	$(EXPERIMENTS) boards build/experiments $(EXPERIMENTS_INTO)/experiments.json \
 	  --resnet50-weights $(RESNET50_WEIGHTS)
 	$(EXPERIMENTS) surfaces build/surfaces $(EXPERIMENTS_INTO)/surfaces.json
+
+windows: setup
+	$(BIN)/python tests/export/windows_quality.py \
+	  --results benchmarks/results/windows_quality.json --docs docs/windows.md
+	$(BIN)/kad-bench run windows --profile regular --json benchmarks/results/windows.json
+	$(BIN)/kad-bench table benchmarks/results/windows.json --into docs/windows.md
 
 BENCH := benchmarks/results
 BENCH_RUN := $(BIN)/kad-bench run --profile regular

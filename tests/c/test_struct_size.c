@@ -17,6 +17,7 @@ enum {
   FIRST_KCENTER_STATS = 64,
   FIRST_BOARD_OPTIONS = 32,
   FIRST_MAP_RULES = 64,
+  FIRST_WINDOWS_OPTIONS = 96,
   FIRST_REGION = 64
 };
 
@@ -24,6 +25,13 @@ static kad_status create_board(const void* options) {
   kad_board* board = NULL;
   const kad_status status = kad_board_create(options, &board);
   kad_board_close(board);
+  return status;
+}
+
+static kad_status create_windows(const void* options) {
+  kad_windows* windows = NULL;
+  const kad_status status = kad_windows_create(options, &windows);
+  kad_windows_close(windows);
   return status;
 }
 
@@ -155,6 +163,15 @@ static void test_inputs(void) {
                                    .grid_height = 2,
                                    .grid_width = 2};
   check_sizes(create_board, &board, FIRST_BOARD_OPTIONS, "kad_board_options.struct_size");
+
+  const kad_windows_options windows = {.struct_size = sizeof(kad_windows_options),
+                                       .image_height = 16,
+                                       .image_width = 16,
+                                       .window = 16,
+                                       .align = 8,
+                                       .patch = 4,
+                                       .tile = 16};
+  check_sizes(create_windows, &windows, FIRST_WINDOWS_OPTIONS, "kad_windows_options.struct_size");
 
   const kad_map_rules rules = {.struct_size = sizeof(kad_map_rules)};
   check_sizes(judge_map, &rules, FIRST_MAP_RULES, "kad_map_rules.struct_size");

@@ -44,6 +44,13 @@ def test_api(artifacts, preset, name):
     assert not result.stderr
 
 
+@pytest.mark.parametrize("preset", ["test", "asan"])
+def test_windows(tmp_path, preset):
+    path = tiny.write(tmp_path / "windows.kad", tiny.windows())
+    result = programs.run(programs.program(preset, "test_windows"), path, **ASAN)
+    assert not result.stderr
+
+
 def test_the_system_refuses(artifacts):
     result = programs.run(programs.program("asan", "test_system"), artifacts["patchcore"], **ASAN)
     assert result.stdout.endswith(" refusals of the system\n")

@@ -1,0 +1,145 @@
+"""Compare the detection quality of windows with that of tiles, and write the table into the docs.
+
+    python tests/export/windows_quality.py --results benchmarks/results/windows_quality.json \
+        --docs docs/windows.md
+
+For each case below and both modes: ``kad-export patchcore`` with the same options, and ``kad
+evaluate``. KAD_WEIGHTS_DIR and KAD_DATA_DIR name the weights and the data; synthetic boards are
+painted first. A run whose result is in the file already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kad_bench.pages import replace_between
+from quality import FIGURES, run
+
+BEGIN, END = "<!-- windows quality: made by `make windows` -->", "<!-- end of windows quality -->"
+MODES = ("tiles", "windows")
+NAMES = ("image AUROC", "pixel AUROC", "AUPRO", "tile AUROC")
+TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Case:
+    """A data set, and the options that both modes are exported with.
+
+    `synth` are the options of ``kad-export synth`` where the boards are painted; otherwise `data`
+    is a folder of KAD_DATA_DIR. `tiles` are options of tiles alone.
+    """
+
+    name: str
+    options: str
+    data: str = ""
+    synth: str = ""
+    tiles: str = ""
+
+    def command(self, mode: str) -> str:
+        """What a user would type."""
+        own = self.tiles if mode == "tiles" else "--mode windows"
+        words = f"kad-export patchcore {self.data or 'BOARDS'} --out X.kad {self.options} {own}"
+        return " ".join(words.split())
+
+
+_BOARDS = "--boards 6 --test-boards 24 --size 1400x1200 --seed 5"
+CASES = (
+    Case("KolektorSDD, half resolution", "--resize 0.5 --max-bank 5000", "kolektor_sdd"),
+    Case("KolektorSDD, native resolution", "--sigma 8", "kolektor_sdd", tiles="--train-stride 224"),
+    Case("synthetic, White", "--max-bank 4000", synth=f"{_BOARDS} --category white"),
+    Case(
+        "synthetic, White with Edges",
+        "--max-bank 4000",
+        synth=f"{_BOARDS} --category white-with-edges",
+    ),
+)
+
+
+def measure(case: Case, mode: str, source: Path, weights: Path, folder: Path) -> dict:
+    """Export in one mode and evaluate; returns what the results file keeps of it."""
+    artifact = folder / f"{mode}.kad"
+    words = case.command(mode).split()
+    options = words[words.index("X.kad") + 1 :]
+    common = ["--weights", weights, "--force", "--quiet"]
+    run("kad-export", "patchcore", source, "--out", artifact, *options, *common)
+    run("kad", "evaluate", artifact, source, "--out", folder / mode)
+    metrics = json.loads((folder / mode / "metrics.json").read_text())
+    return {
+        "case": case.name,
+        "mode": mode,
+        "command": case.command(mode),
+        "synth": case.synth,
+        **{key: metrics[key] for key in (*FIGURES, "average_precision", "counts")},
+        "bank_rows": metrics["artifact"]["bank_rows"],
+    }
+
+
+def measure_case(case: Case, known: dict[tuple[str, str], dict], weights: Path) -> list[dict]:
+    """Measure a case in the modes that are missing."""
+    missing = [mode for mode in MODES if (case.name, case.command(mode)) not in known]
+    if not missing:
+        return []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "boards"
+        if case.synth:
+            run("kad-export", "synth", source, *case.synth.split(), "--quiet")
+        else:
+            source = Path(os.environ["KAD_DATA_DIR"]) / case.data
+        return [measure(case, mode, source, weights, folder) for mode in missing]
+
+
+def table(results: list[dict]) -> str:
+    """Lay out the results as Markdown: tiles, windows, and the difference."""
+    lines = [
+        f"| boards | mode | bank | {' | '.join(NAMES)} |",
+        f"|---|---|---|{'---|' * len(NAMES)}",
+    ]
+    by_mode = {(r["case"], r["mode"]): r for r in results}
+    commands = []
+    for case in CASES:
+        pair = [by_mode.get((case.name, mode)) for mode in MODES]
+        if None in pair:
+            continue
+        for one in pair:
+            figures = " | ".join(f"{one[key]:.4f}" for key in FIGURES)
+            lines.append(f"| {case.name} | {one['mode']} | {one['bank_rows']:,} | {figures} |")
+            commands.append(one["command"])
+        gains = [pair[1][key] - pair[0][key] for key in FIGURES]
+        lines.append(f"| | difference | | {' | '.join(map(_gain, gains))} |")
+        if case.synth:
+            commands.append(f"  with BOARDS of kad-export synth BOARDS {case.synth}")
+    text = "\n".join(commands)
+    return "\n".join([*lines, "", "```", text, "```"])
+
+
+def _gain(difference: float) -> str:
+    words = "better" if difference > 0 else "lower"
+    mark = "" if abs(difference) <= TOLERANCE else f" {words}"
+    return f"{difference:+.4f}{mark}"
+
+
+def main() -> None:
+    """Run as a script."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--results", type=Path, required=True, help="JSON to fill in")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose table is replaced")
+    given = parser.parse_args()
+    weights = Path(os.environ["KAD_WEIGHTS_DIR"]) / "resnet18_trunk.safetensors"
+    results = json.loads(given.results.read_text()) if given.results.exists() else []
+    for case in CASES:
+        known = {(r["case"], r["command"]): r for r in results}
+        results += measure_case(case, known, weights)
+        given.results.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))  # noqa: T201
+    if given.docs:
+        replace_between(given.docs, BEGIN, END, table(results))
+
+
+if __name__ == "__main__":
+    main()
