@@ -59,7 +59,7 @@ _BOARDS = (
     BoardSpec("resnet50", 10_000, thesis_tiles=64),
     BoardSpec("resnet50", 72_500, thesis_tiles=32),
 )
-_SMALL = BoardSpec("resnet18", 40, 2, (512, 512), 32, 480, ("layer1",))
+_SMALL = BoardSpec("resnet18", 40, 2, (512, 512), 16, 496, ("layer1",))
 PROFILES = {
     "smoke": Profile((_SMALL,), 3, 1, 900, slow_s=600),
     "regular": Profile(_BOARDS, 64, 5, 130),

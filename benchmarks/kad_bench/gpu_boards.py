@@ -179,7 +179,9 @@ def _bank(
             [board[y : y + side, x : x + side] for x, y in corners[first : first + 16]]
         )
         given = normalised(tiles, mean, std)
-        maps = module(given.half() if half else given)
+        # The last tiles are fewer: choosing algorithms for them would take longer than their run.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+            maps = module(given.half() if half else given)
         features = patch_features(
             [x.float().contiguous().cpu().numpy() for x in maps],
             grid=manifest.patchcore.grid,

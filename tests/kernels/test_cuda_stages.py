@@ -15,7 +15,7 @@ pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip insta
 from kad_kernels import nearest, reference, reference_tiles
 from kad_kernels._cuda import cuda
 from kad_kernels.batches import STAGES, Batches
-from kad_kernels.device import gpu_is_available
+from kad_kernels.device import gpu_is_available, has_tensor_tier
 from kad_kernels.reference_tiles import REWEIGHTINGS
 from kad_kernels.stages import ALL_FINITE
 from kad_kernels.upload import Uploads
@@ -166,6 +166,23 @@ def test_features_distances_and_scores_are_those_of_the_reference(shape):
     )
     assert all((f.bad == ALL_FINITE).all() for f in found)
     assert all(list(f.stages_ms) == list(STAGES) for f in found)
+
+
+if not SIMULATED:
+
+    @pytest.mark.skipif(not has_tensor_tier(), reason="no GPU with the tensor tier")
+    def test_scores_by_the_tensor_tier():
+        shape = (28, 28), ((128, 28, 28), (256, 14, 14)), "bilinear", 32, 2_100, 4, 5
+        setting = Setting(shape, tier="tensor")
+        features = setting.features()
+        found = setting.run()
+        np.testing.assert_array_equal(
+            np.concatenate([f.scores for f in found]), setting.scores(features)
+        )
+        dist, _ = reference.nearest(features.reshape(-1, features.shape[2]), setting.bank)
+        np.testing.assert_array_equal(
+            np.concatenate([f.dist for f in found]).reshape(-1), dist[:, 0]
+        )
 
 
 @pytest.mark.parametrize("reweighting", [form for form in REWEIGHTINGS if form != "thesis"])
