@@ -266,12 +266,14 @@ class BoardScorer(ABC):
             areas = self._areas(image.shape[:2], prepared.shape[:2], annotation)
             xy = self._plan(prepared.shape[:2], areas)
         frame = (prepared.shape[0], prepared.shape[1])
-        board = None if self._grid is None else self._board(frame, self._grid)
+        board: NativeBoard | None = None
         parts = []
         for begin, found in self._find(prepared, xy, format_now, watch):
-            if board is not None and found.patches is not None:
+            if self._grid is not None and found.patches is not None:
                 corners = xy[begin : begin + len(found.scores)]
                 with in_batch(begin), watch.stage("map"):
+                    if board is None:  # not before: a GPU has work by now
+                        board = self._board(frame, self._grid)
                     board.add(corners, found.patches, found.rows, threads=self.threads)
             parts.append(found if keep_patches else found.without_patches())
         joined, anomaly_map = TileFindings.joined(parts), None
