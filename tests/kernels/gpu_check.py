@@ -129,9 +129,9 @@ def _environment() -> None:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([*rooms, *([before] if before else [])])
     os.environ["KAD_LIBRARY"] = str(ROOT / BUILD / "libkad.so")
-    compiler = shutil.which("nvcc")
-    if compiler and "CUDA_HOME" not in os.environ:  # numba looks for NVVM there
-        os.environ["CUDA_HOME"] = str(Path(compiler).resolve().parents[1])
+    toolkit = Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc").resolve().parents[1]
+    if (toolkit / "nvvm").is_dir():  # where numba looks
+        os.environ.setdefault("CUDA_HOME", str(toolkit))
 
 
 def _build(check: Check) -> None:
