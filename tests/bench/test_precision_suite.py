@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from convert_once import convert_once
@@ -12,10 +14,10 @@ from kad_bench import precision_suite
 from kad_bench.cli import main
 from kad_bench.counts import collect_counts
 from kad_bench.precision_report import table
-from kad_bench.suites import read_document
+from kad_bench.suites import read_document, replace_table
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[2]
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "precision.json", ROOT / "docs" / "precision.md"
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,37 @@ def test_real_data_have_to_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     result = CliRunner().invoke(main, ["run", "precision", "--cache", str(tmp_path)])
     assert result.exit_code == 1
     assert "KAD_DATA_DIR is not set" in result.stderr
+
+
+# ---- what is told of real surfaces ---------------------------------------------------------------
+
+
+def test_the_page_s_table_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    page = tmp_path / "precision.md"
+    page.write_text(PAGE.read_text())
+    replace_table(page, read_document(RESULTS))
+    assert page.read_text() == PAGE.read_text()
+
+
+def test_the_page_tells_what_the_committed_results_show() -> None:
+    cases = read_document(RESULTS)["suites"]["precision"]["cases"]
+    assert len(cases) == len(precision_suite.CASES)
+    text = " ".join(PAGE.read_text().split())
+
+    def differences(engine: str) -> tuple[float, float, float]:
+        found = [
+            case["engines"][engine]["accuracy"][name]
+            - case["engines"]["kad fp32"]["accuracy"][name]
+            for case in cases
+            for name in precision_suite.FIGURES
+        ]
+        return float(np.mean(found)), min(found), max(found)
+
+    int8, seed, fp16 = map(differences, ("kad int8", "kad fp32, seed 1", "kad fp16"))
+    form = "{:.4f} in the mean, {:.3f} at worst and {:+.3f} at best"
+    assert form.format(*int8) in text
+    assert "differs by {:.4f}, {:.3f} and {:+.3f}".format(*seed) in text
+    assert "by {:.4f}, {:.3f} and {:+.3f}: what".format(*fp16) in text
+    assert int8[1] > seed[1]  # it loses no more than another seed does
+    faster = [case["network_ratios"]["kad int8"]["median"] for case in cases]
+    assert f"{min(faster):.1f} to {max(faster):.1f} times as fast" in text
