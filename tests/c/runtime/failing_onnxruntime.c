@@ -4,6 +4,7 @@
 #include <onnxruntime_c_api.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 // Fail call number `call` from now on, counted from 0; -1: none. As where threads run out, or where
 // memory runs out while a graph is read.
@@ -14,6 +15,8 @@ __attribute__((visibility("default"))) int failing_fired(void);
 __attribute__((visibility("default"))) void failing_be_old(int old);
 // Say that the library has CUDA and TensorRT.
 __attribute__((visibility("default"))) void failing_have_gpu(int has);
+// The value that a provider was last given for a key; NULL: none.
+__attribute__((visibility("default"))) const char* failing_option(const char* key);
 // How many things of ONNX Runtime have been made and not been released.
 __attribute__((visibility("default"))) long failing_live(void);
 // Whether this thread is in a call of ONNX Runtime.
@@ -26,6 +29,9 @@ static long left = -1;
 static int fired = 0;
 static int is_of_memory = 0;
 static int is_old = 0;
+enum { MOST_OPTIONS = 16, OPTION_SIZE = 512 };
+static char options_given[MOST_OPTIONS][2][OPTION_SIZE];
+static size_t n_options = 0;
 static int has_gpu = 0;
 static long live = 0;
 static _Thread_local int inside = 0;
@@ -41,6 +47,13 @@ int failing_fired(void) { return fired; }
 void failing_be_old(int old) { is_old = old; }
 
 void failing_have_gpu(int has) { has_gpu = has; }
+
+const char* failing_option(const char* key) {
+  for (size_t i = 0; i < n_options; ++i) {
+    if (strcmp(options_given[i][0], key) == 0) return options_given[i][1];
+  }
+  return NULL;
+}
 
 long failing_live(void) { return live; }
 
@@ -203,6 +216,16 @@ static OrtStatusPtr sham_result(int makes, const char* failure) {
   return NULL;
 }
 
+static void keep_options(const char* const* keys, const char* const* values, size_t count) {
+  if (count > MOST_OPTIONS) abort();
+  n_options = count;
+  for (size_t i = 0; i < count; ++i) {
+    if (keys[i] == NULL || values[i] == NULL) abort();
+    snprintf(options_given[i][0], OPTION_SIZE, "%s", keys[i]);
+    snprintf(options_given[i][1], OPTION_SIZE, "%s", values[i]);
+  }
+}
+
 #define SHAM(provider, type, create, update, append, release)                                  \
   static OrtStatusPtr ORT_API_CALL sham_create_##provider(type** made) {                       \
     OrtStatusPtr status = sham_result(1, "injected failure of " #create);                      \
@@ -212,9 +235,7 @@ static OrtStatusPtr sham_result(int makes, const char* failure) {
   static OrtStatusPtr ORT_API_CALL sham_update_##provider(                                     \
       type* options, const char* const* keys, const char* const* values, size_t count) {       \
     (void)options;                                                                             \
-    for (size_t i = 0; i < count; ++i) {                                                       \
-      if (keys[i] == NULL || values[i] == NULL) abort();                                       \
-    }                                                                                          \
+    keep_options(keys, values, count);                                                         \
     return sham_result(0, "injected failure of " #update);                                     \
   }                                                                                            \
   static OrtStatusPtr ORT_API_CALL sham_append_##provider(OrtSessionOptions* session,          \

@@ -12,6 +12,7 @@ static void (*arm)(long, int);
 static int (*fired)(void);
 static void (*be_old)(int);
 static void (*have_gpu)(int);
+static const char* (*option)(const char*);
 static long (*live)(void);
 static uint8_t board[SIDE * SIDE * 3];
 static int told;
@@ -29,6 +30,7 @@ static void load(const char* path) {
   *(void**)&fired = dlsym(library, "failing_fired");
   *(void**)&be_old = dlsym(library, "failing_be_old");
   *(void**)&have_gpu = dlsym(library, "failing_have_gpu");
+  *(void**)&option = dlsym(library, "failing_option");
   *(void**)&live = dlsym(library, "failing_live");
 }
 
@@ -110,6 +112,28 @@ static void fail_each_provider_call(const char* path, const kad_detector_options
   CHECK(call > 10 && call < MOST_CALLS);
 }
 
+static void check_option(const char* key, const char* wanted) {
+  const char* given = option(key);
+  CHECK(given != NULL && strcmp(given, wanted) == 0);
+}
+
+// What TensorRT is told, with an engine for batches up to 4: as Engine.options of
+// kad_sdk/tensorrt.py.
+static void test_options(const char* cache) {
+  check_option("device_id", "0");
+  check_option("trt_fp16_enable", "0");
+  check_option("trt_int8_enable", "0");
+  check_option("trt_engine_cache_enable", "1");
+  check_option("trt_timing_cache_enable", "1");
+  check_option("trt_profile_min_shapes", "tiles:1x3x32x32");
+  check_option("trt_profile_opt_shapes", "tiles:4x3x32x32");
+  check_option("trt_profile_max_shapes", "tiles:4x3x32x32");
+  const char* engine = option("trt_engine_cache_path");
+  const char* timing = option("trt_timing_cache_path");
+  CHECK(strncmp(timing, cache, strlen(cache)) == 0 && strstr(timing, "/nvidia-l4-sm89-trt10.9.0"));
+  CHECK(strncmp(engine, timing, strlen(timing)) == 0 && strlen(engine) == strlen(timing) + 33);
+}
+
 // Without an engine for such batches TensorRT is refused, and nothing is written anywhere.
 static void test_engines(const char* path, kad_detector_options options) {
   kad_detector* detector = NULL;
@@ -119,6 +143,7 @@ static void test_engines(const char* path, kad_detector_options options) {
   options.batch = 3;
   CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_PROVIDER,
               "TensorrtExecutionProvider cannot run the network here: ");
+  test_options(options.cache_folder);
   options.cache_folder = "/proc/no/such";
   CHECK_FAILS(kad_detector_open(path, &options, &detector), KAD_ERROR_PROVIDER,
               "is needed, and there is none; libkad builds none");
