@@ -33,8 +33,10 @@ class Basis:
         The first 127 D-dimensional; row 127, and what is beyond D, are zeros.
     inverse_sigma : float
         One over (at least) the largest singular value of `directions`.
-    with_rest : bool
-        Whether the length of what the directions leave is the point's last value.
+    rest_weight : float
+        0 to 1: what the length of the rest, that the directions leave, is multiplied with to be the
+        point's last value. Its error grows with the length of the row: where the rest is small
+        beside it, little weight loses little, and rules out more.
     dims : int
         D.
     """
@@ -43,7 +45,7 @@ class Basis:
     scale: float
     directions: NDArray[np.float16]
     inverse_sigma: float
-    with_rest: bool
+    rest_weight: float
     dims: int
 
     @property
@@ -92,6 +94,16 @@ def find_basis(rows: NDArray[np.float32]) -> Basis:
         scale=scale,
         directions=directions,
         inverse_sigma=float(np.nextafter(np.float32(1 / math.sqrt(sigma2)), np.float32(0))),
-        with_rest=dims >= POINT,
+        rest_weight=_rest_weight(centred, exact[:, :dims]) if dims >= POINT else 0.0,
         dims=dims,
     )
+
+
+def _rest_weight(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> float:
+    """Median length of the rest over that of the projection, at most 1."""
+    some = rows[:: max(1, len(rows) // 1_024)]
+    projected = (some @ directions.T) ** 2
+    along = projected.sum(axis=1)
+    rest = np.maximum((some**2).sum(axis=1) - along, 0)
+    longest = float(np.median(along))
+    return 1.0 if longest == 0 else min(1.0, math.sqrt(float(np.median(rest)) / longest))

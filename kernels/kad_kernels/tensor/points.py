@@ -46,7 +46,7 @@ class DeviceBasis:
             THREADS,
             (
                 *(rows, np.int64(n), host.dims, host.padded, self._mean, host.scale),
-                *(self._directions, host.inverse_sigma, int(host.with_rest)),
+                *(self._directions, host.inverse_sigma, host.rest_weight),
                 *(into.point, into.norm2, into.slack, into.flag),
             ),
             stream=stream,

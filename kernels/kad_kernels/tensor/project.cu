@@ -39,12 +39,12 @@ __device__ void load_eight(float (&v)[8], const float *row, int dim, int dims) {
 }  // namespace
 
 // rows (n, dims) float32; mean (padded,) float32, zeros beyond dims; directions (128, padded) fp16,
-// padded a multiple of 32, row 127 zeros: the rest's length comes there if with_rest.
+// padded a multiple of 32, row 127 zeros: the rest's length, weighted (0 to 1), comes there.
 // point (P, 128) fp16, norm2 (P,) its squared length, slack (P,) how far it may be from the true
 // one; P is n rounded up to 128, points beyond n are zeros of infinite norm2. flag: not finite.
 extern "C" __global__ void __launch_bounds__(kThreads)
     project(const float *rows, long long n, int dims, int padded, const float *mean, float scale,
-            const unsigned short *directions, float inverse_sigma, int with_rest,
+            const unsigned short *directions, float inverse_sigma, float rest_weight,
             unsigned short *point, float *norm2, float *slack, int *flag) {
   __shared__ ProjectShared shared;
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
@@ -90,22 +90,22 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     }
     __syncthreads();
     float sum[8][4] = {};
-    for (int k = 0; k < kDepth; k += 16) {
-      unsigned a_high[4], a_low[4];
-      const int a_row = first_row + (lane & 15), a_dim = k + (lane >> 4) * 8;
-      load_matrices(a_high, shared_address(&shared.in.high[a_row][a_dim]));
-      load_matrices(a_low, shared_address(&shared.in.low[a_row][a_dim]));
+    // The low parts first: their sums are small, and little of them is cut off.
+    for (int part = 0; part < 2; part++)
 #pragma unroll
-      for (int two = 0; two < 4; two++) {
-        unsigned b[4];
-        const int b_row = first_out + two * 16 + (lane & 7) + ((lane >> 4) << 3);
-        load_matrices(b, shared_address(&shared.in.directions[b_row][k + ((lane >> 3) & 1) * 8]));
-        multiply(sum[2 * two], a_low, b[0], b[1]);
-        multiply(sum[2 * two + 1], a_low, b[2], b[3]);
-        multiply(sum[2 * two], a_high, b[0], b[1]);
-        multiply(sum[2 * two + 1], a_high, b[2], b[3]);
+      for (int k = 0; k < kDepth; k += 16) {
+        unsigned a[4];
+        const auto &rows_in = part == 0 ? shared.in.low : shared.in.high;
+        load_matrices(a, shared_address(&rows_in[first_row + (lane & 15)][k + (lane >> 4) * 8]));
+#pragma unroll
+        for (int two = 0; two < 4; two++) {
+          unsigned b[4];
+          const int b_row = first_out + two * 16 + (lane & 7) + ((lane >> 4) << 3);
+          load_matrices(b, shared_address(&shared.in.directions[b_row][k + ((lane >> 3) & 1) * 8]));
+          multiply(sum[2 * two], a, b[0], b[1]);
+          multiply(sum[2 * two + 1], a, b[2], b[3]);
+        }
       }
-    }
     // Flushed often, so that little is cut off.
 #pragma unroll
     for (int i = 0; i < 8; i++)
@@ -126,17 +126,19 @@ extern "C" __global__ void __launch_bounds__(kThreads)
   z2 = quad_sum(z2);
   length2 = quad_sum(length2);
   const float length = sqrtf(length2) * (1 + 16 * kUlp), z_length = sqrtf(z2) * (1 + 64 * kUlp);
-  const float steps = 4 * kStepError + (padded / kDepth + 2) * kUlp;
+  const float steps = 2.01f * kStepError + (padded / kDepth + 2) * (kUlp / 2);
   const float z_error = 2 * kUlp * (length + z_length) + sqrtf(static_cast<float>(dims)) * 0x1p-25f +
                         11.4f * steps * length;
   float rest = 0, rest_error = 0;
-  if (with_rest) {
+  if (rest_weight > 0) {
     const float rest2 = fmaxf(length2 - z2, 0.0f);
     const float wrong = (2 * z_length + z_error) * z_error + 80 * kUlp * z2 +
                         (padded / kDepth + 20) * kUlp * length2;
     rest = sqrtf(rest2);
     const float above = sqrtf(rest2 + wrong) - rest, below = rest - sqrtf(fmaxf(rest2 - wrong, 0.0f));
     rest_error = fmaxf(above, below) * (1 + 64 * kUlp) + 4 * kUlp * sqrtf(rest2 + wrong);
+    rest *= rest_weight;
+    rest_error = rest_error * rest_weight + kUlp * rest;
   }
   float lost2 = 0, rounded2 = 0;
   uint4 packed[4];
