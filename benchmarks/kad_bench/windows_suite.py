@@ -1,7 +1,8 @@
 """Whole boards in windows, against tiles and the thesis' path, from the file to written results.
 
 Windows are checked against a single pass of PyTorch over all of a part of the board, its distances
-in float64: with windows so small that several of them make the part, and as the artifact has them.
+in float64: with windows so small that several of them make the part, and as the artifact has them;
+and the whole board against itself in windows of other sizes, and cropped.
 Tiles are checked against PyTorch in the same way, the thesis' path as the board suite does. Then
 all three score a board in turn, round by round. Both modes have the pooling that kad-export has by
 default, the thesis' path its own. Windows give other scores than tiles: their quality is another
@@ -32,18 +33,22 @@ from kad_bench.tables import suite_table as table
 from kad_bench.thesis_path import THESIS
 from kad_bench.tile_paths import KAD, PRODUCT_TOLERANCE, TOLERANCE, Found, thesis_tiles
 from kad_sdk._native import NativeIndex, preprocess, preprocess_window
+from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.detector import Detector
 from kad_sdk.session import NetworkSession
 from kad_sdk.windows import WindowScorer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from kad_bench.board_runs import Round
-    from kad_bench.models import Model
+    from kad_bench.models import Model, ModelSpec
     from kad_bench.suites import Settings
+    from kad_sdk.scoring import BoardScores
 
-__all__ = ["WINDOWS", "check_windows", "run", "table"]
+__all__ = ["TILES", "WINDOWS", "check_windows", "model_specs", "run", "table"]
 
 WINDOWS, TILES = f"{KAD}, windows", f"{KAD}, tiles"
 SMALL_WINDOW = 256  # px
@@ -54,20 +59,21 @@ WINDOW_TOLERANCE = 1e-4  # of the largest distance
 class Profile:
     """How much is measured.
 
-    Rounds, tiles of the thesis' path (None: all), side in px of the part that is checked, and rows
-    of the bank (None: the model's).
+    Rounds, tiles of the thesis' path (None: all), side in px of the part that is checked, sizes of
+    windows, px, that must give the same map, and rows of the bank (None: the model's).
     """
 
     rounds: int
     thesis_tiles: int | None
     checked: int
+    windows: tuple[int, ...]
     rows: int | None = None
 
 
 PROFILES = {
-    "smoke": Profile(1, None, 448, rows=300),  # small boards have few patches
-    "regular": Profile(5, 32, 720),
-    "full": Profile(10, 128, 1280),
+    "smoke": Profile(1, None, 448, (128, 256), rows=300),  # small boards have few patches
+    "regular": Profile(5, 32, 720, (1024, 1536)),
+    "full": Profile(10, 128, 1280, (1024, 1536)),
 }
 
 
@@ -80,13 +86,13 @@ def run(settings: Settings) -> dict[str, Any]:
         ``cases``; see :mod:`kad_bench.suites`.
     """
     torch.set_num_threads(settings.threads)
-    profile, spec = PROFILES[settings.profile], SWEEP[settings.profile]
-    spec = dataclasses.replace(spec, rows=profile.rows or spec.rows)
-    tiles_spec = dataclasses.replace(spec, pooling="same-bilinear")
-    thesis, tiles = spec.prepare(settings), tiles_spec.prepare(settings)
-    windows = dataclasses.replace(tiles_spec, mode="windows").prepare(settings)
+    profile = PROFILES[settings.profile]
+    thesis, tiles, windows = (spec.prepare(settings) for spec in model_specs(settings.profile))
     settings.say("windows: checking")
-    accuracy = {WINDOWS: check_windows(windows, profile.checked, settings)}
+    accuracy = {
+        WINDOWS: check_windows(windows, profile.checked, settings)
+        | check_invariance(windows, profile.windows, settings)
+    }
     settings.say("windows: measuring")
     board = BoardFile.plan(
         tiles.board,
@@ -117,6 +123,14 @@ def run(settings: Settings) -> dict[str, Any]:
         "skipped": {},
     }
     return {"cases": [case]}
+
+
+def model_specs(name: str) -> tuple[ModelSpec, ModelSpec, ModelSpec]:
+    """Give a profile's models: as the thesis pools, of tiles, of windows."""
+    spec = SWEEP[name]
+    thesis = dataclasses.replace(spec, rows=PROFILES[name].rows or spec.rows)
+    tiles = dataclasses.replace(thesis, pooling="same-bilinear")
+    return thesis, tiles, dataclasses.replace(tiles, mode="windows")
 
 
 def _measure(
@@ -209,13 +223,14 @@ def check_windows(model: Model, side: int, settings: Settings) -> dict[str, floa
     worst = 0.0
     own = model.artifact.manifest.patchcore.windows
     for window in (SMALL_WINDOW, own.window_px):
-        xy, dist = _in_windows(model, part, window, settings)
-        first = first_patches(xy, own.patch_px)
+        found = _in_windows(model, part, window, settings)
+        first = first_patches(found.xy, own.patch_px)
         tile = model.artifact.manifest.patchcore.grid[0]
         expected = np.array(
             [right[row : row + tile, column : column + tile] for column, row in first]
         )
-        difference = np.abs(dist.reshape(expected.shape) - expected).max() / right.max()
+        dist = found.tiles.patches.reshape(expected.shape)
+        difference = np.abs(dist - expected).max() / right.max()
         worst = max(worst, float(difference))
     if not worst <= WINDOW_TOLERANCE:
         raise WrongAnswerError(
@@ -238,10 +253,70 @@ def _whole_image(model: Model, image: NDArray[np.uint8]) -> NDArray[np.float64]:
     return dist.reshape(grid).numpy()
 
 
+def check_invariance(model: Model, windows: Sequence[int], settings: Settings) -> dict[str, float]:
+    """Compare the model's board with itself in other windows, and cropped where that is told.
+
+    The crop takes whole cells off, as long as the active areas stay farther from the new edge than
+    a feature reaches.
+
+    Returns
+    -------
+    dict
+        The largest difference of maps and tile scores over the map's largest value.
+
+    Raises
+    ------
+    WrongAnswerError
+        It is above 1e-4.
+    """
+    image, areas = model.read_board(), model.annotation
+    own = model.artifact.manifest.patchcore.windows
+    first = _in_windows(model, image, own.window_px, settings, areas)
+    worst = 0.0
+    for window in windows:
+        worst = max(worst, _difference(first, _in_windows(model, image, window, settings, areas)))
+    least = min((min(rect.x, rect.y) for rect in areas.borders), default=0)
+    crop = (least - own.halo_px - own.align_px) // own.align_px * own.align_px
+    if crop > 0:
+        part = np.ascontiguousarray(image[crop:, crop:])
+        found = _in_windows(model, part, own.window_px, settings, _moved(areas, crop))
+        worst = max(worst, _difference(first, found, crop))
+    if not worst <= WINDOW_TOLERANCE:
+        raise WrongAnswerError(
+            f"{WINDOWS}: another size of windows, or a crop, changes the board by {worst:.3g} of "
+            f"the map's largest value, expected at most {WINDOW_TOLERANCE}"
+        )
+    return {"difference by windows": worst}
+
+
+def _difference(first: BoardScores, other: BoardScores, crop: int = 0) -> float:
+    expected = first.map[crop:, crop:]
+    if (np.isnan(expected) != np.isnan(other.map)).any():
+        return float("inf")
+    largest = np.nanmax(expected)
+    maps = np.nanmax(np.abs(expected - other.map))
+    return float(max(maps, np.abs(first.scores - other.scores).max()) / largest)
+
+
+def _moved(areas: Annotation, crop: int) -> Annotation:
+    """Areas of a board whose upper and left `crop` px were cut off."""
+
+    def moved(rect: Rect) -> Rect:
+        x, y = max(rect.x - crop, 0), max(rect.y - crop, 0)
+        return Rect(x, y, rect.x + rect.width - crop - x, rect.y + rect.height - crop - y)
+
+    borders, labels = (tuple(map(moved, rects)) for rects in (areas.borders, areas.labels))
+    return Annotation(borders, tuple(rect for rect in labels if min(rect.width, rect.height) > 0))
+
+
 def _in_windows(
-    model: Model, image: NDArray[np.uint8], window: int, settings: Settings
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Tiles of an image, and the distances of their patches, with windows of another size."""
+    model: Model,
+    image: NDArray[np.uint8],
+    window: int,
+    settings: Settings,
+    annotation: Annotation | None = None,
+) -> BoardScores:
+    """Score an image with windows of another size than the artifact's."""
     artifact, manifest = model.artifact, model.artifact.manifest
     windows = dataclasses.replace(manifest.patchcore.windows, window_px=window)
     scorer = WindowScorer(
@@ -253,9 +328,9 @@ def _in_windows(
         neighbors=artifact.neighbors,
         threads=settings.threads,
     )
-    found = scorer.score(image)
+    found = scorer.score(image, annotation)
     scorer.close()
-    return found.xy, found.tiles.patches
+    return found
 
 
 def _peak(model: Model, settings: Settings) -> dict[str, int]:

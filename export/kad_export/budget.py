@@ -133,6 +133,7 @@ def probe(boards: Sequence[BoardTiles], extract: PatchExtractor) -> Probe:
     start = time.perf_counter()
     image = extract.load(boards[0].sample)
     seconds_per_board = time.perf_counter() - start
+    extract.set_up(image)
     xy = boards[0].xy[np.arange(extract.batch * PROBE_BATCHES) % len(boards[0].xy)]
     for features in extract(image, xy[: extract.batch]):  # the first batch also sets up buffers
         dims = features.shape[2]

@@ -85,6 +85,9 @@ class PatchExtractor:
         """Patches of a tile."""
         return self.grid[0] * self.grid[1]
 
+    def set_up(self, image: np.ndarray) -> None:
+        """Take what memory a board needs at the most, so that it can be seen before the start."""
+
     def __call__(self, image: np.ndarray, xy: np.ndarray) -> Iterator[np.ndarray]:
         """Patch features of the tiles ``xy`` (n, 2), batch by batch: (b, P, D) float32."""
         for start in range(0, len(xy), self.batch):

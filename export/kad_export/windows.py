@@ -187,6 +187,17 @@ class WindowExtractor(PatchExtractor):
         self.grid = (self.tile // windows.patch_px, self.tile // windows.patch_px)
         self.batch = max(1, in_batch // self.patches)
 
+    def set_up(self, image: np.ndarray) -> None:
+        """Run the largest window of a board."""
+        settings = self._windows
+        side = settings.window_px + 2 * settings.halo_px
+        height, width = (min(side, length) for length in image.shape[:2])
+        self.session.run(
+            preprocess_window(
+                image, (0, 0, width, height), mean=self._mean, std=self._std, threads=self.threads
+            )
+        )
+
     def __call__(self, image: np.ndarray, xy: np.ndarray) -> Iterator[np.ndarray]:
         """Patch features of the blocks ``xy`` (n, 2), batch by batch: (b, P, D) float32."""
         for _, group in itertools.groupby(range(len(xy)), lambda i: _window_of(xy[i], self)):

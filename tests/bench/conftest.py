@@ -13,7 +13,8 @@ from kad_bench.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-END_TO_END = ("network", "tile", "board", "startup", "memory")  # the others have tests of their own
+# The others have tests of their own.
+END_TO_END = ("network", "tile", "board", "windows", "startup", "memory")
 
 
 class Smoke(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -13,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from kad_bench import tile_suite
+from kad_bench import tile_suite, windows_suite
 from kad_bench.anomalib_path import ANOMALIB, anomalib_missing
+from kad_bench.answers import WrongAnswerError
 from kad_bench.board_runs import BoardFile, ThesisBoard
 from kad_bench.cli import main
 from kad_bench.counts import check_counts, collect_counts
@@ -28,6 +30,7 @@ from kad_bench.suites import Settings
 from kad_bench.thesis_path import THESIS
 from kad_bench.tile_paths import KAD, TOLERANCE, Found, thesis_tiles
 from kad_bench.tile_suite import KAD_ONE
+from kad_bench.windows_suite import TILES, WINDOWS, check_windows, model_specs
 
 from kad_sdk.scoring import Stopwatch
 
@@ -120,6 +123,31 @@ def test_fresh_processes_start_and_take_memory(smoke_run: Any) -> None:
         assert memory[name]["accuracy"]["score difference"] <= TOLERANCE
         assert "seconds" not in memory[name]  # they do not score the same number of tiles
     assert memory[KAD]["memory_bytes"]["peak"] < memory[THESIS]["memory_bytes"]["peak"]
+
+
+def test_windows_are_measured_beside_both(smoke_run: Any) -> None:
+    case = cases(smoke_run, "windows")["resnet18, 300 rows"]
+    assert set(case["engines"]) == {WINDOWS, TILES, THESIS}
+    assert set(case["ratios"][WINDOWS]) == {TILES, THESIS}
+    assert case["engines"][WINDOWS]["accuracy"]["patch difference"] <= TOLERANCE
+    assert case["engines"][TILES]["accuracy"]["score difference"] <= TOLERANCE
+    for name in (WINDOWS, TILES):
+        assert 20e6 < case["engines"][name]["memory_bytes"]["peak"] < 4e9
+        assert {"network", "search", "map"} <= set(case["engines"][name]["stages_s"])
+
+
+def test_windows_with_wrong_answers_are_not_timed(smoke_run: Any) -> None:
+    settings = Settings("smoke", 2, smoke_run.path.parent, lambda _: None)
+    model = model_specs("smoke")[2].prepare(settings)
+    assert check_windows(model, 448, settings)["patch difference"] <= TOLERANCE
+    bank = np.array(model.artifact.bank)
+    spoiled = dataclasses.replace(model.artifact, bank=bank * np.float32(1.001))
+    other = dataclasses.replace(model, artifact=spoiled)
+    right = windows_suite._whole_image
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windows_suite, "_whole_image", lambda _, image: right(other, image))
+        with pytest.raises(WrongAnswerError, match="of one pass over the whole image"):
+            check_windows(model, 448, settings)
 
 
 def test_an_artifact_with_the_first_rows_of_a_bank(smoke_run: Any, tmp_path: Path) -> None:

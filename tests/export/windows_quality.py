@@ -11,19 +11,23 @@ painted first. A run whose result is in the file already is not made again.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from kad_bench.pages import replace_between
 from quality import FIGURES, run
+from sklearn.metrics import roc_auc_score
 
 BEGIN, END = "<!-- windows quality: made by `make windows` -->", "<!-- end of windows quality -->"
 MODES = ("tiles", "windows")
 NAMES = ("image AUROC", "pixel AUROC", "AUPRO", "tile AUROC")
 TOLERANCE = 0.005
+RESAMPLINGS = 1000
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,30 @@ def measure(case: Case, mode: str, source: Path, weights: Path, folder: Path) ->
         "synth": case.synth,
         **{key: metrics[key] for key in (*FIGURES, "average_precision", "counts")},
         "bank_rows": metrics["artifact"]["bank_rows"],
+        "image_scores": read_scores(folder / mode / "scores.csv"),
     }
+
+
+def read_scores(path: Path) -> dict[str, list[float]]:
+    """Read each image's label, 1 for defective ones, and its score."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] in {"0", "1"}]
+    return {row["name"]: [int(row["label"]), float(row["score"])] for row in rows}
+
+
+def image_interval(before: dict, after: dict) -> tuple[float, float]:
+    """Give where 95 % of resamplings of the images put the difference of image AUROC."""
+    names = sorted(before["image_scores"])
+    label, first = np.array([before["image_scores"][name] for name in names]).T
+    second = np.array([after["image_scores"][name][1] for name in names])
+    generator, kinds = np.random.default_rng(0), [np.flatnonzero(label == k) for k in (0, 1)]
+    found = []
+    for _ in range(RESAMPLINGS):
+        drawn = np.concatenate([generator.choice(kind, len(kind)) for kind in kinds])
+        scores = (roc_auc_score(label[drawn], s[drawn]) for s in (second, first))
+        found.append(next(scores) - next(scores))
+    low, high = np.percentile(found, (2.5, 97.5))
+    return float(low), float(high)
 
 
 def measure_case(case: Case, known: dict[tuple[str, str], dict], weights: Path) -> list[dict]:
@@ -111,7 +138,10 @@ def table(results: list[dict]) -> str:
             lines.append(f"| {case.name} | {one['mode']} | {one['bank_rows']:,} | {figures} |")
             commands.append(one["command"])
         gains = [pair[1][key] - pair[0][key] for key in FIGURES]
-        lines.append(f"| | difference | | {' | '.join(map(_gain, gains))} |")
+        low, high = image_interval(*pair)
+        cells = list(map(_gain, gains))
+        cells[0] += f" (95 %: {low:+.3f} to {high:+.3f})"
+        lines.append(f"| | difference | | {' | '.join(cells)} |")
         if case.synth:
             commands.append(f"  with BOARDS of kad-export synth BOARDS {case.synth}")
     text = "\n".join(commands)
