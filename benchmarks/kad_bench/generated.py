@@ -81,6 +81,9 @@ class GeneratedExtractor:
         """Return the image: there is none."""
         return sample
 
+    def set_up(self, image: Any) -> None:
+        """Need no memory beforehand."""
+
     def __call__(self, image: Any, xy: np.ndarray) -> Iterator[np.ndarray]:
         """Patch features of tiles, batch by batch: (b, P, D) float32."""
         del image

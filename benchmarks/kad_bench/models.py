@@ -196,7 +196,7 @@ class ModelSpec:
             pooling=self.pooling,
             reweighting=self.reweighting,
             mode=self.mode,
-            train_stride=TILE,
+            train_stride=TILE if self.mode == "tiles" else None,  # each patch once in both
             coreset=1.0,
             max_bank=self.rows,
             holdout=1 / self.boards.train,

@@ -59,19 +59,18 @@ WINDOW_TOLERANCE = 1e-4  # of the largest distance
 class Profile:
     """How much is measured.
 
-    Rounds, tiles of the thesis' path (None: all), side in px of the part that is checked, sizes of
-    windows, px, that must give the same map, and rows of the bank (None: the model's).
+    Rounds, tiles of the thesis' path (None: all), side in px of the part that is checked, and sizes
+    of windows, px, that must give the same map.
     """
 
     rounds: int
     thesis_tiles: int | None
     checked: int
     windows: tuple[int, ...]
-    rows: int | None = None
 
 
 PROFILES = {
-    "smoke": Profile(1, None, 448, (128, 256), rows=300),  # small boards have few patches
+    "smoke": Profile(1, None, 448, (128, 256)),
     "regular": Profile(5, 32, 720, (1024, 1536)),
     "full": Profile(10, 128, 1280, (1024, 1536)),
 }
@@ -127,8 +126,7 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def model_specs(name: str) -> tuple[ModelSpec, ModelSpec, ModelSpec]:
     """Give a profile's models: as the thesis pools, of tiles, of windows."""
-    spec = SWEEP[name]
-    thesis = dataclasses.replace(spec, rows=PROFILES[name].rows or spec.rows)
+    thesis = SWEEP[name]
     tiles = dataclasses.replace(thesis, pooling="same-bilinear")
     return thesis, tiles, dataclasses.replace(tiles, mode="windows")
 

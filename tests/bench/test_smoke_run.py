@@ -126,7 +126,7 @@ def test_fresh_processes_start_and_take_memory(smoke_run: Any) -> None:
 
 
 def test_windows_are_measured_beside_both(smoke_run: Any) -> None:
-    case = cases(smoke_run, "windows")["resnet18, 300 rows"]
+    case = cases(smoke_run, "windows")["resnet18, 500 rows"]
     assert set(case["engines"]) == {WINDOWS, TILES, THESIS}
     assert set(case["ratios"][WINDOWS]) == {TILES, THESIS}
     assert case["engines"][WINDOWS]["accuracy"]["patch difference"] <= TOLERANCE
