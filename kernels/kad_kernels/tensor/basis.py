@@ -100,10 +100,10 @@ def find_basis(rows: NDArray[np.float32]) -> Basis:
 
 
 def _rest_weight(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> float:
-    """Median length of the rest over that of the projection, at most 1."""
+    """Three times the median length of the rest over that of the projection, at most 1."""
     some = rows[:: max(1, len(rows) // 1_024)]
     projected = (some @ directions.T) ** 2
     along = projected.sum(axis=1)
     rest = np.maximum((some**2).sum(axis=1) - along, 0)
     longest = float(np.median(along))
-    return 1.0 if longest == 0 else min(1.0, math.sqrt(float(np.median(rest)) / longest))
+    return 1.0 if longest == 0 else min(1.0, 3 * math.sqrt(float(np.median(rest)) / longest))
