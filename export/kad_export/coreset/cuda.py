@@ -18,11 +18,13 @@ from kad_sdk._native import spread_rows
 from kad_sdk.errors import NotFiniteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kad_kernels.tensor.basis import Basis
 
     from kad_export.coreset.workers import Candidates, Points
 
-__all__ = ["CudaPickers", "CudaWorker", "most_pool_rows"]
+__all__ = ["CudaPickers", "CudaWorker", "SharedBasis", "most_pool_rows"]
 
 HELD_BYTES = 16 << 30  # of points that stay on the GPU from one flush to the next
 CHUNK_ROWS = 262_144  # points that are compared at a time
@@ -38,21 +40,39 @@ def most_pool_rows(n_points: int) -> int:
     return most_rows()
 
 
-class CudaPickers:
-    """Makes pools on the GPU, all along the directions of the first one."""
+class SharedBasis:
+    """The directions along which all workers and pools of a selection screen: found once."""
 
     def __init__(self) -> None:
         self._basis: Basis | None = None
+
+    def of(self, sample: Callable[[], np.ndarray]) -> Basis:
+        """Give them; the first to ask has its sample (n, d) looked at."""
+        if self._basis is None:
+            from kad_kernels.tensor.basis import find_basis  # noqa: PLC0415 - needs a GPU
+
+            self._basis = find_basis(sample())
+        return self._basis
+
+
+class CudaPickers:
+    """Makes pools on the GPU.
+
+    Parameters
+    ----------
+    basis : SharedBasis
+    """
+
+    def __init__(self, basis: SharedBasis) -> None:
+        self._basis = basis
 
     def __call__(self, points: np.ndarray, dist: np.ndarray) -> _Picker:
         """Make the pool of points (p, d) with their distances (p,)."""
         if not has_tensor_tier():
             return _Picker(Pool(points, dist))
         from kad_kernels.tensor import ScreenedPool  # noqa: PLC0415
-        from kad_kernels.tensor.basis import find_basis  # noqa: PLC0415
 
-        self._basis = self._basis or find_basis(points)
-        return _Picker(ScreenedPool(points, dist, self._basis))
+        return _Picker(ScreenedPool(points, dist, self._basis.of(lambda: points)))
 
 
 class _Picker:
@@ -79,14 +99,17 @@ class CudaWorker(PointsWorker):
     ----------
     points, first_row, pool_rows
         As for :class:`PointsWorker`.
+    basis : SharedBasis
     """
 
-    def __init__(self, points: Points, *, first_row: int = 0, pool_rows: int) -> None:
+    def __init__(
+        self, points: Points, *, first_row: int = 0, pool_rows: int, basis: SharedBasis
+    ) -> None:
         super().__init__(points, first_row=first_row, pool_rows=pool_rows)
         self._held: dict[int, Any] = {}
         self._holds_all = 4 * points.shape[0] * points.shape[1] <= HELD_BYTES
         self._screens = has_tensor_tier()
-        self._basis: Basis | None = None
+        self._basis = basis
 
     def flush(self, rows: np.ndarray, centres: np.ndarray, level: float) -> Candidates:
         """See :class:`kad_export.coreset.workers.Worker`; ``level`` would save nothing."""
@@ -141,8 +164,6 @@ class CudaWorker(PointsWorker):
         if not self._screens:
             return DeviceRows(points)
         from kad_kernels.tensor import ScreenedRunning  # noqa: PLC0415
-        from kad_kernels.tensor.basis import find_basis  # noqa: PLC0415
 
-        if self._basis is None:
-            self._basis = find_basis(self.fetch(spread_rows(self.shape[0])))
-        return ScreenedRunning(points, self._basis)
+        basis = self._basis.of(lambda: self.fetch(spread_rows(self.shape[0])))
+        return ScreenedRunning(points, basis)

@@ -131,8 +131,9 @@ def k_center(
         from kad_export.coreset import cuda  # noqa: PLC0415 - needs numba
 
         pool_rows = _cuda_pool_rows(pool_rows, points.shape[0], cuda.most_pool_rows)
-        make_worker = partial(cuda.CudaWorker, pool_rows=pool_rows)
-        make_picker: Callable[[np.ndarray, np.ndarray], Picker] = cuda.CudaPickers()
+        basis = cuda.SharedBasis()
+        make_worker = partial(cuda.CudaWorker, pool_rows=pool_rows, basis=basis)
+        make_picker: Callable[[np.ndarray, np.ndarray], Picker] = cuda.CudaPickers(basis)
     else:
         make_worker = partial(PointsWorker, pool_rows=pool_rows, threads=threads)
         make_picker = NativePickers(skipped=trim_outliers, threads=threads)
