@@ -12,8 +12,6 @@ namespace {
 
 constexpr int32_t kMaxRadius = 1 << 15;
 
-int32_t down(int32_t value, int32_t step) { return value / step * step; }
-
 int32_t divide_up(int32_t value, int32_t by) { return (value - 1) / by + 1; }
 
 void check_multiple(int32_t value, int32_t of, const char* name, const char* of_name) {
@@ -136,15 +134,17 @@ struct Span {
 // coarsest layer; the last ends at one, or where the image ends.
 std::vector<Span> split_axis(int32_t first_patch, int32_t end_patch, int32_t image,
                              const kad_windows_options& options) {
-  const int32_t align = options.align;
-  const int32_t begin = down(first_patch * options.patch, align);
-  const int32_t cells = divide_up(end_patch * options.patch, align) - begin / align;
-  const int32_t n = divide_up(cells, options.window / align);
-  const int32_t step = divide_up(cells, n) * align;
-  const auto end =
-      static_cast<int32_t>(std::min<int64_t>(int64_t{begin} + int64_t{cells} * align, image));
+  const int64_t align = options.align, patch = options.patch;
+  const int64_t begin = first_patch * patch / align * align;
+  const int64_t cells = (end_patch * patch - begin + align - 1) / align;
+  const int64_t most = options.window / align;
+  const int64_t n = (cells + most - 1) / most;
+  const int64_t step = (cells + n - 1) / n * align;
+  const int64_t end = std::min(begin + cells * align, int64_t{image});
   std::vector<Span> spans;
-  for (int32_t at = begin; at < end; at += step) spans.push_back({at, std::min(at + step, end)});
+  for (int64_t at = begin; at < end; at += step) {
+    spans.push_back({static_cast<int32_t>(at), static_cast<int32_t>(std::min(at + step, end))});
+  }
   return spans;
 }
 
