@@ -128,7 +128,7 @@ def run_engine(
     """
     try:
         if plan.disk_bytes:
-            check_disk(plan, settings.scratch, engine.bytes_on_disk())
+            check_disk(plan, settings, engine.bytes_on_disk())
         with console.step("features"), console.progress("features", plan.tiles, "tiles") as bar:
             engine.extract(bar.advance)
         with console.step("coreset"), console.progress("coreset", plan.rows, "rows") as bar:

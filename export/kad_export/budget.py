@@ -255,7 +255,8 @@ def _check_memory(needed: int, measured: Probe, settings: BankSettings) -> None:
             f"the memory budget of {format_bytes(settings.memory_bytes)} cannot hold the work, "
             f"which needs {format_bytes(needed)}: {format_bytes(measured.resident_bytes)} for the "
             "libraries, the network and a batch of tiles, the rest for boards and the selection. "
-            f"Raise --memory to {enough:g}GB, or lower --batch or --max-bank"
+            f"Raise --memory to {enough:g}GB, or lower --batch or "
+            f"{'--max-rows' if settings.before else '--max-bank'}"
         )
 
 
@@ -266,7 +267,7 @@ def _fixed_bytes(boards: Sequence[BoardTiles], rows: int, projected: int, dims: 
     return int(RESERVE_BYTES + board + max(selection, 3 * 4 * rows * dims))
 
 
-def check_disk(plan: Plan, folder: Path, there: int = 0) -> None:
+def check_disk(plan: Plan, settings: BankSettings, there: int = 0) -> None:
     """Compare what the plan needs on disk, less what is there already, with what is free.
 
     Raises
@@ -274,13 +275,16 @@ def check_disk(plan: Plan, folder: Path, there: int = 0) -> None:
     MemoryBudgetError
         The disk is too small.
     """
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(settings.scratch).free
     needed = plan.disk_bytes + 2 * 8 * plan.candidates - there  # and a worker's state, old and new
     if needed > free:
+        here = settings.scratch.parent
+        less = "store them with --points float16, or raise --train-stride"
+        if settings.before:
+            less = "or add fewer boards at a time"
         raise MemoryBudgetError(
-            f"the projected features need {format_bytes(needed)} of disk, and "
-            f"{folder.parent} has {format_bytes(free)} free: name another folder with --scratch, "
-            "store them with --points float16, raise --memory, or raise --train-stride"
+            f"the projected features need {format_bytes(needed)} of disk, and {here} has "
+            f"{format_bytes(free)} free: name another folder with --scratch, raise --memory, {less}"
         )
 
 

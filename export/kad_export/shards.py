@@ -89,7 +89,7 @@ def as_stored(points: np.ndarray, dtype: str) -> np.ndarray:
     if np.isfinite(points).all() and not np.isfinite(stored).all():
         raise NotFiniteError(
             f"projected features reach {np.abs(points).max():.4g}, and float16 ends at 65504: "
-            "store them with --points float32"
+            "export with --points float32"
         )
     return stored
 
@@ -115,8 +115,8 @@ def write_shard(path: Path, blocks: Iterable[np.ndarray]) -> None:
             partial.unlink(missing_ok=True)
         raise OutputError(
             f"the projected features cannot be written to {path} ({error.strerror}): free some "
-            "space, name another folder with --scratch, store them with --points float16, or raise "
-            "--memory to do without"
+            "space, name another folder with --scratch, raise --memory to do without, or export "
+            "with --points float16"
         ) from error
 
 

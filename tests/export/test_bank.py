@@ -188,9 +188,10 @@ def test_selection_in_memory_takes_what_is_planned(monkeypatch, tmp_path, kind, 
     assert points < peak < plan.memory_bytes - budget.RESERVE_BYTES
 
 
-def _plan_for(n_tiles: int, memory_bytes: int):
+def _plan_for(n_tiles: int, memory_bytes: int, before: int = 0):
     boards = [BoardTiles(None, np.zeros((n_tiles, 2), np.int32), 4730, 4074)]
-    return make_plan(boards, 784, PROBE, BankSettings(Path(), memory_bytes=memory_bytes))
+    settings = BankSettings(Path(), memory_bytes=memory_bytes, before=before)
+    return make_plan(boards, 784, PROBE, settings)
 
 
 def test_projected_features_go_to_disk_when_memory_is_short():
@@ -209,6 +210,10 @@ def test_largest_case_of_the_thesis_fits_the_default_memory():
 def test_memory_budget_that_cannot_hold_the_work():
     with pytest.raises(MemoryBudgetError, match=r"512.0 MB cannot hold .* Raise --memory to 1.4GB"):
         _plan_for(100, 512 << 20)
+    with pytest.raises(MemoryBudgetError, match=r"or lower --batch or --max-bank$"):
+        _plan_for(100, 512 << 20)
+    with pytest.raises(MemoryBudgetError, match=r"or lower --batch or --max-rows$"):
+        _plan_for(100, 512 << 20, before=50)
 
 
 def test_plan_is_printed_with_memory_disk_and_time():
@@ -221,8 +226,11 @@ def test_plan_is_printed_with_memory_disk_and_time():
 
 def test_disk_that_cannot_hold_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr(budget.shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
-    with pytest.raises(MemoryBudgetError, match=r"GB of disk, and .* has 1.0 MB free"):
-        check_disk(_plan_for(11_899, 4 << 30), tmp_path / "scratch")
+    plan, settings = _plan_for(11_899, 4 << 30), BankSettings(tmp_path / "scratch")
+    with pytest.raises(MemoryBudgetError, match=r"GB of disk, and .* has 1.0 MB free.* --points"):
+        check_disk(plan, settings)
+    with pytest.raises(MemoryBudgetError, match=r"raise --memory, or add fewer boards at a time$"):
+        check_disk(plan, dataclasses.replace(settings, before=50))
 
 
 @pytest.mark.parametrize(("n_rows", "columns"), [(1, 0), (2, 1), (9, 8), (40, 8)])
