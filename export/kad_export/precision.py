@@ -102,12 +102,15 @@ class RangeTiles:
             first += count
             if not len(local):
                 continue
-            image = self.load(board.sample)
+            image, side = self.load(board.sample), self.preprocessing.tile
+            last = np.array([image.shape[1] - side, image.shape[0] - side], np.int32)
+            # Where boards go in windows, corners are those of blocks, which are smaller than tiles.
+            xy = np.minimum(board.xy[local], last)
             for start in range(0, len(local), RANGE_BATCH):
                 yield preprocess(
                     image,
-                    board.xy[local[start : start + RANGE_BATCH]],
-                    tile=self.preprocessing.tile,
+                    xy[start : start + RANGE_BATCH],
+                    tile=side,
                     mean=self.preprocessing.mean,
                     std=self.preprocessing.std,
                     threads=self.threads,

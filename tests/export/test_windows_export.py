@@ -159,6 +159,20 @@ def test_the_detector_finds_the_spot(artifact, image):
     assert {"preprocess", "network", "search", "map"} <= set(result.timings_ms)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lower_precisions_score_in_windows_too(boards, image, graphs, tmp_path, precision):
+    options = PatchCoreOptions(**OPTIONS, precision=precision)
+    with pytest.MonkeyPatch.context() as patch:
+        convert_once(graphs, patch)
+        path = export_patchcore(boards, tmp_path / "lower.kad", options)
+    with Detector.open(path, threads=2) as detector:
+        result = detector.score(image)
+    assert detector.precision == precision
+    assert set(detector.artifact.manifest.verification) >= {"precision", "windows"}
+    y, x = np.unravel_index(np.nanargmax(result.map), result.map.shape)
+    assert np.hypot(x - 40, y - 50) < 30
+
+
 def test_an_artifact_is_never_scored_in_the_other_mode(opened, small_artifact):
     with pytest.raises(InvalidArgumentError, match="fitted in windows"):
         PatchCoreScorer.open(opened, maps=True, threads=1, batch=4)
