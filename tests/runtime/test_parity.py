@@ -35,6 +35,8 @@ ARTIFACTS = {
     "windows-plain": lambda: tiny.windows(
         n_neighbors=0, reweighting="none", board="largest-tile", margin=0
     ),
+    "windows-fp16": lambda: tiny.windows(precision="fp16"),
+    "windows-int8": lambda: tiny.windows(precision="int8"),
     "windows-large": lambda: tiny.windows(2048, channels=(40, 56), rows=1100),
     "quiet": lambda: tiny.patchcore(threshold=1e6),
     "calibrated": lambda: tiny.patchcore(threshold=1e6),
@@ -75,7 +77,10 @@ CASES = [
         Case("windows", size=(81, 153), pixel_format=f, padding=2 * i)
         for i, f in enumerate(FORMATS)
     ),
-    *(Case(f"windows{n}", borders=BORDERS, labels=LABELS) for n in ("", "-plain", "-large")),
+    *(
+        Case(f"windows{n}", borders=BORDERS, labels=LABELS)
+        for n in ("", "-plain", "-large", "-fp16", "-int8")
+    ),
     Case("windows-half", size=(201, 303), borders=TWICE, labels=LABELS, threads=2),
     Case("windows-plain", maps=False),
     Case("grad-cam-kernel", maps=False),
