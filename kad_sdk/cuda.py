@@ -12,6 +12,7 @@ on the next ones.
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -88,11 +89,16 @@ class SessionNetwork:
         arrays = (batches.tiles, *self._maps)
         buffers = [Buffer(batches.address(x), tuple(x.shape)) for x in arrays]
         self._run = session.bind(buffers[0], buffers[1:])
+        # ONNX Runtime keeps a CUDA graph for each thread that runs it, and nothing else may be
+        # asked of the GPU while one is recorded: one thread runs it, and has done so once by now.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kad-network")
+        self.run(batches.tiles, 0)
+        batches.wait()
 
     def run(self, tiles: Any, n: int) -> Sequence[Any]:
         """See :class:`DeviceNetwork`."""
         del tiles, n
-        self._run()
+        self._thread.submit(self._run).result()
         return list(self._maps)
 
 
@@ -168,6 +174,7 @@ class CudaPatchCoreScorer(BoardScorer):
             threads=threads,
             device_id=device_id,
             stream=batches.pointer,
+            precision=artifact.manifest.network.precision,
         )
         session.check(artifact.manifest.graph())
         with _gpu_errors(device_id):
@@ -192,9 +199,9 @@ class CudaPatchCoreScorer(BoardScorer):
                 self._uploads.send_ahead(image)
 
     def close(self) -> None:  # noqa: D102 - as the base's
-        with self._running():
+        with self._running():  # what frees memory asks for a current GPU
             self._uploads.close()
-        del self._batches, self._network
+            del self._batches, self._network, self.session
 
     def _find(
         self,

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 __all__ = [
     "GPU_ERRORS",
     "DeviceRows",
+    "GpuError",
     "GpuMissingError",
     "empty_lists",
     "enter",
+    "free_bytes",
     "gpu_is_available",
     "has_tensor_tier",
     "join",
@@ -40,7 +42,11 @@ class GpuMissingError(RuntimeError):
     """There is no GPU that numba could use."""
 
 
-GPU_ERRORS = (GpuMissingError, *DRIVER_ERRORS)
+class GpuError(RuntimeError):
+    """The driver, or the compiler of kernels, refuses to go on."""
+
+
+GPU_ERRORS = (GpuMissingError, GpuError, *DRIVER_ERRORS)
 """What the GPU's lack, the driver, or a lack of memory can raise."""
 BLOCKS_WANTED = 512  # a few for each multiprocessor of a large GPU
 MAX_SPLITS = 64
@@ -67,6 +73,11 @@ def require_gpu(number: int = 0) -> None:
         raise GpuMissingError(
             f"GPU {number} is not there: expected a number from 0 to {len(cuda.gpus) - 1}"
         )
+
+
+def free_bytes() -> int:
+    """Memory of the GPU that is free now; much in the simulator."""
+    return 1 << 62 if SIMULATED else int(cuda.current_context().get_memory_info().free)
 
 
 def has_tensor_tier() -> bool:

@@ -65,8 +65,9 @@ class _Place:
         if self._begun:
             self._ready.synchronize()  # of the board before: its bytes may still be read
         if self._pinned is None or self._pinned.size < image.size:
-            self._pinned = cuda.pinned_array(image.size, np.uint8)
-            self._values = cuda.device_array(image.size, np.uint8)
+            self._pinned = self._values = None  # should memory run out now
+            values = cuda.device_array(image.size, np.uint8)
+            self._pinned, self._values = cuda.pinned_array(image.size, np.uint8), values
         each = ceil_div(height, BANDS)
         for top in range(0, height, each):
             part = image[top : top + each]

@@ -108,6 +108,9 @@ def test_options_reach_the_pipeline(monkeypatch, tmp_path):
         "engine": "ray",
         "workers": "2",
         "precision": "int8",
+        "mode": "tiles",
+        "window": "None",
+        "window_memory_bytes": str(1 << 30),
     }
 
 

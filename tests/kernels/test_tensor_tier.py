@@ -153,6 +153,32 @@ def test_flush_of_points_without_a_centre():
     np.testing.assert_array_equal(index, expected_index[:, 0])
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_flush_of_a_point_beyond_fp16_and_one_centre(sign):
+    along = np.full(256, sign / 16, np.float32)
+    generator = np.random.default_rng(0)
+    points = 3 * generator.standard_normal((20_001, 1)).astype(np.float32) * along
+    points += 0.1 * generator.standard_normal(points.shape).astype(np.float32)
+    points[1] = 1e4 * along  # the others, of which the directions are found, are within 20 or so
+    centre = -np.abs(points[:1]) * np.sign(along)
+    running = ScreenedRunning(points, find_basis(points))
+    running.flush(running.store(centre))
+    dist, index = running.read()
+    np.testing.assert_array_equal(dist, reference.distances(points, centre)[:, 0])
+    assert not index.any()
+
+
+def test_pools_of_other_sizes_take_turns():
+    points = _spread(30_000, 60, 0)
+    dist = reference.distances(points[:1], points)[0]
+    dist[0] = -1
+    large, small = ScreenedPool(points, dist), ScreenedPool(points[:1_000], dist[:1_000])
+    first, _ = large.pick(5)
+    small.pick(5)
+    rest, _ = large.pick(5)
+    assert [*first, *rest] == ScreenedPool(points, dist).pick(10)[0].tolist()
+
+
 @pytest.mark.parametrize("family", ["spread", "few values", "one ulp apart", "uniform", "tiny"])
 @pytest.mark.parametrize("n", [1, 2, 131, 3_000, 20_000])
 def test_pool_selects_as_the_reference(family, n):

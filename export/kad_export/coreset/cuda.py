@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from kad_kernels.device import DeviceRows, has_tensor_tier
+from kad_kernels.device import DeviceRows, free_bytes, has_tensor_tier
 from kad_kernels.kcenter import Pool, Running
 
 from kad_export.coreset.workers import PointsWorker
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CudaPickers", "CudaWorker", "SharedBasis", "most_pool_rows"]
 
+POINT_BYTES = 264  # of a row on the GPU, beside its values
 HELD_BYTES = 16 << 30  # of points that stay on the GPU from one flush to the next
 CHUNK_ROWS = 262_144  # points that are compared at a time
 PICKS_AT_ONCE = 4_096
@@ -107,7 +108,8 @@ class CudaWorker(PointsWorker):
     ) -> None:
         super().__init__(points, first_row=first_row, pool_rows=pool_rows)
         self._held: dict[int, Any] = {}
-        self._holds_all = 4 * points.shape[0] * points.shape[1] <= HELD_BYTES
+        needed = points.shape[0] * (4 * points.shape[1] + POINT_BYTES)
+        self._holds_all = needed <= min(HELD_BYTES, free_bytes() // 2)
         self._screens = has_tensor_tier()
         self._basis = basis
 
@@ -130,7 +132,12 @@ class CudaWorker(PointsWorker):
         points = self._on_gpu(chunk)
         before = points.measured()
         points.start(self.dist[chunk])
-        new = points.store(centres) if new is None else new
+        try:
+            new = points.store(centres) if new is None else new
+        except ValueError as error:
+            raise NotFiniteError(
+                f"features of selected rows contain NaN or Inf ({error})"
+            ) from error
         points.flush(new)
         self.dist[chunk] = points.read()[0]
         self._screened += points.n * new.n

@@ -151,7 +151,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 2)
 #pragma unroll
       for (int i = 0; i < 8; i++) {
         const float v = __uint_as_float(i & 1 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
-        if (v < nearest) nearest = v, group = tile * kGroups + i;
+        const int own = tile * kGroups + i;
+        // A group of padding alone looks near to a query beyond fp16.
+        const bool inside = static_cast<long long>(own) * kGroup < bank_rows;
+        if (inside && v < nearest) nearest = v, group = own;
       }
     }
     for (int i = 0; i < k; i++) {

@@ -88,11 +88,13 @@ class PointsStore:
     rows, points, n
     slack, norm : float
         The largest slack and length of all points.
+    screenable : bool
+        Whether all points fit into fp16; otherwise every row is measured.
 
     Raises
     ------
     ValueError
-        A row is not finite, or the rows are too far apart for fp16.
+        A row is not finite.
     """
 
     def __init__(self, rows: Any, basis: DeviceBasis) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from cuda.bindings import driver, nvrtc
 
 from kad_kernels._cuda import cuda
-from kad_kernels.device import GpuMissingError, require_gpu
+from kad_kernels.device import GpuError, GpuMissingError, require_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ _TYPES = {int: ctypes.c_int, float: ctypes.c_float}
 _lock = threading.Lock()
 
 
-class CompileError(RuntimeError):
-    """NVRTC refuses a kernel."""
+class CompileError(GpuError):
+    """NVRTC refuses a kernel, or is missing."""
 
 
 def compile_kernel(name: str, architecture: int, *, to: str = "cubin") -> bytes:
@@ -49,9 +49,13 @@ def compile_kernel(name: str, architecture: int, *, to: str = "cubin") -> bytes:
     """
     source = (_HERE / f"{_FILES.get(name, name)}.cu").read_bytes()
     common = (_HERE / "common.cuh").read_bytes()
-    program = _checked(
-        nvrtc.nvrtcCreateProgram(source, name.encode(), 1, [common], [b"common.cuh"])
-    )
+    try:
+        made = nvrtc.nvrtcCreateProgram(source, name.encode(), 1, [common], [b"common.cuh"])
+    except RuntimeError as error:
+        raise CompileError(
+            f"NVRTC cannot be loaded ({error}): install kad-sdk[gpu], which brings it"
+        ) from error
+    program = _checked(made)
     target = "sm" if to == "cubin" else "compute"
     options = [f"--gpu-architecture={target}_{architecture}".encode(), b"--std=c++17"]
     try:
@@ -82,7 +86,7 @@ def _checked(answer: tuple[Any, ...]) -> Any:
 def _driven(answer: tuple[Any, ...]) -> Any:
     status, *values = answer
     if status != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"the CUDA driver answers {status.name}")
+        raise GpuError(f"the CUDA driver answers {status.name}")
     return values[0] if values else None
 
 
@@ -109,8 +113,8 @@ class Kernel:
         require_gpu()
         context = cuda.current_context()  # makes it current for the driver's calls below too
         major, minor = context.device.compute_capability
-        self._function = _load(name, 10 * major + minor, int(context.device.id))
-        self._shared = 0
+        self._key = name, int(context.device.id)
+        self._function = _load(name, 10 * major + minor, self._key[1])
 
     def launch(
         self,
@@ -137,16 +141,21 @@ class Kernel:
         together : bool
             Whether all blocks must run at the same time.
         """
-        if shared > self._shared:
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            _driven(driver.cuFuncSetAttribute(self._function, attribute, shared))
-            self._shared = shared
+        self._allow(shared)
         values, types = zip(*(_argument(a) for a in arguments), strict=True)
         sizes = (*grid, 1, threads, 1, 1, shared, int(stream))
         if together:
             _driven(driver.cuLaunchCooperativeKernel(self._function, *sizes, (values, types)))
         else:
             _driven(driver.cuLaunchKernel(self._function, *sizes, (values, types), 0))
+
+    def _allow(self, shared: int) -> None:
+        """Raise what a block may have; the function is that of all kernels of the name."""
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        with _lock:
+            if shared > _allowed.get(self._key, 0):
+                _driven(driver.cuFuncSetAttribute(self._function, attribute, shared))
+                _allowed[self._key] = shared
 
 
 def _argument(value: Any) -> tuple[Any, Any]:
@@ -164,6 +173,7 @@ def _cubin(name: str, architecture: int) -> bytes:
 
 
 _functions: dict[tuple[str, int], Any] = {}
+_allowed: dict[tuple[str, int], int] = {}  # bytes of shared memory
 
 
 def _load(name: str, architecture: int, device: int) -> Any:

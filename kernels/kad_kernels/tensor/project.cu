@@ -46,7 +46,7 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     project(const float *rows, long long n, int dims, int padded, const float *mean, float scale,
             const unsigned short *directions, float inverse_sigma, float rest_weight,
             unsigned short *point, float *norm2, float *slack, int *flag) {
-  __shared__ ProjectShared shared;
+  __shared__ __align__(16) ProjectShared shared;
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
   const int quarter = thread & 3, mine = thread >> 2;
   const long long row = static_cast<long long>(blockIdx.x) * kProjected + mine;

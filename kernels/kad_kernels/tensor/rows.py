@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +28,9 @@ WARPS = THREADS // 32
 
 
 class ScreenedRows:
-    """A bank on the GPU, to be searched: the interface of :class:`kad_kernels.nearest.NearestRows`.
+    """A bank on the GPU, to be searched by one thread at a time, on one stream.
+
+    Its interface is that of :class:`kad_kernels.nearest.NearestRows`.
 
     Parameters
     ----------
@@ -66,7 +67,8 @@ class ScreenedRows:
         self._probes = bank[:: max(1, self.n // PROBES)].copy()
         self._processors = multiprocessors()
         self._counts = cuda.to_device(np.zeros(2, np.uint64))
-        self._own = threading.local()
+        self._kept_lists: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self._kept_rooms: dict[int, tuple[Points, Any]] = {}
 
     def query(
         self, queries: NDArray[np.float32], k: int = 1
@@ -79,7 +81,7 @@ class ScreenedRows:
     def query_device(self, rows: Any, k: int = 1, stream: Any = 0) -> tuple[Any, Any]:
         """Find the k nearest rows of queries that are on the GPU; returns at once.
 
-        The answer's memory is used again by the same thread's next query of as many.
+        The answer's memory is used again by the next query of as many.
 
         Parameters
         ----------
@@ -97,6 +99,8 @@ class ScreenedRows:
         index : (n, k) int32, on the GPU
         """
         rows = view(rows)
+        if rows.dtype != np.float32 or not rows.is_c_contiguous():
+            raise ValueError(f"queries must be float32 in C order, got {rows.dtype}, or strides")
         n, dims = rows.shape
         if dims != self.dims:
             raise ValueError(f"queries have {dims} dimensions, the bank {self.dims}")
@@ -147,8 +151,8 @@ class ScreenedRows:
         )
 
     def _lists(self, n: int, k: int) -> tuple[Any, Any]:
-        """Room for answers, kept for the next call of the same thread."""
-        lists = self._own.__dict__.setdefault("lists", {})
+        """Room for answers, kept for the next call."""
+        lists = self._kept_lists
         if (n, k) not in lists:
             if len(lists) > 3:  # whole batches, and the last one of a board
                 lists.clear()
@@ -159,8 +163,8 @@ class ScreenedRows:
         return lists[n, k]
 
     def _room(self, n: int) -> tuple[Points, Any]:
-        """Room for n queries, kept for the next call of the same thread."""
-        rooms = self._own.__dict__.setdefault("rooms", {})
+        """Room for n queries, kept for the next call."""
+        rooms = self._kept_rooms
         padded = ceil_div(n, 128) * 128
         if padded not in rooms:
             if len(rooms) > 1:
