@@ -54,6 +54,11 @@ class Case:
 _BOARDS = "--boards 6 --test-boards 24 --size 1400x1200 --seed 5"
 CASES = (
     Case("KolektorSDD, half resolution", "--resize 0.5 --max-bank 5000", "kolektor_sdd"),
+    Case(
+        "the same, largest tile decides",
+        "--resize 0.5 --max-bank 5000 --board-score largest-tile",
+        "kolektor_sdd",
+    ),
     Case("KolektorSDD, native resolution", "--sigma 8", "kolektor_sdd", tiles="--train-stride 224"),
     Case("synthetic, White", "--max-bank 4000", synth=f"{_BOARDS} --category white"),
     Case(
