@@ -68,7 +68,7 @@ class NetworkSession:
         Largest batch that TensorRT's engine has to take; other providers take any.
     stream
         With provider ``"cuda"``: handle of the CUDA stream that the network runs on. The session is
-        then for :meth:`bind` alone, and is recorded as a CUDA graph in the first run of each thread.
+        then for :meth:`bind` alone; each thread's first run records a CUDA graph.
     cache_folder
         Where TensorRT's engines are kept; None: ``$XDG_CACHE_HOME/kad/tensorrt``.
     precision
