@@ -122,8 +122,8 @@ def test_real_features(data_dir, weights_file):
             # which leave twice the rows (28 % instead of 15 %).
             least = 2 if level == "scalar" else 4
             assert stats.narrow_pairs > least * stats.wide_pairs > 0
-            # With AVX-512 all rows of so small a bank are soon measured: of seven threads one starts
-            # where its first guesses are bad, and takes the dense path for a block.
+            # With AVX-512 all rows of so small a bank are soon measured: of seven threads one
+            # starts where its first guesses are bad, and takes the dense path for a block.
             assert stats.dense_queries < 0.1 * stats.queries
 
 
