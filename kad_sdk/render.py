@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kad_sdk.result import Region, Result
 
 __all__ = [
+    "PICTURE_SIDE",
     "hot_colours",
     "map_level",
     "map_npy",
@@ -29,6 +30,7 @@ __all__ = [
     "to_rgb8",
 ]
 
+PICTURE_SIDE = 2048  # px: larger boards are shown scaled down
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
 UNSCORED = (96, 96, 96)
@@ -62,7 +64,7 @@ def map_to_uint16(anomaly_map: NDArray[np.float32], high: float) -> NDArray[np.u
 
 
 def render_overlay(
-    image: NDArray[Any], result: Result, *, max_side: int | None = 2048, heat: bool = False
+    image: NDArray[Any], result: Result, *, max_side: int | None = PICTURE_SIDE, heat: bool = False
 ) -> NDArray[np.uint8]:
     """Draw a board with its regions outlined, boxed and labelled with their peak.
 
@@ -157,7 +159,7 @@ def _fitted(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def render_map(result: Result, *, max_side: int | None = 2048) -> NDArray[np.uint8]:
+def render_map(result: Result, *, max_side: int | None = PICTURE_SIDE) -> NDArray[np.uint8]:
     """Colour a map from black through red and yellow to white (thesis, section 5.4.5).
 
     White is twice the map's threshold, so that maps of several boards can be compared; what was

@@ -20,7 +20,7 @@ from kad_sdk._native import plan_tiles
 from kad_sdk.annotations import Annotation
 from kad_sdk.cli_score import Job, Outputs, score_job
 from kad_sdk.images import read_image
-from kad_sdk.render import map_png
+from kad_sdk.render import PICTURE_SIDE, map_png
 from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class KadBoard:
     def __init__(self, detector: Detector, board: BoardFile, folder: Path) -> None:
         self._detector, self._board = detector, board
         self._outputs = Outputs(
-            folder, maps=True, npy=False, hot=False, overlay=True, heat=False, max_side=None
+            folder, maps=True, npy=False, hot=False, overlay=True, heat=False, max_side=PICTURE_SIDE
         )
         detector.score(np.ascontiguousarray(read_image(board.path)[:600, :600]))  # warms up
 
