@@ -198,6 +198,7 @@ def run_selection(
             level = LEVEL_SHARE * _pick_in(
                 pool, total, make_picker, selected, report, counts=counts, enough=enough
             )
+        del pool  # before the next one is made
     n = min([n, *(i for i, dist in enumerate(selected.dist[: n + 1]) if dist <= enough)])
     radius = selected.dist[n] if total > n else 0.0
     return Coreset(

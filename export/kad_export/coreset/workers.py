@@ -210,6 +210,8 @@ class PointsWorker:
 
     def fetch(self, rows: np.ndarray) -> np.ndarray:
         """See :class:`Worker`."""
+        if (np.diff(rows) > 0).all():
+            return _float32(self._points[rows])
         order = np.argsort(rows)  # a store on disk is read front to back
         points = np.empty((len(rows), self.shape[1]), np.float32)
         points[order] = self._points[rows[order]]
