@@ -15,10 +15,10 @@ if [ -f "/usr/include/onnxruntime/$header" ]; then
 fi
 
 for tool in apt-get dpkg; do
-  command -v "$tool" > /dev/null || { echo "$0: needs $tool, which Debian and Ubuntu have" >&2; exit 1; }
+  command -v "$tool" > /dev/null || { echo "$0: needs $tool, which Debian has" >&2; exit 1; }
 done
 mirror=$(apt-get --print-uris update 2> /dev/null | sed -n "s|^'\(.*/debian\)/dists/.*|\1|p" | head -n 1)
-[ -n "$mirror" ] || { echo "$0: apt has no source of Debian's packages" >&2; exit 1; }
+[ -n "$mirror" ] || { echo "$0: apt has no source of Debian's packages: take onnxruntime_c_api.h from a release of ONNX Runtime, and name its folder in -DKAD_ONNXRUNTIME_INCLUDE" >&2; exit 1; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

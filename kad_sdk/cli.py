@@ -171,7 +171,7 @@ def inspect(artifact: Path, *, as_json: bool) -> None:
         click.echo(json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False))
         return
     for name, value in describe(opened.manifest, opened.inspection):
-        click.echo(f"{name:<14}{value}")
+        click.echo(f"{name:<16}{value}")
 
 
 @main.command()

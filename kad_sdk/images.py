@@ -62,7 +62,10 @@ def list_images(folder: str | PathLike[str]) -> list[Path]:
         if is_image_file(path) and not is_mask_file(path) and path.is_file()
     )
     if not found:
-        raise ImageReadError(f"{root}: no images in this folder")
+        raise ImageReadError(
+            f"{root}: no images in this folder: expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}; another kind of image is read when it is named"
+        )
     return found
 
 
