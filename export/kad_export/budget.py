@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import shutil
 import time
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ __all__ = [
     "affordable_pool",
     "check_disk",
     "make_plan",
+    "no_scratch_folder",
     "probe",
     "scratch_folder",
 ]
@@ -294,9 +297,15 @@ def scratch_folder(parent: Path | None) -> Iterator[Path]:
     try:
         folder = TemporaryDirectory(prefix="kad-export-", dir=parent)
     except OSError as error:
-        raise ExportError(
-            f"no scratch folder can be made in {parent or 'the system folder for temporary files'} "
-            f"({error.strerror}): name a writable folder with --scratch"
-        ) from error
+        raise no_scratch_folder(parent, error) from error
     with folder as path:
         yield Path(path)
+
+
+def no_scratch_folder(folder: Path | None, error: OSError) -> ExportError:
+    """Say that temporary files cannot lie there, why, and what to do."""
+    reason = os.strerror(errno.ENOTDIR) if error.errno == errno.EEXIST else error.strerror
+    return ExportError(
+        f"no scratch folder can be made in {folder or 'the system folder for temporary files'} "
+        f"({reason}): name a writable folder with --scratch"
+    )

@@ -3,6 +3,7 @@
 ::
 
     FOLDER/
+      job.lock               locked by the export that is at work here; a kill frees it
       job.json               what the job is of: another one cannot be mistaken for it
       points-00000.bin ...   projected features, one file for each shard, named when whole
       selected.safetensors   rows selected so far, and the distance of each when it was
@@ -15,12 +16,15 @@ depend on when it was interrupted.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kad_export.budget import no_scratch_folder
 from kad_export.coreset.driver import Selected
 from kad_export.coreset.workers import PointsWorker
 from kad_export.errors import JobError
@@ -29,6 +33,7 @@ from kad_sdk.storage import strict_json, write_atomic
 from kad_sdk.tensors import read_tensors, write_tensors
 
 if TYPE_CHECKING:
+    from io import FileIO
     from pathlib import Path
 
     from kad_export.coreset.workers import Candidates, Points
@@ -37,6 +42,7 @@ __all__ = ["Job", "SavedWorker"]
 
 FORMAT = 1
 JSON_LIMIT = 64 << 20
+LOCK = "job.lock"
 _UNFINISHED = (".job.json.*.tmp", ".selected.*.tmp", ".state-*.tmp", "points-*.part")
 
 
@@ -49,14 +55,28 @@ class Job:
         An existing folder.
     lasting : bool
         It is to outlive the process: the selection's state is saved too.
+    lock : FileIO, optional
+        An open file that keeps other exports out of the folder until :meth:`close`.
     """
 
-    def __init__(self, folder: Path, *, lasting: bool = False) -> None:
-        self.folder, self.lasting = folder, lasting
+    def __init__(self, folder: Path, *, lasting: bool = False, lock: FileIO | None = None) -> None:
+        self.folder, self.lasting, self._lock = folder, lasting, lock
+
+    def __enter__(self) -> Job:
+        """Nothing is opened here; leaving the block closes the job."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock behind: workers in other processes are part of the export that has it."""
+        return {**self.__dict__, "_lock": None}
 
     @classmethod
     def open(cls, folder: Path, subject: dict[str, Any]) -> Job:
-        """Make a lasting job in a folder, or find the one that is there.
+        """Make a lasting job in a folder, or find the one that is there; nobody else may then.
 
         Parameters
         ----------
@@ -68,24 +88,30 @@ class Job:
         Raises
         ------
         JobError
-            The folder holds a job of something else, or no job.
+            The folder holds a job of something else, or no job, or another export is at work in it.
+        ExportError
+            There is no such folder, and none can be made.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        for pattern in _UNFINISHED:
-            for path in folder.glob(pattern):
-                path.unlink(missing_ok=True)
         wanted = {"format": FORMAT, "subject": json.loads(json.dumps(subject))}
-        file = folder / "job.json"
-        if file.is_file():
-            _compare(file, wanted)
-        elif any(folder.iterdir()):
-            raise JobError(
-                f"{folder} is neither empty nor an unfinished job: name another folder with "
-                "--scratch"
-            )
-        else:
-            write_atomic(file, json.dumps(wanted, indent=1, sort_keys=True).encode())
-        return cls(folder, lasting=True)
+        file, lock = folder / "job.json", _hold(folder)
+        try:
+            for pattern in _UNFINISHED:
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
+            if file.is_file():
+                _compare(file, wanted)
+            else:
+                write_atomic(file, json.dumps(wanted, indent=1, sort_keys=True).encode())
+        except BaseException:
+            lock.close()
+            raise
+        return cls(folder, lasting=True, lock=lock)
+
+    def close(self) -> None:
+        """Let others into the folder; what is in it stays."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def has(self, name: str, n_bytes: int) -> bool:
         """Tell whether a file of that size is there."""
@@ -146,6 +172,52 @@ class SavedWorker(PointsWorker):
         if self._path is not None:
             write_atomic(self._path, self.dist.data.cast("B"), self.seen.data.cast("B"))
         return found
+
+
+def _hold(folder: Path) -> FileIO:
+    """Make the folder if need be, and lock it; a folder of other things is left as it is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "job.json").is_file() and _has_others(folder):
+            raise JobError(
+                f"{folder} is neither empty nor an unfinished job: name another folder with "
+                "--scratch"
+            )
+        return _locked(folder / LOCK)
+    except OSError as error:
+        raise no_scratch_folder(folder, error) from error
+
+
+def _has_others(folder: Path) -> bool:
+    """Whether there is more in it than what a job has before its job.json."""
+    early = (LOCK, *_UNFINISHED)
+    return not all(any(path.match(pattern) for pattern in early) for path in folder.iterdir())
+
+
+def _locked(path: Path) -> FileIO:
+    """Open a file and lock it; the system unlocks it when the process ends, however it does.
+
+    The lock is of the open file: a second one of the same process is kept out too, and no program
+    that this process starts inherits it.
+    """
+    while True:
+        file = path.open("ab", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BlockingIOError as error:
+            file.close()
+            raise JobError(
+                f"another export is at work in {path.parent}: wait until it has ended, or name "
+                "another folder with --scratch"
+            ) from error
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # it was removed by a job that has just ended: its name is free, or another's
 
 
 def _compare(file: Path, wanted: dict[str, Any]) -> None:

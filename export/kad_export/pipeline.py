@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,18 @@ def export_patchcore(
         :mod:`kad_export.errors`.
     """
     options, console = options or PatchCoreOptions(), console or Silent()
-    target = check_output(Path(out), force=options.force)
+    with ExitStack() as held:  # the folder of a job that can be resumed
+        return _export(data, Path(out), options, console, held)
+
+
+def _export(
+    data: str | os.PathLike[str],
+    out: Path,
+    options: PatchCoreOptions,
+    console: Silent,
+    held: ExitStack,
+) -> Path:
+    target = check_output(out, force=options.force)
     dataset = scan_dataset(data)
     learn, judge = _split(dataset, options)
     with console.step("network"):
@@ -174,7 +186,9 @@ def export_patchcore(
         extract = spec.build(network.session)
         if isinstance(extract, WindowExtractor):
             boards = in_window_order(boards, extract)
-        job = Job.open(options.scratch, subject(spec, boards, settings)) if options.resume else None
+        job = None
+        if options.resume:
+            job = held.enter_context(Job.open(options.scratch, subject(spec, boards, settings)))
         bank = build_bank(boards, extract, settings, console, job=job, spec=spec)
     fitted = _fit(network, preprocessing, bank, options)
     calibration, golden = _calibrate(judge, fitted, extract, options, console)

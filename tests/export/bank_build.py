@@ -70,14 +70,15 @@ class Spec:
 def build(folder: Path, *, boards: int = 8, **settings: object) -> bytes:
     """Build as a lasting job; the bank's tensors as bytes."""
     made, images = make_boards(boards)
-    found = bank.build_bank(
-        made,
-        Spec(images).build(),
-        BankSettings(folder, fraction=0.1, **settings),
-        Silent(),
-        job=job.Job.open(folder, {"boards": boards}),
-        spec=Spec(images),
-    )
+    with job.Job.open(folder, {"boards": boards}) as opened:
+        found = bank.build_bank(
+            made,
+            Spec(images).build(),
+            BankSettings(folder, fraction=0.1, **settings),
+            Silent(),
+            job=opened,
+            spec=Spec(images),
+        )
     return b"".join(np.ascontiguousarray(t).tobytes() for t in found.tensors().values())
 
 

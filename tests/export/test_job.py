@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import multiprocessing
 import os
+import pickle
 import signal
+import time
 import tracemalloc
 
 import numpy as np
 import pytest
 from bank_build import build, build_and_die, count_events, patch_small
+from kad_export.budget import scratch_folder
 from kad_export.coreset import select_coreset
 from kad_export.coreset.driver import Selected
-from kad_export.errors import JobError
+from kad_export.errors import ExportError, JobError
 from kad_export.job import Job, SavedWorker
 from kad_export.shards import ShardedPoints, as_stored, plan_shards, write_shard
 
@@ -100,8 +105,9 @@ def test_full_disk_is_told_and_the_job_goes_on(tmp_path, monkeypatch, small_disk
 
 def test_a_job_of_something_else_is_refused(tmp_path):
     folder = tmp_path / "job"
-    Job.open(folder, {"seed": 1, "images": "a"})
-    assert Job.open(folder, {"images": "a", "seed": 1}).lasting
+    Job.open(folder, {"seed": 1, "images": "a"}).close()
+    with Job.open(folder, {"images": "a", "seed": 1}) as job:
+        assert job.lasting
     with pytest.raises(JobError, match="unfinished job with other seed: give the options"):
         Job.open(folder, {"seed": 2, "images": "a"})
     (folder / "job.json").write_text("{")
@@ -109,12 +115,98 @@ def test_a_job_of_something_else_is_refused(tmp_path):
         Job.open(folder, {"seed": 1})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.jpg").touch()
+    (tmp_path / "other" / "points-00000.part").touch()
     with pytest.raises(JobError, match="neither empty nor an unfinished job"):
         Job.open(tmp_path / "other", {})
+    assert _names(tmp_path / "other") == ["holiday.jpg", "points-00000.part"]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("file", "Not a directory"),
+        ("file/job", "Not a directory"),
+        ("/proc/kad/job", "No such file"),
+    ],
+)
+def test_a_place_for_no_folder_is_told_as_without_a_job(tmp_path, place, why):
+    (tmp_path / "file").touch()
+    texts = []
+    for use in (lambda folder: Job.open(folder, {}), lambda folder: _enter(scratch_folder(folder))):
+        with pytest.raises(ExportError, match=rf"{place} \({why}.*\): name a writable") as caught:
+            use(tmp_path / place)
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]
+
+
+def _enter(context) -> None:
+    with context:
+        pass
+
+
+def test_two_at_once_are_kept_apart(tmp_path):
+    """Also in one process; what the first is writing stays, and its end lets others in."""
+    folder = tmp_path / "job"
+    with Job.open(folder, {"seed": 1}) as job:
+        (folder / "points-00000.part").write_bytes(b"half a shard")
+        before = _names(folder)
+        for subject in ({"seed": 1}, {"seed": 2}):
+            with pytest.raises(JobError, match=f"another export is at work in {folder}: wait"):
+                Job.open(folder, subject)
+        assert _names(folder) == before
+        pickle.loads(pickle.dumps(job)).close()  # as it goes to workers of a cluster
+        with pytest.raises(JobError, match="another export is at work"):
+            Job.open(folder, {"seed": 1})
+    Job.open(folder, {"seed": 1}).close()
+    assert _names(folder) == ["job.json", "job.lock"]
+
+
+def test_a_kill_lets_others_in(tmp_path):
+    folder, fork = tmp_path / "job", multiprocessing.get_context("fork")
+    held = fork.Event()
+
+    def hold() -> None:
+        with Job.open(folder, {}):
+            held.set()
+            time.sleep(60)
+
+    process = fork.Process(target=hold)
+    process.start()
+    try:
+        assert held.wait(30)
+        with pytest.raises(JobError, match="another export is at work"):
+            Job.open(folder, {})
+    finally:
+        process.kill()
+        process.join(30)
+    Job.open(folder, {}).close()
+
+
+def test_a_lock_that_is_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """A job that ends removes its lock after another process has opened it."""
+    Job.open(tmp_path, {}).close()
+    lock, left = fcntl.flock, iter(range(2))
+
+    def removing(file, how):
+        if next(left) == 0:
+            (tmp_path / "job.lock").unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removing)
+    with Job.open(tmp_path, {}):
+        assert next(left, None) is None
+        monkeypatch.undo()
+        with pytest.raises(JobError, match="another export is at work"):
+            Job.open(tmp_path, {})
+
+
+def _names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_damaged_files_are_found(tmp_path):
-    job = Job.open(tmp_path, {})
+    Job.open(tmp_path, {}).close()
+    job = Job(tmp_path, lasting=True)
     assert job.load_selected() == Selected()
     job.save_selected(Selected([5, 2], [np.inf, 1.5]))
     assert job.load_selected() == Selected([5, 2], [np.inf, 1.5])
