@@ -87,7 +87,8 @@ __all__ = ["patchcore"]
 @option(
     "--resume",
     is_flag=True,
-    help="Keep unfinished work in --scratch, and go on with what is there.",
+    help="Keep unfinished work in --scratch, a folder of its own, and go on with what is there; "
+    "it is removed at the end, other files in it are not.",
 )
 @option(
     "--engine",

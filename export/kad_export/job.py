@@ -19,7 +19,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,9 @@ __all__ = ["Job", "SavedWorker"]
 FORMAT = 1
 JSON_LIMIT = 64 << 20
 LOCK = "job.lock"
-_UNFINISHED = (".job.json.*.tmp", ".selected.*.tmp", ".state-*.tmp", "points-*.part")
+_UNFINISHED = (".job.json.*.tmp", ".selected.*.tmp", ".state-*.tmp", "points-[0-9]*.part")
+# job.json goes after the rest: until then there is a job that can be gone on with.
+_MADE = ("points-[0-9]*.bin", "state-[0-9]*.bin", "selected.safetensors", "job.json", LOCK)
 
 
 class Job:
@@ -137,8 +139,13 @@ class Job:
             write_tensors(self.folder / "selected.safetensors", {"rows": rows, "dist": dist})
 
     def remove(self) -> None:
-        """Remove the folder and all that is in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what jobs make, and the folder when nothing else is in it."""
+        for pattern in (*_UNFINISHED, *_MADE):
+            for path in self.folder.glob(pattern):
+                with suppress(OSError):
+                    path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 class SavedWorker(PointsWorker):

@@ -215,6 +215,27 @@ def test_damaged_files_are_found(tmp_path):
         job.load_selected()
 
 
+@pytest.mark.usefixtures("small")
+def test_only_what_a_job_has_made_is_removed(tmp_path):
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    for folder in (own, shared):
+        build(folder)
+        for name in ("points-00009.part", ".state-00000.bin.0123.tmp", ".job.json.0123.tmp"):
+            (folder / name).touch()
+    others = ["kad-export-abc", "points-of-mine.bin", "state.csv"]
+    (shared / others[0]).mkdir()
+    (shared / others[0] / "network.onnx").touch()
+    for name in others[1:]:
+        (shared / name).touch()
+    assert len(_names(own)) > 7
+    for folder in (own, shared):
+        with Job.open(folder, {"boards": 8}) as job:
+            job.remove()
+    assert not own.exists()
+    assert _names(shared) == others
+    assert _names(shared / others[0]) == ["network.onnx"]
+
+
 class _Board:
     def __init__(self, tiles: int) -> None:
         self.xy = np.zeros((tiles, 2), np.int32)
