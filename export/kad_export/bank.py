@@ -18,6 +18,7 @@ from kad_export.budget import BankSettings, Plan, check_disk, make_plan, probe
 from kad_export.coreset import Coreset, select_coreset
 from kad_export.coreset.driver import NativePickers, Selected, run_selection
 from kad_export.engine import LocalEngine
+from kad_export.errors import JobError
 from kad_export.job import Job
 from kad_sdk._native import NativeIndex
 
@@ -86,19 +87,33 @@ def build_bank(
     ------
     MemoryBudgetError
         Memory or disk cannot hold the work; raised before it starts.
+    JobError
+        The engine is ``"ray"``, which is not installed.
     """
+    make_ray_engine = None if settings.engine == "local" else _ray_engine()
     job = job or Job(settings.scratch)
     plan = make_plan(boards, extract.patches, probe(boards, extract), settings, on_disk=job.lasting)
     console.line(str(plan))
-    if settings.engine == "local":
+    if make_ray_engine is None:
         engine: Engine = LocalEngine(boards, extract, plan, settings, job)
     else:
-        from kad_export.engine_ray import RayEngine  # noqa: PLC0415 - needs ray
-
-        engine = RayEngine(boards, spec, plan, settings, job)
+        engine = make_ray_engine(boards, spec, plan, settings, job)
     coreset, (bank, image, xy) = run_engine(engine, plan, settings, job, console)
     neighbors = nearest_rows(bank, settings.threads)
     return Bank(bank, neighbors, image, xy, coreset, plan.candidates, plan.projected_dims)
+
+
+def _ray_engine() -> Callable[..., Engine]:
+    try:
+        from kad_export.engine_ray import RayEngine  # noqa: PLC0415 - needs ray
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise JobError(
+            "--engine ray needs the package ray, which is not installed: pip install "
+            "'kad-sdk[ray]', or use --engine local"
+        ) from error
+    return RayEngine
 
 
 def run_engine(

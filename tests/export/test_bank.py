@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import multiprocessing
 import resource
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from kad_export.bank import build_bank, nearest_rows, run_engine
 from kad_export.budget import BankSettings, Probe, check_disk, make_plan, scratch_folder
 from kad_export.coreset import select_coreset, workers
 from kad_export.engine import LocalEngine
-from kad_export.errors import ExportError, MemoryBudgetError
+from kad_export.errors import ExportError, JobError, MemoryBudgetError
 from kad_export.features import BoardTiles
 from kad_export.job import Job
 from kad_export.report import Silent
@@ -98,6 +99,18 @@ def test_second_pass_computes_only_tiles_with_a_selected_row(tmp_path):
     build_bank(boards, extract, BankSettings(tmp_path, max_rows=1), Silent())
     probed = 3 + 6  # one batch to set up, two that are timed
     assert extract.session.tiles == probed + sum(len(b.xy) for b in boards) + 1
+
+
+def test_ray_that_is_not_installed_is_named_first(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where there is no such package
+    monkeypatch.delitem(sys.modules, "kad_export.engine_ray", raising=False)
+    boards, images = make_boards(2)
+    extract = Spec(images).build()
+    with pytest.raises(JobError, match=r"--engine ray needs .* pip install 'kad-sdk\[ray\]'"):
+        build_bank(
+            boards, extract, BankSettings(tmp_path, engine="ray"), Silent(), spec=Spec(images)
+        )
+    assert extract.session.tiles == 0
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
