@@ -137,7 +137,6 @@ class PatchCoreOptions:
             "max_bank": (self.max_bank >= 1, "at least 1 row"),
             "trim_outliers": (self.trim_outliers >= 0, "at least 0 patches"),
             "points": (self.points in POINT_TYPES, ", ".join(POINT_TYPES)),
-            "resume": (not self.resume or self.scratch is not None, "a scratch folder beside it"),
             "engine": (self.engine in ENGINES, ", ".join(ENGINES)),
             "workers": (self.workers is None or self.workers >= 1, "at least 1"),
             "seed": (0 <= self.seed < 2**32, "0 to 2^32 - 1"),
@@ -158,6 +157,10 @@ class PatchCoreOptions:
             ),
         }
         check_options(self, checks)
+        if self.resume and self.scratch is None:
+            raise InvalidArgumentError(
+                "--resume needs --scratch DIR: the folder in which unfinished work is kept"
+            )
         ThresholdMethod.parse(self.threshold)
 
 
