@@ -96,7 +96,9 @@ __all__ = ["patchcore"]
     type=click.Choice(["local", "ray"]),
     help="Who computes features and holds them; ray: a cluster that shares --scratch.",
 )
-@option("--workers", type=click.IntRange(1), help="Of --engine ray. Default: one per --threads.")
+@option(
+    "--workers", type=click.IntRange(1), help="Of --engine ray only. Default: one per --threads."
+)
 @option("--batch", default=16, type=click.IntRange(1), help="Tiles computed at a time.")
 @shared.writing
 def patchcore(data: Path, out: Path, memory: int, resize: Any, quiet: bool, **given: Any) -> None:

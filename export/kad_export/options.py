@@ -86,7 +86,8 @@ class PatchCoreOptions:
     resume : bool
         Keep the work in ``scratch`` when it is interrupted, and go on with what is there.
     engine, workers
-        ``"local"`` or ``"ray"``; how many Ray workers (None: as many as have processors).
+        ``"local"`` or ``"ray"``; how many Ray workers (None: as many as have processors);
+        ``workers`` is refused with ``"local"``.
     force : bool
         Replace an artifact that exists.
     """
@@ -160,6 +161,11 @@ class PatchCoreOptions:
         if self.resume and self.scratch is None:
             raise InvalidArgumentError(
                 "--resume needs --scratch DIR: the folder in which unfinished work is kept"
+            )
+        if self.workers is not None and self.engine == "local":
+            raise InvalidArgumentError(
+                f"--workers {self.workers} needs --engine ray: --engine local works in this "
+                "process, with --threads"
             )
         ThresholdMethod.parse(self.threshold)
 
