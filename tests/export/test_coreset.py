@@ -213,12 +213,41 @@ def test_bad_arguments_are_named(shape, n, start, message):
         select_coreset(np.zeros(shape, np.float32), n, start=start)
 
 
+@pytest.mark.parametrize("features", [[[0.0, 1.0], [2.0, 3.0]], ((0, 1),), None, "features"])
+def test_features_that_are_no_array_are_named(features):
+    kind = type(features).__name__
+    with pytest.raises(InvalidArgumentError, match=rf"features: expected an array .*got {kind}: "):
+        select_coreset(features, 1)
+
+
+@pytest.mark.parametrize("name", ["n", "start", "trim_outliers"])
+@pytest.mark.parametrize("value", [2.0, "2", None])
+def test_numbers_that_are_no_integers_are_named(name, value):
+    points = _points(0, 20, 3)
+    kind = type(value).__name__
+    with pytest.raises(InvalidArgumentError, match=f"^{name} must be an integer, got {kind} "):
+        select_coreset(points, **{"n": 2, name: value})
+    assert len(select_coreset(points, **{"n": 2, name: np.int32(2)})) == 2
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_not_finite_features_are_refused(value):
+@pytest.mark.parametrize("shards", [1, 3])
+def test_not_finite_features_are_refused(monkeypatch, value, shards):
+    """By the first row that has one."""
+    monkeypatch.setattr(workers, "CHUNK_ROWS", 25)
     points = _points(0, 100, 4)
-    points[60, 2] = value
-    with pytest.raises(NotFiniteError, match="NaN or Inf"):
-        k_center(points, 5)
+    points[[60, 62, 99], 2] = value
+    with pytest.raises(NotFiniteError, match=r"^row 60 of the features contains NaN or Inf: look"):
+        k_center(points, 5, shards=shards)
+    with pytest.raises(NotFiniteError, match=r"^a selected row contains NaN or Inf: look"):
+        k_center(points, 5, start=62, shards=shards)
+
+
+def test_not_finite_features_before_the_projection():
+    points = _points(0, 1_500, 384)
+    points[[700, 900]] = np.nan
+    with pytest.raises(NotFiniteError, match=r"^row 700 of the features contains NaN or Inf: look"):
+        select_coreset(points, 5)
 
 
 @pytest.fixture(scope="module")

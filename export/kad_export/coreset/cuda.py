@@ -13,7 +13,7 @@ import numpy as np
 from kad_kernels.device import DeviceRows, free_bytes, has_tensor_tier
 from kad_kernels.kcenter import Pool, Running
 
-from kad_export.coreset.workers import PointsWorker
+from kad_export.coreset.workers import PointsWorker, not_finite
 from kad_sdk._native import spread_rows
 from kad_sdk.errors import NotFiniteError
 
@@ -159,10 +159,7 @@ class CudaWorker(PointsWorker):
         try:
             points = self._to_gpu(np.asarray(self._points[chunk], np.float32))
         except ValueError as error:
-            first = self.first_row + chunk.start
-            raise NotFiniteError(
-                f"features {first} to {self.first_row + chunk.stop} contain NaN or Inf ({error})"
-            ) from error
+            raise not_finite(self._points, chunk, self.first_row) from error
         if self._holds_all:
             self._held[chunk.start] = points
         return points

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -129,6 +130,11 @@ def check_selection(shape: tuple[int, ...], n: int, start: int, skipped: int) ->
     ------
     InvalidArgumentError
     """
+    for name, value in (("n", n), ("start", start), ("trim_outliers", skipped)):
+        if not isinstance(value, Integral):
+            raise InvalidArgumentError(
+                f"{name} must be an integer, got {type(value).__name__} {value!r}"
+            )
     if len(shape) != 2 or 0 in shape:
         raise InvalidArgumentError(f"features must be a non-empty matrix (N, D), got {shape}")
     if not 1 <= n <= shape[0]:

@@ -70,13 +70,18 @@ def select_coreset(
     Raises
     ------
     InvalidArgumentError
-        ``n``, ``start``, ``trim_outliers`` or ``backend`` is out of range, or ``features`` is not a
-        matrix.
+        ``n``, ``start``, ``trim_outliers`` or ``backend`` is out of range or of the wrong kind, or
+        ``features`` is not an array that is a matrix.
     NotFiniteError
-        A feature is NaN or Inf.
+        A feature is NaN or Inf; the first such row is named.
     GpuMissingError
         ``backend="cuda"``, and there is no GPU.
     """
+    if not hasattr(features, "shape"):
+        raise InvalidArgumentError(
+            f"features: expected an array (N, D), got {type(features).__name__}: make one with "
+            "np.asarray(features, np.float32)"
+        )
     check_selection(features.shape, n, start, trim_outliers)
     n_points, dims = features.shape
     project = Projection(n_points, dims, eps=eps, seed=seed)

@@ -25,6 +25,7 @@ __all__ = [
     "Worker",
     "default_pool_rows",
     "gather",
+    "not_finite",
 ]
 
 CHUNK_ROWS = 32_768  # rows read at a time: 50 MB at 384 dimensions
@@ -244,11 +245,7 @@ class PointsWorker:
                 points, centres, dist, directions=directions, threads=self._threads
             )
         except NotFiniteError as error:
-            start = self.first_row + chunk.start
-            raise NotFiniteError(
-                f"features {start} to {start + chunk.stop - chunk.start} contain NaN or Inf: look "
-                "for a damaged weights file or image"
-            ) from error
+            raise not_finite(self._points, chunk, self.first_row) from error
         if directions is not None and len(directions.rows):
             self._screened += len(points) * len(centres)
 
@@ -300,6 +297,15 @@ def farthest(dist: np.ndarray, current: np.ndarray, n: int) -> tuple[np.ndarray,
     others = np.where(inside, -np.inf, dist)
     row = int(np.argmax(others))
     return np.flatnonzero(inside), float(others[row]), row
+
+
+def not_finite(points: Points, chunk: slice, first_row: int) -> NotFiniteError:
+    """Say which row of a chunk of a worker's points is the first that has NaN or Inf."""
+    bad = np.flatnonzero(~np.isfinite(points[chunk]).all(axis=1))
+    what = "a selected row contains"  # a centre, which another worker or chunk may hold
+    if len(bad):
+        what = f"row {first_row + chunk.start + int(bad[0])} of the features contains"
+    return NotFiniteError(f"{what} NaN or Inf: look for a damaged weights file or image")
 
 
 def chunks(n_rows: int) -> Iterator[slice]:
