@@ -127,23 +127,46 @@ def test_real_features(data_dir, weights_file):
             assert stats.dense_queries < 0.1 * stats.queries
 
 
-def _patches(network, paths):
-    """Patch features of images, each squeezed into one tile."""
+def _base_maps(network, path):
+    """Base maps of an image that is squeezed into one tile."""
     import cv2
     import torch
 
-    from kad_sdk._native import patch_features
     from kad_sdk.images import read_image
 
-    found = []
-    for path in paths:
-        tile = cv2.resize(read_image(path), (224, 224), interpolation=cv2.INTER_AREA)
-        values = (tile.astype(np.float32) / 255 - 0.45) / 0.225
-        with torch.inference_mode():
-            maps = network(torch.from_numpy(values.transpose(2, 0, 1)[None].copy()))
-        maps = [x.numpy() for x in maps]
-        found.append(patch_features(maps, grid=(28, 28), resampling="bilinear", threads=1)[0])
-    return np.concatenate(found)
+    tile = cv2.resize(read_image(path), (224, 224), interpolation=cv2.INTER_AREA)
+    values = (tile.astype(np.float32) / 255 - 0.45) / 0.225
+    with torch.inference_mode():
+        maps = network(torch.from_numpy(values.transpose(2, 0, 1)[None].copy()))
+    return [x.numpy() for x in maps]
+
+
+def _patches(network, paths):
+    """Patch features of images, each squeezed into one tile."""
+    from kad_sdk._native import patch_features
+
+    found = [
+        patch_features(_base_maps(network, path), grid=(28, 28), resampling="bilinear", threads=1)
+        for path in paths
+    ]
+    return np.concatenate([features[0] for features in found])
+
+
+def test_real_base_maps_are_found_by_codes_at_every_level(data_dir, weights_file):
+    """Where products of first guesses overflow, guesses are bad, and the dense path is taken."""
+    from kad_export.patchcore import build_network
+
+    from kad_sdk._native import MapLayout
+
+    network = build_network("resnet18", ("layer2", "layer3"), "same-bilinear", str(weights_file))
+    good = sorted((data_dir / "kolektor_sdd" / "train" / "good").glob("*"))
+    bank = _patches(network, good[:12])
+    maps = _base_maps(network, good[12])
+    layout = MapLayout([x.shape[1:] for x in maps], (28, 28), "bilinear")
+    for level in levels_here():
+        with at_level(level), SearchIndex(bank, layout=layout) as index:
+            index.query_maps(maps, 3, grid=(28, 28), resampling="bilinear", threads=1)
+            assert index.stats().dense_queries == 0, level
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ constexpr int64_t kSamplePanels = 4;    // panels on which depths are compared,
 constexpr int64_t kSampleQueries = 64;  // and queries,
 constexpr size_t kDecidedQueries = 16;  // of which so many tell how many rows must be decided
 constexpr double kMatchOverhead = 8.0;  // of a pair, in dimensions
+constexpr int32_t kSeedExponent = 1;    // below it, far rows' products leave 16 bits, and look near
 constexpr int64_t kLeastTried = 128;    // rows, before codes are given up
 
 // Costs of a pair in each stage, in cycles.
@@ -101,7 +102,8 @@ void SieveSearch::take_seeds(QueryBlock& block) {
   const auto width = coarse == nullptr ? 0 : static_cast<int64_t>(coarse->columns().near.size());
   const QueryGrid grid = coarse == nullptr ? find_grid(queries_.of(0), block.n(), sieve_.width())
                                            : QueryGrid{width, block.n() / width, 2};
-  seeds_.find(queries_, grid, sieve_.codes().query_bits, block.k() + kSpareRows);
+  const int32_t exponent = std::max(kSeedExponent, sieve_.codes().query_bits);
+  seeds_.find(queries_, grid, exponent, block.k() + kSpareRows);
   tally_.add(kSeedProducts, seeds_.products());
   tally_.lap(kSeedTime);
   candidates_.set_reaches(block);
