@@ -83,7 +83,10 @@ static int score(kad_session* session, const char* path) {
   picture p = {0};
   if (!read_pnm(path, &p)) {
     free(p.data);
-    fprintf(stderr, "score_pnm: %s: cannot be read as a binary PGM or PPM of 8 or 16 bits (maxval 255 or 65535)\n", path);
+    fprintf(stderr,
+            "score_pnm: %s: cannot be read as a binary PGM or PPM of 8 or 16 bits (maxval 255 or "
+            "65535)\n",
+            path);
     return EXIT_FAILURE;
   }
   static const int formats[2][2] = {{KAD_PIXEL_GREY8, KAD_PIXEL_GREY16},
