@@ -18,13 +18,37 @@ if TYPE_CHECKING:
     from kad_sdk.artifact import PatchCoreArtifact
     from kad_sdk.manifest import MapSettings, NetworkOutput, PatchCore, Preprocessing
 
-__all__ = ["PatchCoreScorer", "map_layout"]
+__all__ = ["PatchCoreScorer", "map_layout", "open_parts"]
 
 
 def map_layout(outputs: Sequence[NetworkOutput], patchcore: PatchCore) -> MapLayout:
     """Say what the base maps of a network look like to the search."""
     layers = [(output.channels, output.height, output.width) for output in outputs]
     return MapLayout(layers, patchcore.grid, patchcore.resampling)
+
+
+def open_parts(
+    artifact: PatchCoreArtifact, *, threads: int, max_batch: int, **running: Any
+) -> dict[str, Any]:
+    """Open an artifact's network and index, and give all of it that a scorer is made of.
+
+    `running` is for :class:`NetworkSession`.
+    """
+    manifest = artifact.manifest
+    running = {"precision": manifest.network.precision, **running}
+    session = NetworkSession(artifact.network, threads=threads, max_batch=max_batch, **running)
+    session.check(manifest.graph())
+    layout = map_layout(manifest.network.outputs, manifest.patchcore)
+    return {
+        "session": session,
+        "index": NativeIndex(
+            artifact.bank, layout=layout, threads=threads, stored=artifact.stored_index
+        ),
+        "preprocessing": manifest.preprocessing,
+        "patchcore": manifest.patchcore,
+        "map_settings": manifest.map,
+        "neighbors": artifact.neighbors,
+    }
 
 
 class PatchCoreScorer(BoardScorer):
@@ -83,24 +107,8 @@ class PatchCoreScorer(BoardScorer):
         cls, artifact: PatchCoreArtifact, *, maps: bool, threads: int, batch: int, **running: Any
     ) -> PatchCoreScorer:
         """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
-        manifest = artifact.manifest
-        running = {"precision": manifest.network.precision, **running}
-        session = NetworkSession(artifact.network, threads=threads, max_batch=batch, **running)
-        session.check(manifest.graph())
-        layout = map_layout(manifest.network.outputs, manifest.patchcore)
-        return cls(
-            session,
-            NativeIndex(
-                artifact.bank, layout=layout, threads=threads, stored=artifact.stored_index
-            ),
-            preprocessing=manifest.preprocessing,
-            patchcore=manifest.patchcore,
-            map_settings=manifest.map,
-            neighbors=artifact.neighbors,
-            threads=threads,
-            batch=batch,
-            maps=maps,
-        )
+        parts = open_parts(artifact, threads=threads, max_batch=batch, **running)
+        return cls(**parts, threads=threads, batch=batch, maps=maps)
 
     def score_tiles(  # noqa: D102 - as the base's
         self, tiles: NDArray[np.float32], watch: Stopwatch | None = None

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from kad_sdk._native import NativeIndex, NativeWindows, WindowSizes, preprocess_window
 from kad_sdk.errors import InvalidArgumentError, ProviderUnavailableError
-from kad_sdk.patchcore import map_layout
+from kad_sdk.patchcore import open_parts
 from kad_sdk.prepare import check_image
 from kad_sdk.scoring import BoardScorer, BoardScores, Stopwatch, TileFindings
-from kad_sdk.session import NetworkSession
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from kad_sdk.annotations import Annotation
     from kad_sdk.artifact import PatchCoreArtifact
     from kad_sdk.manifest import MapSettings, PatchCore, Preprocessing, Windows
+    from kad_sdk.session import NetworkSession
 
 __all__ = ["WindowScorer", "window_sizes"]
 
@@ -60,6 +60,8 @@ class WindowScorer(BoardScorer):
         Whether board maps are made.
     """
 
+    session: NetworkSession
+
     def __init__(
         self,
         session: NetworkSession,
@@ -87,8 +89,7 @@ class WindowScorer(BoardScorer):
                 "score it in tiles, or export it with --mode windows"
             )
         self._sizes = window_sizes(patchcore.windows)
-        self._network, self._index = session, index
-        self._patchcore, self._neighbors = patchcore, neighbors
+        self._index, self._patchcore, self._neighbors = index, patchcore, neighbors
 
     @classmethod
     def open(
@@ -100,24 +101,8 @@ class WindowScorer(BoardScorer):
                 "provider 'tensorrt' builds its engine for one size, and this artifact's windows "
                 "have several; use provider 'cpu' or 'cuda', or export with --mode tiles"
             )
-        manifest = artifact.manifest
-        running = {"precision": manifest.network.precision, **running}
-        session = NetworkSession(artifact.network, threads=threads, max_batch=1, **running)
-        session.check(manifest.graph())
-        layout = map_layout(manifest.network.outputs, manifest.patchcore)
-        return cls(
-            session,
-            NativeIndex(
-                artifact.bank, layout=layout, threads=threads, stored=artifact.stored_index
-            ),
-            preprocessing=manifest.preprocessing,
-            patchcore=manifest.patchcore,
-            map_settings=manifest.map,
-            neighbors=artifact.neighbors,
-            threads=threads,
-            batch=batch,
-            maps=maps,
-        )
+        parts = open_parts(artifact, threads=threads, max_batch=1, **running)
+        return cls(**parts, threads=threads, batch=batch, maps=maps)
 
     def score_tiles(
         self,
@@ -194,7 +179,7 @@ class WindowScorer(BoardScorer):
                 threads=self.threads,
             )
         with watch.stage("network"):
-            maps = self._network.run(pixels)
+            maps = self.session.run(pixels)
         with watch.stage("search"):
             board.score(
                 number,

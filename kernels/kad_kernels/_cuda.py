@@ -38,7 +38,6 @@ __all__ = [
     "view",
 ]
 
-config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # few rows are asked for with good reason
 LANES = 16  # partial sums of the defined arithmetic
 # Small grids are meant: a pick is one block, and a board's last batch may be one tile.
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0

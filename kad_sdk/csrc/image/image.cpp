@@ -66,6 +66,20 @@ bool lies_inside(const kad_rect& rect, int32_t height, int32_t width) {
          rect.width <= width - rect.x && rect.height <= height - rect.y;
 }
 
+void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name, int32_t height,
+                      int32_t width) {
+  check_count(n, 2, name);
+  if (n > 0) check_pointer(rectangles, name);
+  for (int64_t i = 0; i < n; ++i) {
+    const kad_rect& r = rectangles[i];
+    if (lies_inside(r, height, width)) continue;
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
+         "(height x width)",
+         name, static_cast<long long>(i), r.x, r.y, r.width, r.height, height, width);
+  }
+}
+
 void check_tiles(const int32_t* xy, int64_t n, int32_t tile, int32_t height, int32_t width) {
   check_tile_side(tile, height, width);
   for (int64_t i = 0; i < n; ++i) check_tile_inside(i, xy + 2 * i, tile, height, width);

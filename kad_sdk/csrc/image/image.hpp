@@ -39,6 +39,10 @@ void check_tiles(const int32_t* xy, int64_t n, int32_t tile, int32_t height, int
 /// Whether a rectangle has an inside, and lies in an image.
 bool lies_inside(const kad_rect& rect, int32_t height, int32_t width);
 
+/// Check that n rectangles lie inside an image; `name` is theirs in messages.
+void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name, int32_t height,
+                      int32_t width);
+
 /// Check that both sides of an image are at least 1.
 void check_image_size(int32_t height, int32_t width);
 

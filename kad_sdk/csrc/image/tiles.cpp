@@ -16,23 +16,6 @@ struct Point {
   int32_t y;
 };
 
-void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
-                      const kad_tile_grid& grid) {
-  check_count(n, 2, name);
-  if (n > 0) check_pointer(rectangles, name);
-  for (int64_t i = 0; i < n; ++i) {
-    const kad_rect& r = rectangles[i];
-    if (!lies_inside(r, grid.image_height, grid.image_width)) {
-      fail(
-          KAD_ERROR_INVALID_ARGUMENT,
-          "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
-          "(height x width)",
-          name, static_cast<long long>(i), r.x, r.y, r.width, r.height, grid.image_height,
-          grid.image_width);
-    }
-  }
-}
-
 kad_tile_grid check_grid(const kad_tile_grid* given) {
   const kad_tile_grid grid =
       read_struct(given, KAD_FIRST_SIZE(kad_tile_grid, n_labels), "kad_tile_grid");
@@ -44,8 +27,8 @@ kad_tile_grid check_grid(const kad_tile_grid* given) {
     fail(KAD_ERROR_INVALID_ARGUMENT, "cover_edges must be 0 or 1, got %d", grid.cover_edges);
   }
   check_tile_side(grid.tile, grid.image_height, grid.image_width);
-  check_rectangles(grid.borders, grid.n_borders, "borders", grid);
-  check_rectangles(grid.labels, grid.n_labels, "labels", grid);
+  check_rectangles(grid.borders, grid.n_borders, "borders", grid.image_height, grid.image_width);
+  check_rectangles(grid.labels, grid.n_labels, "labels", grid.image_height, grid.image_width);
   return grid;
 }
 

@@ -39,20 +39,27 @@ kad_base_maps checked(const kad_base_maps* given) {
   return maps;
 }
 
-// Half-pixel centres: output i lies at (i + 0.5) n / g - 0.5, clamped to the first input.
-AxisTaps bilinear_taps(int32_t n, int32_t g) {
+// Two inputs for each of g outputs, weighed by where output i lies among the n: place(i), clamped
+// to the first.
+template <typename Place>
+AxisTaps linear_taps(int32_t n, int32_t g, Place place) {
   AxisTaps taps;
   taps.most = 2;
   for (int32_t i = 0; i < g; ++i) {
-    const double place = std::max(0.0, (i + 0.5) * n / g - 0.5);
-    const auto first = std::min(static_cast<int32_t>(place), n - 1);
-    const auto second = static_cast<float>(first + 1 < n ? place - first : 0.0);
+    const double at = std::max(0.0, place(i));
+    const auto first = std::min(static_cast<int32_t>(at), n - 1);
+    const auto second = static_cast<float>(first + 1 < n ? at - first : 0.0);
     taps.first.push_back(first);
     taps.count.push_back(second > 0.0F ? 2 : 1);
     taps.weight.push_back(1.0F - second);
     taps.weight.push_back(second);
   }
   return taps;
+}
+
+// Half-pixel centres: output i lies at (i + 0.5) n / g - 0.5.
+AxisTaps bilinear_taps(int32_t n, int32_t g) {
+  return linear_taps(n, g, [=](int32_t i) { return (i + 0.5) * n / g - 0.5; });
 }
 
 // Output i is the mean over [floor(i n / g), ceil((i + 1) n / g)).
@@ -77,18 +84,7 @@ AxisTaps adaptive_average_taps(int32_t n, int32_t g) {
 AxisTaps aligned_taps(int32_t n, int32_t g) {
   int32_t step = 1;
   while (int64_t{step} * n < g) step *= 2;
-  AxisTaps taps;
-  taps.most = 2;
-  for (int32_t i = 0; i < g; ++i) {
-    const double place = std::max(0.0, (i + 0.5) / step - 0.5);
-    const auto first = std::min(static_cast<int32_t>(place), n - 1);
-    const auto second = static_cast<float>(first + 1 < n ? place - first : 0.0);
-    taps.first.push_back(first);
-    taps.count.push_back(second > 0.0F ? 2 : 1);
-    taps.weight.push_back(1.0F - second);
-    taps.weight.push_back(second);
-  }
-  return taps;
+  return linear_taps(n, g, [=](int32_t i) { return (i + 0.5) / step - 0.5; });
 }
 
 // The positions of a layer that a patch is made of, in the order of the sum, and their weights.

@@ -54,28 +54,15 @@ void check_smoothing(const kad_windows_options& options) {
   }
 }
 
-void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name,
-                      const kad_windows_options& options) {
-  check_count(n, 2, name);
-  if (n > 0) check_pointer(rectangles, name);
-  for (int64_t i = 0; i < n; ++i) {
-    const kad_rect& r = rectangles[i];
-    if (lies_inside(r, options.image_height, options.image_width)) continue;
-    fail(KAD_ERROR_INVALID_ARGUMENT,
-         "%s[%lld] = (x %d, y %d, width %d, height %d) is empty or leaves the image of %d x %d px "
-         "(height x width)",
-         name, static_cast<long long>(i), r.x, r.y, r.width, r.height, options.image_height,
-         options.image_width);
-  }
-}
-
 kad_windows_options checked(const kad_windows_options* given) {
   const kad_windows_options options =
       read_struct(given, KAD_FIRST_SIZE(kad_windows_options, n_tiles), "kad_windows_options");
   check_sizes(options);
   check_smoothing(options);
-  check_rectangles(options.borders, options.n_borders, "borders", options);
-  check_rectangles(options.labels, options.n_labels, "labels", options);
+  check_rectangles(options.borders, options.n_borders, "borders", options.image_height,
+                   options.image_width);
+  check_rectangles(options.labels, options.n_labels, "labels", options.image_height,
+                   options.image_width);
   check_count(options.n_tiles, 2, "n_tiles");
   if (options.n_tiles > 0) check_pointer(options.xy, "xy");
   check_tiles(options.xy, options.n_tiles, options.tile, options.image_height, options.image_width);

@@ -14,13 +14,22 @@ from kad_kernels.tensor.program import Kernel
 if TYPE_CHECKING:
     from kad_kernels.tensor.basis import Basis
 
-__all__ = ["GROUPS", "TILE", "DeviceBasis", "Points", "PointsStore", "screen"]
+__all__ = [
+    "GROUPS",
+    "TILE",
+    "DeviceBasis",
+    "Points",
+    "PointsStore",
+    "queries_at_once",
+    "screen",
+]
 
 TILE = 128  # points that are compared with 128 others at a time
 GROUPS = 8  # of 16 points, in a tile
 THREADS = 256
 PROJECTED = 64  # rows of a block
 STAGES, STAGE_BYTES = 3, TILE * (2 * POINT + 4)
+LEAST_BYTES = 256 << 20  # of the least distances that are kept at a time
 BLOCKS_EACH = 6  # for every multiprocessor, in a screening
 
 
@@ -114,6 +123,11 @@ class PointsStore:
     def tiles(self) -> int:
         """Tiles of 128 points."""
         return self.points.padded // TILE
+
+
+def queries_at_once(bank: PointsStore) -> int:
+    """Give a multiple of 128 queries whose least distances stay within LEAST_BYTES."""
+    return max(1, LEAST_BYTES // (2 * GROUPS * bank.tiles * TILE)) * TILE
 
 
 def screen(queries: Points, bank: PointsStore, least: Any, n_processors: int, stream: Any) -> None:

@@ -10,7 +10,16 @@ from kad_kernels._cuda import cuda, view
 from kad_kernels.device import ceil_div, require_gpu
 from kad_kernels.reference import checked
 from kad_kernels.tensor.basis import find_basis
-from kad_kernels.tensor.points import GROUPS, THREADS, DeviceBasis, Points, PointsStore, screen
+from kad_kernels.tensor.points import (
+    GROUPS,
+    THREADS,
+    TILE,
+    DeviceBasis,
+    Points,
+    PointsStore,
+    queries_at_once,
+    screen,
+)
 from kad_kernels.tensor.program import Kernel, multiprocessors
 from kad_kernels.tiles import MAX_NEIGHBOURS
 
@@ -23,7 +32,6 @@ __all__ = ["FEWEST_ROWS", "ScreenedRows", "decide"]
 
 FEWEST_ROWS = 2_048  # of a bank; 16 lanes of a warp then have a tile each
 PROBES = 256  # rows of the bank that tell how much screening saves
-LEAST_BYTES = 256 << 20  # of the least distances that are kept at a time
 WARPS = THREADS // 32
 
 
@@ -107,7 +115,7 @@ class ScreenedRows:
         if not 1 <= k <= MAX_NEIGHBOURS:
             raise ValueError(f"k must be 1 to {MAX_NEIGHBOURS}, got {k}")
         dist, index = self._lists(n, k)
-        at_once = self._queries_at_once()
+        at_once = queries_at_once(self._bank)
         for first in range(0, n, at_once):
             part = slice(first, min(first + at_once, n))
             self._search(rows[part], dist[part], index[part], k, stream)
@@ -131,10 +139,6 @@ class ScreenedRows:
         before = self.counts()[1]
         self.query_device(cuda.to_device(self._probes), 2)
         return (self.counts()[1] - before) / (len(self._probes) * self.n)
-
-    def _queries_at_once(self) -> int:
-        each = self._bank.tiles * GROUPS * 2
-        return max(1, LEAST_BYTES // each // 128) * 128
 
     def _search(self, rows: Any, dist: Any, index: Any, k: int, stream: Any) -> None:
         n = rows.shape[0]
@@ -165,7 +169,7 @@ class ScreenedRows:
     def _room(self, n: int) -> tuple[Points, Any]:
         """Room for n queries, kept for the next call."""
         rooms = self._kept_rooms
-        padded = ceil_div(n, 128) * 128
+        padded = ceil_div(n, TILE) * TILE
         if padded not in rooms:
             if len(rooms) > 1:
                 rooms.clear()

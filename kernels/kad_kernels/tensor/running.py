@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kad_kernels._cuda import cuda
-from kad_kernels.tensor.points import GROUPS, DeviceBasis, Points, PointsStore, screen
+from kad_kernels.device import ceil_div
+from kad_kernels.tensor.points import (
+    GROUPS,
+    TILE,
+    DeviceBasis,
+    Points,
+    PointsStore,
+    queries_at_once,
+    screen,
+)
 from kad_kernels.tensor.program import multiprocessors
-from kad_kernels.tensor.rows import LEAST_BYTES, decide
+from kad_kernels.tensor.rows import decide
 from kad_kernels.tiles import NOBODY
 
 if TYPE_CHECKING:
@@ -64,11 +73,12 @@ class ScreenedRunning:
 
     def flush(self, centres: PointsStore, first_centre: int = 0) -> None:
         """Compare all points with centres, numbered from ``first_centre``."""
-        at_once = max(1, LEAST_BYTES // (centres.tiles * GROUPS * 2) // 128) * 128
+        at_once = queries_at_once(centres)
+        room = min(at_once, self.points.padded)
+        least = cuda.device_array((centres.tiles, room, GROUPS), np.uint16)
         for first in range(0, self.n, at_once):
             part = slice(first, min(first + at_once, self.n))
             points = _Part(self.points, first, part.stop - first)
-            least = cuda.device_array((centres.tiles, points.padded, GROUPS), np.uint16)
             screen(points, centres, least, multiprocessors(), 0)
             decide(
                 *(self.rows[part], points, centres, self._basis.host, least),
@@ -94,7 +104,7 @@ class _Part(Points):
     """Some of the points, from a multiple of 128 on."""
 
     def __init__(self, whole: Points, first: int, n: int) -> None:
-        self.padded = -(-n // 128) * 128
+        self.padded = ceil_div(n, TILE) * TILE
         here = slice(first, first + self.padded)
         self.point, self.norm2, self.slack = whole.point[here], whole.norm2[here], whole.slack[here]
         self.flag = whole.flag
