@@ -7,7 +7,9 @@ import resource
 import statistics
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from kad_sdk.scoring import Stopwatch
 from kad_sdk.storage import made_folder, write_together
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -144,8 +146,8 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
     Returns
     -------
     tuple
-        The result, and stage to ms with ``read``, ``overlay``, ``encode``, ``write`` and
-        ``total``; the JSON has those up to ``encode``.
+        The result, and stage to ms with ``read``, ``encode`` (the pictures are made), ``write``
+        and ``total``; the JSON has those up to ``encode``.
     """
     begin = time.perf_counter()
     watch = Stopwatch()
@@ -155,7 +157,10 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
     timings = {**watch.ms, **result.timings_ms}
     base = outputs.folder / job.stem
     watch = Stopwatch()
-    files = _pictures(image, result, base, outputs, watch) if outputs.maps else {}
+    files = {}
+    if outputs.maps:
+        with watch.stage("encode"):
+            files = _pictures(image, result, base, outputs, detector.threads)
     timings = {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
     high = 2 * result.map_threshold
     scale = {"file": _beside(base, "_map.png").name, "value_1": 0.0, "value_65535": high}
@@ -178,23 +183,30 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, d
 
 
 def _pictures(
-    image: NDArray[Any], result: Result, base: Path, outputs: Outputs, watch: Stopwatch
+    image: NDArray[Any], result: Result, base: Path, outputs: Outputs, threads: int
 ) -> dict[Path, list[bytes]]:
-    """Make the files that show where; `watch` is told the stages ``overlay`` and ``encode``."""
-    files: dict[Path, list[bytes]] = {}
+    """Make the files that show where; encoding takes one thread for each."""
+    side = outputs.max_side
+
+    def overlay() -> bytes:
+        return picture_png(render_overlay(image, result, max_side=side, heat=outputs.heat))
+
+    def hot() -> bytes:
+        return picture_png(render_map(result, max_side=side))
+
+    anomaly_map = result.need_map()
+    makers: dict[str, Callable[[], bytes]] = {
+        "_map.png": partial(map_png, anomaly_map, high=2 * result.map_threshold)
+    }
     if outputs.overlay:
-        with watch.stage("overlay"):
-            picture = render_overlay(image, result, max_side=outputs.max_side, heat=outputs.heat)
-            files[_beside(base, "_overlay.png")] = [picture_png(picture)]
-    anomaly_map, high = result.need_map(), 2 * result.map_threshold
-    with watch.stage("encode"):
-        files[_beside(base, "_map.png")] = [map_png(anomaly_map, high=high)]
-        if outputs.npy:
-            files[_beside(base, "_map.npy")] = [map_npy(anomaly_map)]
-        if outputs.hot:
-            picture = render_map(result, max_side=outputs.max_side)
-            files[_beside(base, "_hot.png")] = [picture_png(picture)]
-    return files
+        makers["_overlay.png"] = overlay
+    if outputs.npy:
+        makers["_map.npy"] = partial(map_npy, anomaly_map)
+    if outputs.hot:
+        makers["_hot.png"] = hot
+    with ThreadPoolExecutor(min(threads, len(makers))) as pool:
+        made = pool.map(lambda make: [make()], makers.values())
+        return dict(zip((_beside(base, ending) for ending in makers), made, strict=True))
 
 
 def _beside(base: Path, ending: str) -> Path:

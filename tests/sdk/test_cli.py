@@ -63,7 +63,7 @@ def test_score(tiny_artifact, boards, tmp_path):
     assert [line.split()[0] for line in lines] == ["anomalous", "normal", "anomalous"]
     assert re.search(r"anomalous +1\.0000 +score \d\S+ +1 regions +\d+ ms .*bad\.png", lines[0])
     assert "3 scored, 2 anomalous, 0 failed" in result.stdout
-    for stage in ("read", "network", "search", "map", "overlay", "write", "total"):
+    for stage in ("read", "network", "search", "map", "encode", "write", "total"):
         assert re.search(rf"^  {stage} +\d+\.\d +\d+\.\d %$", result.stdout, re.MULTILINE), stage
     assert re.search(r"peak memory \d+ MiB", result.stdout)
 
