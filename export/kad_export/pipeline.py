@@ -96,6 +96,19 @@ class _Network:
 
 
 @dataclass(frozen=True)
+class _Learnt:
+    """What the training boards gave, and what of it is still to be described."""
+
+    network: _Network
+    preprocessing: schema.Preprocessing
+    boards: list[BoardTiles]
+    extract: PatchExtractor
+    settings: BankSettings
+    bank: Bank
+    job: Job | None
+
+
+@dataclass(frozen=True)
 class _Fitted:
     """All that scores a tile; what is left to find is the threshold."""
 
@@ -156,12 +169,47 @@ def _export(
     target = check_output(out, force=options.force)
     dataset = scan_dataset(data)
     learn, judge = _split(dataset, options)
-    with console.step("network"):
-        module = build_network(options.backbone, options.layers, options.pooling, options.weights)
-    console.line(
-        f"network: {options.backbone} to {module.layers[-1]}, weights: {module.weights.source} "
-        f"({module.weights.name})"
+    learnt = _learn(learn, judge, options, console, held)
+    fitted = _fit(learnt.network, learnt.preprocessing, learnt.bank, options)
+    calibration, golden = _calibrate(judge, fitted, learnt.extract, options, console)
+    console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
+    with console.step("parity gate"):
+        expected, figures = _verify(golden, fitted, calibration)
+        if fitted.network.windows is not None:
+            figures["windows"] = _verify_windows(learnt.extract.load(judge[0]), fitted)
+    network = fitted.network
+    with console.step("index"):
+        described = describe_network(network.module, network.onnx, options.precision)
+        tensors, outputs = fitted.bank.tensors(), described.outputs
+        index = store_index(tensors, outputs, fitted.settings, threads=fitted.threads)
+    manifest = schema.PatchCoreManifest(
+        created_by=versions(),
+        network=described,
+        preprocessing=fitted.preprocessing,
+        patchcore=fitted.settings,
+        map=map_settings(options.sigma),
+        bank=describe_bank(fitted.bank, learnt.boards, learnt.settings, has_index=bool(index)),
+        thresholds=describe_thresholds(calibration, options.board_score),
+        golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), network.tolerance),
+        training=describe_training(dataset, learnt.boards),
+        verification=figures,
     )
+    files = {NETWORK_FILE: network.graph, BANK_FILE: tensors, GOLDEN_FILE: expected, **index}
+    path = write(target, manifest, files, console, force=options.force)
+    if learnt.job is not None:
+        learnt.job.remove()
+    return path
+
+
+def _learn(
+    learn: Sequence[Sample],
+    judge: Sequence[Sample],
+    options: PatchCoreOptions,
+    console: Silent,
+    held: ExitStack,
+) -> _Learnt:
+    """Compile the network, and select the bank from what it finds on the training boards."""
+    module = _load_network(options, console)
     blocks = None
     if options.mode == "windows":
         blocks = training_blocks(module, options.tile)
@@ -190,47 +238,17 @@ def _export(
         if options.resume:
             job = held.enter_context(Job.open(options.scratch, subject(spec, boards, settings)))
         bank = build_bank(boards, extract, settings, console, job=job, spec=spec)
-    fitted = _fit(network, preprocessing, bank, options)
-    calibration, golden = _calibrate(judge, fitted, extract, options, console)
-    console.line(f"comparing the runtime with PyTorch on {len(golden)} golden tiles")
-    with console.step("parity gate"):
-        expected, figures = _verify(golden, fitted, calibration)
-        if network.windows is not None:
-            figures["windows"] = window_gate(
-                module,
-                network.session,
-                _middle(extract.load(judge[0])),
-                windows=network.windows,
-                preprocessing=preprocessing,
-                tolerance=network.of_largest,
-            )
-    with console.step("index"):
-        described = describe_network(module, network.onnx, options.precision)
-        tensors, outputs = bank.tensors(), described.outputs
-        index = store_index(tensors, outputs, fitted.settings, threads=fitted.threads)
-    manifest = schema.PatchCoreManifest(
-        created_by=versions(),
-        network=described,
-        preprocessing=preprocessing,
-        patchcore=fitted.settings,
-        map=map_settings(options.sigma),
-        bank=describe_bank(bank, boards, settings, has_index=bool(index)),
-        thresholds=describe_thresholds(calibration, options.board_score),
-        golden=schema.PatchCoreGolden(GOLDEN_FILE, len(golden), network.tolerance),
-        training=describe_training(dataset, boards),
-        verification=figures,
+    return _Learnt(network, preprocessing, boards, extract, settings, bank, job)
+
+
+def _load_network(options: PatchCoreOptions, console: Silent) -> PatchCoreNetwork:
+    with console.step("network"):
+        module = build_network(options.backbone, options.layers, options.pooling, options.weights)
+    console.line(
+        f"network: {options.backbone} to {module.layers[-1]}, weights: {module.weights.source} "
+        f"({module.weights.name})"
     )
-    files = {NETWORK_FILE: network.graph, BANK_FILE: tensors, GOLDEN_FILE: expected, **index}
-    path = write(target, manifest, files, console, force=options.force)
-    if job is not None:
-        job.remove()
-    return path
-
-
-def _middle(image: np.ndarray) -> np.ndarray:
-    """Cut out what windows are compared with one pass on."""
-    y, x = (max(side - WINDOW_GATE_PX, 0) // 2 for side in image.shape[:2])
-    return image[y : y + WINDOW_GATE_PX, x : x + WINDOW_GATE_PX]
+    return module
 
 
 def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], list[Sample]]:
@@ -385,3 +403,17 @@ def _verify(
     tensors = {f"base_map_{i}": maps for i, maps in enumerate(expected.base_maps)}
     tensors |= {"tiles": golden, "dist": expected.dist, "score": expected.score}
     return tensors | {"anomalous": expected.anomalous}, {**figures, **off}
+
+
+def _verify_windows(image: np.ndarray, fitted: _Fitted) -> dict[str, Any]:
+    """Compare windows with one pass over the middle of a board; returns the figures."""
+    network = fitted.network
+    y, x = (max(side - WINDOW_GATE_PX, 0) // 2 for side in image.shape[:2])
+    return window_gate(
+        network.module,
+        network.session,
+        image[y : y + WINDOW_GATE_PX, x : x + WINDOW_GATE_PX],
+        windows=network.windows,
+        preprocessing=fitted.preprocessing,
+        tolerance=network.of_largest,
+    )
