@@ -1,7 +1,7 @@
 """The command ``kad``: score boards, evaluate, inspect and verify artifacts.
 
 Exit codes: 0 done; 1 an error, told in one message, or a failed verification; 2 wrong usage;
-130 Ctrl-C; 143 SIGTERM.
+3 `kad drift` sees a change; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def _describe(detector: Detector) -> str:
 
     stage = "search" if detector.artifact.manifest.method == "patchcore" else "density"
     return (
-        f"network on {detector.device} ({detector.provider}, {detector.precision}), {stage} on cpu "
-        f"({cpu_level()}, {detector.threads} threads)"
+        f"network on {detector.device} ({detector.provider}, {detector.precision}), {stage} on "
+        f"{detector.stage_device} ({cpu_level()}, {detector.threads} threads on the host)"
     )
 
 

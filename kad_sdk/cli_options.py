@@ -55,7 +55,7 @@ def running(command: Callable[..., None]) -> Callable[..., None]:
 
 
 BATCH = click.option(
-    "--batch", type=click.IntRange(1), help="Tiles at a time.  [default: 16, on a GPU 64]"
+    "--batch", type=click.IntRange(1), help="Tiles at a time.  [default: 16, with cuda 64]"
 )
 TILE_THRESHOLD = click.option(
     "--tile-threshold", type=float, help="Use instead of the artifact's tau of tiles."

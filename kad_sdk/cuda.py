@@ -144,6 +144,7 @@ class CudaPatchCoreScorer(BoardScorer):
             batch=batches.batch,
         )
         self._network, self._batches = network, batches
+        self.stage_device = network.device
         self._uploads = Uploads(batches.device_id)
         self._lock = threading.Lock()
 

@@ -59,6 +59,9 @@ class Detector:
         Whether maps and regions are made.
     provider, device, precision
         What the network really runs on, for example ``"cpu"``, ``"cpu"``, ``"fp32"``.
+    stage_device
+        Where search or density run: the network's device with tiles of PatchCore on CUDA, else
+        ``"cpu"``.
     threads, batch
         Threads used, and tiles in memory at a time. Scores depend on neither.
     tile_threshold, map_threshold
@@ -84,7 +87,7 @@ class Detector:
         self._by_map = thresholds.board == "map-peak"
         self.threshold = self.map_threshold if self._by_map else self.tile_threshold
         self.provider, self.device = scorer.session.provider, scorer.session.device
-        self.precision = scorer.session.precision
+        self.precision, self.stage_device = scorer.session.precision, scorer.stage_device
         self._scorer: BoardScorer | None = scorer
 
     @classmethod
@@ -191,8 +194,8 @@ class Detector:
         Parameters
         ----------
         image
-            A file, or an array: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16,
-            any row stride.
+            A file, or an array: (H, W) grey or (H, W, 3) RGB, uint8 or uint16, or (H, W, 4) RGBA,
+            uint8; any row stride.
         annotation
             Active areas and label stickers; None: all of the image is scored.
         pixel_format

@@ -189,7 +189,14 @@ class BoardScorer(ABC):
         Threads of the compiled stages. Scores do not depend on it.
     batch
         Tiles that are in memory at a time. Scores do not depend on it.
+
+    Attributes
+    ----------
+    stage_device
+        Where search or density run, beside a network that may run elsewhere.
     """
+
+    stage_device = "cpu"
 
     def __init__(
         self,

@@ -223,8 +223,7 @@ class ModelSpec:
         return (
             f"{self.backbone} layer2+layer3, {weights}, {self.pooling} pooling; bank by greedy "
             f"k-center, {bank.rows:,} of {bank.coreset.candidates:,} patches of synthetic boards; "
-            f"board {width} x {height} px; AUROC on labelled tiles of boards unlike those learnt "
-            "from"
+            f"board {width} x {height} px"
         )
 
 

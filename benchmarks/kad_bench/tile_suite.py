@@ -15,7 +15,7 @@ import torch
 
 from kad_bench.anomalib_path import ANOMALIB, AnomalibTiles, anomalib_missing
 from kad_bench.cutpaste_model import MAP_BOUNDS, CutPasteModel
-from kad_bench.end_to_end import Engine, check_engines, ratio_figures, time_engines
+from kad_bench.end_to_end import AUROC, Engine, check_engines, ratio_figures, time_engines
 from kad_bench.graph_cost import count_cost
 from kad_bench.laws import growth
 from kad_bench.model_cases import LIKE_ANOMALIB, MODELS, SWEEP
@@ -137,7 +137,7 @@ def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict
     kad_again(labelled.tiles, Stopwatch())
     figures[KAD]["counts"] = search_counts(kad_again, checked, model.artifact.network)
     found = ratio_figures(totals, (KAD, KAD_ONE))
-    case = _case(model.name, model.what, figures, found)
+    case = _case(model.name, f"{model.what}; {AUROC}", figures, found)
     return case | {"checked_tiles": checked, "skipped": skipped}
 
 

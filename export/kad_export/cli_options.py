@@ -126,7 +126,11 @@ WEIGHTS = option(
 tiling = options(
     option("--tile", default=224, type=click.IntRange(1, 4096), help="Side of a tile, px."),
     option("--stride", default=112, type=click.IntRange(1), help="Between tiles in scoring, px."),
-    option("--train-stride", type=click.IntRange(1), help="In training, px. Default: --stride."),
+    option(
+        "--train-stride",
+        type=click.IntRange(1),
+        help="In training, px. Default: --stride; with --mode windows every patch, once.",
+    ),
     option(
         "--resize",
         default="none",
@@ -163,7 +167,7 @@ def decisions(board_score: str) -> Callable[[Command], Command]:
             default="normal-max=1.05",
             type=Parsed("method", _parse_threshold),
             help="normal-max=FACTOR, quantile=Q (held-out normal tiles); f1, youden, recall=R, "
-            "false-alarms=R (labelled test tiles).",
+            "false-alarms=R (labelled test tiles); false-alarms-per-board=R (held-out boards).",
         ),
         option(
             "--sigma",

@@ -77,7 +77,11 @@ __all__ = ["patchcore"]
 )
 @shared.decisions(board_score="map-peak")
 @shared.resources
-@option("--scratch", type=click.Path(path_type=Path), help="Folder for temporary files.")
+@option(
+    "--scratch",
+    type=click.Path(path_type=Path),
+    help="Folder for temporary files.  [default: the system's]",
+)
 @option(
     "--points",
     default="float32",

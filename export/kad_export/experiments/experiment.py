@@ -14,6 +14,7 @@ from kad_export.experiments.rows import Row, command_text, keep_figures
 from kad_export.experiments.store import Store
 from kad_export.experiments.tables import tables
 from kad_export.report import Silent, format_seconds
+from kad_sdk import metrics, plots
 
 if TYPE_CHECKING:
     import os
@@ -75,7 +76,7 @@ def run_experiments(
     OutputError
         The folder is not to be used, or cannot be written to.
     KadError
-        A data set or a network cannot be had; found before anything is run.
+        A data set, a network or a package cannot be had; found before anything is run.
     """
     console = console or Silent()
     runs = plan_runs(grid, data, categories=categories, settings=settings)
@@ -109,12 +110,14 @@ class _Experiment:
         return [Row(r, self.results[r.name], self.errors.get(r.name)) for r in self.runs]
 
     def check(self) -> None:
-        """Write the tables as they stand, and see that the networks of what is to do can be had."""
+        """Write the tables as they stand, and see that what is to do has all that it needs."""
         self._write()
         to_do = [run for run in self.runs if self.results[run.name] is None]
         done = len(self.runs) - len(to_do)
         self.console.line(f"{done} of {len(self.runs)} runs are done")
         if to_do:
+            plots.require()
+            metrics.require()
             networks = list({json.dumps(_network(run)): _network(run) for run in to_do}.values())
             words = ["check-networks", json.dumps(networks)]
             log = self.store.folder / "networks.txt"
@@ -155,10 +158,10 @@ class _Experiment:
         export, score = (
             self.execute(command, log, keep_open=[self.store.lock]) for command in (words, scoring)
         )
-        metrics = json.loads((evaluation / "metrics.json").read_bytes())
+        figures = json.loads((evaluation / "metrics.json").read_bytes())
         result = {
             "command": command_text(run),
-            **keep_figures(metrics),
+            **keep_figures(figures),
             "export": vars(export),
             "scoring": vars(score),
         }
