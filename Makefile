@@ -91,7 +91,7 @@ BENCH_RUN := $(BIN)/kad-bench run --profile regular
 bench: setup
 	$(BENCH_RUN) board tile network startup memory --json $(BENCH)/regular.json
 	$(BENCH_RUN) search --json $(BENCH)/search.json
-	$(BIN)/kad-bench readme $(BENCH)/regular.json $(BENCH)/search.json README.md
+	$(BIN)/kad-bench readme $(BENCH)/regular.json $(BENCH)/search.json $(BENCH)/windows.json README.md
 	$(BIN)/kad-bench table $(BENCH)/search.json --into docs/search.md
 
 precision: setup

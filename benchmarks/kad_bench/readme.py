@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["BEGIN", "END", "performance_table", "write_readme"]
 
 BEGIN, END = "<!-- performance: made by `kad-bench readme` -->", "<!-- end of performance -->"
-_SUITES = {"board": "a whole board", "tile": "a tile", "search": "search of the bank"}
+_SUITES = {
+    "board": "a whole board",
+    "windows": "a whole board, in windows",
+    "tile": "a tile",
+    "search": "search of the bank",
+}
 
 
 def performance_table(documents: Sequence[dict[str, Any]]) -> str:
