@@ -57,7 +57,8 @@ def fit_law(points: Sequence[Sequence[float]]) -> dict[str, float]:
 def law_text(law: dict[str, float], unit: str) -> str:
     """Write a law out, for example ``0.012 + 3.1e-06 x s (within 4 %), about x^0.97``."""
     a, b = law["a"], law["b"]
+    start = f"{a:.3g} + " if a else ""
     return (
-        f"{a:.3g} + {b:.3g} x {unit} (within {100 * law['worst']:.0f} %), "
+        f"{start}{b:.3g} x {unit} (within {100 * law['worst']:.0f} %), "
         f"about x^{law['exponent']:.2f}"
     )

@@ -30,6 +30,11 @@ __all__ = ["Look", "Plot", "plots_of"]
 # Neither light nor dark: they stand out from a white ground, and from a dark one when turned round.
 _COLOURS = ("#4477aa", "#dd6622", "#228833", "#aa3377", "#2090a8", "#a08a10", "#888888", "#cc3311")
 _MARKS = "osD^vP*X"
+# A stage has one colour in all pictures: the first are plain, the others hatched.
+_STAGES = (
+    *("read", "network", "search", "map", "preprocess", "explain", "encode", "prepare"),
+    *("upload", "features", "scores", "copy", "density", "write", "average", "other"),
+)
 
 
 _INK = "#222222"
@@ -193,9 +198,10 @@ def _draw_stages(look: Look, staged: list[tuple[str, dict[str, float]]]) -> Figu
     figure, axes = _figure(look, 1.0 + legend + 0.17 * lines + 0.12 * len(staged))
     y = np.arange(len(staged))[::-1]
     left = np.zeros(len(staged))
-    for i, name in enumerate(names):
+    for name in names:
         share = np.array([100 * s.get(name, 0) / sum(s.values()) for _, s in staged])
-        hatch = "//" if i >= len(_COLOURS) else None
+        i = _STAGES.index(name) if name in _STAGES else len(_STAGES) + names.index(name)
+        hatch = ("", "//", "..")[min(i // len(_COLOURS), 2)]
         colour = _COLOURS[i % len(_COLOURS)]
         axes.barh(y, share, left=left, color=colour, height=0.62, label=name, hatch=hatch)
         left += share

@@ -191,6 +191,7 @@ def test_laws_find_line_and_power() -> None:
     assert power["a"] == 0  # the best line would begin below 0
     assert power["worst"] > 0.1
     assert law_text(line, "s") == "3 + 2 x s (within 0 %), about x^0.64"
+    assert law_text({**line, "a": 0.0}, "s") == "2 x s (within 0 %), about x^0.64"
 
 
 def test_processor_use_tells_own_time_from_others() -> None:
