@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from kad_sdk.annotations import Annotation
     from kad_sdk.scoring import BoardScorer, BoardScores
 
-__all__ = ["Detector"]
+__all__ = ["Detector", "open_scorer"]
 
 
 class Detector:
@@ -153,7 +153,7 @@ class Detector:
         running: dict[str, Any] = {"device_id": device_id, "build_engine": build_engine}
         return cls(
             artifact,
-            _open_scorer(
+            open_scorer(
                 artifact, provider=provider, maps=maps, threads=threads, batch=batch, **running
             ),
             maps=maps,
@@ -386,9 +386,14 @@ class Detector:
         return Nearest(self.artifact.manifest.bank.images[self.artifact.source_image[row]], x, y)
 
 
-def _open_scorer(
+def open_scorer(
     artifact: Artifact, *, provider: str, build_engine: bool, **running: Any
 ) -> BoardScorer:
+    """Open what scores an artifact's tiles with a provider.
+
+    `running` holds ``maps``, ``threads``, ``batch`` and ``device_id``, as :meth:`Detector.open`
+    takes them. Raises as that does.
+    """
     running["provider"] = provider
     if isinstance(artifact, PatchCoreArtifact) and artifact.manifest.patchcore.mode == "windows":
         return WindowScorer.open(artifact, build_engine=build_engine, **running)

@@ -18,13 +18,24 @@ if TYPE_CHECKING:
     from kad_sdk.artifact import PatchCoreArtifact
     from kad_sdk.manifest import MapSettings, NetworkOutput, PatchCore, Preprocessing
 
-__all__ = ["PatchCoreScorer", "map_layout", "open_parts"]
+__all__ = ["PatchCoreScorer", "map_layout", "open_index", "open_parts"]
 
 
 def map_layout(outputs: Sequence[NetworkOutput], patchcore: PatchCore) -> MapLayout:
     """Say what the base maps of a network look like to the search."""
     layers = [(output.channels, output.height, output.width) for output in outputs]
     return MapLayout(layers, patchcore.grid, patchcore.resampling)
+
+
+def open_index(artifact: PatchCoreArtifact, *, threads: int) -> NativeIndex:
+    """Open the index that is searched: the stored one, or one built from the bank."""
+    manifest = artifact.manifest
+    return NativeIndex(
+        artifact.bank,
+        layout=map_layout(manifest.network.outputs, manifest.patchcore),
+        threads=threads,
+        stored=artifact.stored_index,
+    )
 
 
 def open_parts(
@@ -38,12 +49,9 @@ def open_parts(
     running = {"precision": manifest.network.precision, **running}
     session = NetworkSession(artifact.network, threads=threads, max_batch=max_batch, **running)
     session.check(manifest.graph())
-    layout = map_layout(manifest.network.outputs, manifest.patchcore)
     return {
         "session": session,
-        "index": NativeIndex(
-            artifact.bank, layout=layout, threads=threads, stored=artifact.stored_index
-        ),
+        "index": open_index(artifact, threads=threads),
         "preprocessing": manifest.preprocessing,
         "patchcore": manifest.patchcore,
         "map_settings": manifest.map,

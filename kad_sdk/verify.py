@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_sdk._native import NativeIndex, cpu_level, preprocess
+from kad_sdk._native import cpu_level, preprocess
 from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
+from kad_sdk.detector import open_scorer
+from kad_sdk.patchcore import open_index
 from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.windows import check_provider
 
 if TYPE_CHECKING:
     import os
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from kad_sdk.manifest import Graph, Preprocessing
+    from kad_sdk.scoring import TileFindings
 
 __all__ = ["Check", "Verification", "golden_inputs", "verify_artifact"]
 
@@ -88,6 +92,9 @@ def verify_artifact(
 ) -> Verification:
     """Check an artifact's files and re-score its golden tiles.
 
+    They are scored by what :class:`kad_sdk.Detector` would score them with. An artifact of windows
+    gives no score to tiles that stand alone: there the base maps are searched as they are.
+
     Parameters
     ----------
     path, provider, threads, device_id, build_engine
@@ -103,8 +110,8 @@ def verify_artifact(
     threads = default_threads() if threads is None else threads
     artifact = Artifact.open(path)
     golden, tau = artifact.golden(), artifact.manifest.thresholds.tile
-    running = {"provider": provider, "device_id": device_id, "build_engine": build_engine}
-    run = _GoldenRun(artifact, threads=threads, **running)
+    running = {"device_id": device_id, "build_engine": build_engine}
+    run = _GoldenRun(artifact, threads=threads, provider=provider, **running)
     if isinstance(artifact, PatchCoreArtifact):
         checks, scores = _check_patchcore(artifact, run)
     elif isinstance(artifact, CutPasteArtifact):
@@ -124,38 +131,46 @@ def verify_artifact(
 
 
 class _GoldenRun:
-    """Runs an artifact's graphs on its golden tiles, in one way."""
+    """Runs an artifact's graphs and its scorer on its golden tiles, in one way."""
 
-    def __init__(self, artifact: Artifact, *, threads: int, **running: Any) -> None:
-        count = artifact.manifest.golden.count
-        self.threads = threads
-        precision = artifact.manifest.network.precision
-        self._running = {"threads": threads, "max_batch": count, "precision": precision, **running}
+    def __init__(self, artifact: Artifact, *, threads: int, provider: str, **running: Any) -> None:
+        self.threads, self.provider, self._artifact = threads, provider, artifact
+        self._count = artifact.manifest.golden.count
+        self._running = {"threads": threads, "provider": provider, **running}
         self._tiles = golden_inputs(artifact.golden().tiles, artifact.manifest.preprocessing)
         self.session: NetworkSession  # the last that ran
 
     def __call__(self, network: bytes, graph: Graph) -> list[NDArray[np.float32]]:
-        self.session = NetworkSession(network, **self._running)
+        self.session = NetworkSession(
+            network,
+            max_batch=self._count,
+            precision=self._artifact.manifest.network.precision,
+            **self._running,
+        )
         self.session.check(graph)
         return self.session.run(self._tiles)
+
+    def scored(self) -> TileFindings:
+        """Score the tiles with the scorer of a detector."""
+        scorer = open_scorer(self._artifact, maps=True, batch=self._count, **self._running)
+        try:
+            return scorer.score_tiles(self._tiles)
+        finally:
+            scorer.close()
 
 
 def _check_patchcore(
     artifact: PatchCoreArtifact, run: _GoldenRun
 ) -> tuple[list[Check], list[NDArray[np.float32]]]:
     manifest, golden = artifact.manifest, artifact.golden()
-    maps = run(artifact.network, manifest.graph())
-    index = NativeIndex(artifact.bank, threads=run.threads)
-    dist, _, score = index.score_tiles(
-        maps,
-        grid=manifest.patchcore.grid,
-        resampling=manifest.patchcore.resampling,
-        reweighting=manifest.patchcore.reweighting,
-        neighbors=artifact.neighbors,
-        n_neighbors=manifest.patchcore.n_neighbors,
-        threads=run.threads,
-    )
-    index.close()
+    if manifest.patchcore.mode == "windows":
+        check_provider(run.provider)
+        maps = run(artifact.network, manifest.graph())
+        dist, score = _search(artifact, maps, threads=run.threads)
+    else:  # the scorer first: it says what is missing to score at all
+        found = run.scored()
+        dist, score = np.asarray(found.patches, np.float32), found.scores
+        maps = run(artifact.network, manifest.graph())
     tolerance = manifest.golden.tolerance
     checks = [
         _compare(f"base map {output.name}", got, expected, tolerance.base_map)
@@ -166,6 +181,25 @@ def _check_patchcore(
     checks.append(_compare("patch distances", dist, golden.dist, tolerance.score))
     checks.append(_compare("tile scores", score, golden.score, tolerance.score))
     return checks, [score]
+
+
+def _search(
+    artifact: PatchCoreArtifact, maps: list[NDArray[np.float32]], *, threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Search base maps (G, C, h, w) on the CPU; distances (G, P) and scores (G,)."""
+    settings = artifact.manifest.patchcore
+    index = open_index(artifact, threads=threads)
+    dist, _, score = index.score_tiles(
+        maps,
+        grid=settings.grid,
+        resampling=settings.resampling,
+        reweighting=settings.reweighting,
+        neighbors=artifact.neighbors,
+        n_neighbors=settings.n_neighbors,
+        threads=threads,
+    )
+    index.close()
+    return dist, score
 
 
 def _check_cutpaste(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kad_sdk.manifest import MapSettings, PatchCore, Preprocessing, Windows
     from kad_sdk.session import NetworkSession
 
-__all__ = ["WindowScorer", "window_sizes"]
+__all__ = ["WindowScorer", "check_provider", "window_sizes"]
 
 
 def window_sizes(windows: Windows) -> WindowSizes:
@@ -37,6 +37,21 @@ def window_sizes(windows: Windows) -> WindowSizes:
         patch=windows.patch_px,
         label_margin=windows.label_margin_px,
     )
+
+
+def check_provider(provider: str | None) -> None:
+    """Refuse a provider that cannot run windows.
+
+    Raises
+    ------
+    ProviderUnavailableError
+        It is TensorRT.
+    """
+    if provider == "tensorrt":
+        raise ProviderUnavailableError(
+            "provider 'tensorrt' builds its engine for one size, and this artifact's windows "
+            "have several; use provider 'cpu' or 'cuda', or export with --mode tiles"
+        )
 
 
 class WindowScorer(BoardScorer):
@@ -96,11 +111,7 @@ class WindowScorer(BoardScorer):
         cls, artifact: PatchCoreArtifact, *, maps: bool, threads: int, batch: int, **running: Any
     ) -> WindowScorer:
         """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
-        if running.get("provider") == "tensorrt":
-            raise ProviderUnavailableError(
-                "provider 'tensorrt' builds its engine for one size, and this artifact's windows "
-                "have several; use provider 'cpu' or 'cuda', or export with --mode tiles"
-            )
+        check_provider(running.get("provider"))
         parts = open_parts(artifact, threads=threads, max_batch=1, **running)
         return cls(**parts, threads=threads, batch=batch, maps=maps)
 

@@ -9,6 +9,7 @@ import pytest
 
 from kad_sdk.detector import Detector
 from kad_sdk.errors import MissingDependencyError, ProviderUnavailableError
+from kad_sdk.verify import verify_artifact
 
 
 @pytest.fixture
@@ -31,8 +32,9 @@ def test_onnx_runtime_without_cuda(artifact, monkeypatch):
 @pytest.mark.usefixtures("gpu_wheel")
 def test_no_numba(artifact, monkeypatch):
     monkeypatch.setitem(sys.modules, "kad_kernels.batches", None)
-    with pytest.raises(MissingDependencyError, match=r"needs numba-cuda.*Install kad-sdk\[gpu\]"):
-        Detector.open(artifact, "cuda")
+    for open_ in (Detector.open, verify_artifact):
+        with pytest.raises(MissingDependencyError, match=r"numba-cuda.*Install kad-sdk\[gpu\]"):
+            open_(artifact, provider="cuda")
 
 
 @pytest.mark.usefixtures("gpu_wheel")

@@ -13,8 +13,11 @@ import pytest
 if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
     pytest.skip("needs numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True)
 
+from kad_sdk.cuda import CudaPatchCoreScorer
 from kad_sdk.detector import Detector
 from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.scoring import TileFindings
+from kad_sdk.verify import verify_artifact
 
 SIZE = (48, 64)  # 2 x 3 tiles
 BATCH = 4  # not a divisor of 6
@@ -72,7 +75,7 @@ def sessions(monkeypatch):
     def session(data, **options):
         if options["providers"] == ["CPUExecutionProvider"]:
             return real(data, **options)
-        assert options["provider_options"][0]["user_compute_stream"] == "0"
+        assert options["provider_options"][0].get("user_compute_stream") in ("0", None)
         made.append(BoundOnHost(real(data, providers=["CPUExecutionProvider"])))
         return made[-1]
 
@@ -119,3 +122,18 @@ def test_boards_that_are_sent_ahead(artifact, make_board, sessions):
     with pytest.raises(InvalidArgumentError, match="this detector is closed"):
         detector.score(boards[0])
     assert len(sessions) == 1
+
+
+def test_verify_runs_the_search_that_scores(artifact, sessions, monkeypatch):
+    found = verify_artifact(artifact, provider="cuda", threads=1)
+    assert (found.passed, found.provider, found.device) == (True, "cuda", "cuda:0")
+    assert sessions[0].ran == [3, 3]  # on opening, then the golden tiles in the GPU's memory
+    real = CudaPatchCoreScorer.score_tiles
+
+    def shifted(self, tiles, watch=None):
+        found = real(self, tiles, watch)
+        return TileFindings(found.scores, found.patches + np.float32(0.1), found.rows)
+
+    monkeypatch.setattr(CudaPatchCoreScorer, "score_tiles", shifted)
+    failed = verify_artifact(artifact, provider="cuda", threads=1)
+    assert [check.name for check in failed.checks if not check.passed] == ["patch distances"]

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
+import tiny_artifacts
 
 from kad_sdk import Annotation, Detector, Rect
 from kad_sdk.errors import (
@@ -21,6 +22,8 @@ from kad_sdk.errors import (
     InvalidArgumentError,
     ProviderUnavailableError,
 )
+from kad_sdk.patchcore import PatchCoreScorer
+from kad_sdk.scoring import TileFindings
 from kad_sdk.verify import verify_artifact
 
 
@@ -276,6 +279,25 @@ def test_verify(tiny, tiny_artifact, tmp_path):
     assert [check.passed for check in failed.checks] == [True, True, True, False]
     assert failed.checks[-1].max_rel == pytest.approx(0.01 / 1.01, rel=1e-3)
     assert json.loads(json.dumps(failed.to_dict()))["flipped"] == [0, 1, 2]
+
+
+def test_verify_compares_what_scores(tiny_artifact, monkeypatch):
+    real = PatchCoreScorer.score_tiles
+
+    def larger(self, tiles, watch=None):
+        found = real(self, tiles, watch)
+        return TileFindings(found.scores * np.float32(1.01), found.patches, found.rows)
+
+    monkeypatch.setattr(PatchCoreScorer, "score_tiles", larger)
+    failed = [check.name for check in verify_artifact(tiny_artifact).checks if not check.passed]
+    assert failed == ["tile scores"]
+
+
+def test_verify_refuses_windows_on_tensorrt_as_scoring_does(tmp_path):
+    path = tiny_artifacts.write(tmp_path / "w.kad", tiny_artifacts.windows())
+    for open_ in (Detector.open, verify_artifact):
+        with pytest.raises(ProviderUnavailableError, match="or export with --mode tiles"):
+            open_(path, provider="tensorrt")
 
 
 def test_provider_not_available(tiny_artifact):

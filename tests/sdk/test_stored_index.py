@@ -17,6 +17,7 @@ from kad_sdk._native import MapLayout, NativeIndex, StoredIndex, search
 from kad_sdk.artifact import PatchCoreArtifact
 from kad_sdk.detector import Detector
 from kad_sdk.errors import ArtifactCorruptError, InvalidArgumentError
+from kad_sdk.verify import verify_artifact
 
 ONE, OTHER = "1" * 64, "1" * 63 + "2"  # names of banks
 ROWS, DIMS = 1100, 96
@@ -313,5 +314,6 @@ def test_the_index_of_another_bank_is_named(artifact, tmp_path):
     path = tiny_artifacts.write(
         tmp_path / "other.kad", (manifest, {**files, "bank.safetensors": other})
     )
-    with pytest.raises(ArtifactCorruptError, match=r"index\.safetensors: .* of another bank"):
-        Detector.open(path)
+    for open_ in (Detector.open, verify_artifact):
+        with pytest.raises(ArtifactCorruptError, match=r"index\.safetensors: .* of another bank"):
+            open_(path)
