@@ -10,7 +10,6 @@ material, and drawing tiles would promise far more than is known.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +32,7 @@ from kad_sdk.thresholds import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -79,17 +79,27 @@ def calibration_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample
 
 
 def name_warning(samples: list[Sample], manifest: Manifest) -> str | None:
-    """Say so where most boards have names of images that the bank was made of."""
+    """Say so where most boards have names of images that the bank was made of.
+
+    As much of a board's path is compared as the bank's name has, folders and all: each kind of an
+    MVTec data set begins with 000.png.
+    """
     if not isinstance(manifest, PatchCoreManifest):
         return None
-    fitted = {PurePosixPath(name).name for name in manifest.bank.images}
-    same = sum(sample.path.name in fitted for sample in samples)
+    fitted = set(manifest.bank.images)
+    same = sum(not fitted.isdisjoint(_endings(sample.path)) for sample in samples)
     if 2 * same <= len(samples):
         return None
     return (
         f"{same} of {len(samples)} boards have the names of images that the artifact was fitted "
         "on: if they are the same, the bank knows them, and the threshold comes out too low"
     )
+
+
+def _endings(path: Path) -> Iterator[str]:
+    """Give a file's name, its name with its folder, and so on up to all of its path."""
+    parts = path.absolute().parts
+    return ("/".join(parts[i:]) for i in range(len(parts)))
 
 
 def score_tiles(

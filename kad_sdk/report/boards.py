@@ -59,9 +59,9 @@ def verdicts(content: Content) -> str:
 
 
 def _row(row: Row, shown: dict[str, int]) -> str:
-    name = escape(row.sample.path.name)
-    if row.sample.path.name in shown:
-        name = f'<a href="#board-{shown[row.sample.path.name]}">{name}</a>'
+    name = escape(row.sample.name)
+    if row.sample.name in shown:
+        name = f'<a href="#board-{shown[row.sample.name]}">{name}</a>'
     what = outcome(row.sample.label, row.anomalous)
     found = false = ""
     share = "-1"

@@ -192,14 +192,14 @@ class Evidence:
         median, high = differing.quantile(0.5), differing.quantile(0.99)
         if median is not None and high is not None:
             n_cells = int((~np.isnan(differing.spread)).sum())
-            spread = Spread(seen.sample.path.name, median, high, differing.n_lone, n_cells)
+            spread = Spread(seen.sample.name, median, high, differing.n_lone, n_cells)
             self.spreads.append(spread)
 
     def _board(self, seen: Scored, differing: Disagreement | None) -> BoardPicture:
         result = seen.result
         tau = result.map_threshold
         return BoardPicture(
-            name=seen.sample.path.name,
+            name=seen.sample.name,
             kind=seen.sample.kind,
             outcome=outcome(seen.sample.label, result.anomalous),
             score=result.score,
@@ -281,7 +281,7 @@ def _finding(seen: Scored, box: tuple[int, int, int, int], **facts: Any) -> Find
     square = np.full((window.side, window.side), np.nan, np.float32)
     square[: part.shape[0], : part.shape[1]] = part
     return Finding(
-        board=seen.sample.path.name,
+        board=seen.sample.name,
         window=window,
         photo=photo(window.cut(seen.image)),
         heat=heat_layer(square, result.map_threshold),

@@ -19,9 +19,9 @@ from click.testing import CliRunner
 
 from kad_sdk import Detector
 from kad_sdk.artifact import Artifact
-from kad_sdk.calibration import calibration_boards, calibration_entry
+from kad_sdk.calibration import calibration_boards, calibration_entry, name_warning
 from kad_sdk.cli import main
-from kad_sdk.dataset import scan_dataset
+from kad_sdk.dataset import Sample, scan_dataset
 from kad_sdk.errors import ArtifactCorruptError, CalibrationError, OutputError
 from kad_sdk.thresholds import ThresholdMethod, TileScores
 
@@ -203,6 +203,20 @@ def test_boards_named_like_the_banks_are_told(artifact, make_board, tmp_path):
         cv2.imwrite(str(folder / name), make_board(ord(name[0]), 60, 100, defect=False))
     result = kad("calibrate", artifact, folder, "--by", "normal-max=1.05")
     assert "2 of 3 boards have the names of images that the artifact was fitted on" in result.output
+
+
+def test_boards_of_another_folder_are_not_those_of_the_bank(tiny, tmp_path):
+    """Each kind of an MVTec data set begins with 000.png."""
+    names = ("train/good/000.png", "train/good/001.png")
+    bank = dataclasses.replace(tiny.manifest.bank, images=names)
+    manifest = dataclasses.replace(tiny.manifest, bank=bank)
+    for root, name, same in (
+        ("bottle", "test/good/000.png", False),
+        ("bottle", "train/good/000.png", True),
+        ("bottle/train/good", "000.png", True),
+    ):
+        sample = Sample(tmp_path / root / name, name, "test", "good", 0, None, None)
+        assert (name_warning([sample], manifest) is not None) == same
 
 
 def test_thresholds_of_another_artifact_are_refused(tiny, artifact, good_boards, tmp_path):

@@ -186,7 +186,18 @@ def test_every_picture_can_be_decoded(tree: Tree) -> None:
 def test_names_from_files_are_text_and_not_markup(page: Path, tree: Tree) -> None:
     assert NAME not in page.read_text("utf-8")
     assert NAME in tree.text
-    assert "<i>&" in {button.get("data-name", "")[:4] for button in tree.of("button")}
+    assert f"test/good/{NAME}" in {button.get("data-name", "") for button in tree.of("button")}
+
+
+def test_each_board_links_to_its_own_picture(page: Path) -> None:
+    """Two boards are called 0.png."""
+    text = page.read_text("utf-8")
+    rows = dict(re.findall(r'<th scope="row"><a href="#(board-\d)">([^<]*)<', text))
+    cards = dict(re.findall(r'<article id="(board-\d)".*?<h3>([^<]*)<', text, re.DOTALL))
+    assert rows == cards
+    assert {"test/good/0.png", "test/hole/0.png"} < set(rows.values())
+    assert len(rows) == 4
+    assert text.count("<h3>test/hole/1.png</h3>") == 2  # its picture, and what was missed on it
 
 
 def test_training_patches_are_shown_with_their_place(tree: Tree) -> None:
