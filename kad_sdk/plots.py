@@ -16,6 +16,7 @@ import numpy as np
 
 from kad_sdk.errors import MissingDependencyError
 from kad_sdk.metrics import precision_recall_curve, roc_auc, roc_curve
+from kad_sdk.render import shrink_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,18 +122,14 @@ def thumbnail(
     image, mask, map, scale
         (h, w, 3) uint8, (h, w) bool or None, (h, w) float32, and h / H.
     """
-    height, width = image.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    if small.dtype == np.uint16:
-        small = (small // 257).astype(np.uint8)
-    small = cv2.cvtColor(small, cv2.COLOR_GRAY2RGB) if small.ndim == 2 else small[:, :, :3]
+    small = shrink_image(image, side)
+    size = (small.shape[1], small.shape[0])
     if mask is not None:
         share = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         mask = np.asarray(share > 0)
     heat = cv2.resize(anomaly_map, size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.uint8), mask, np.asarray(heat, np.float32), scale
+    scale = max(size) / max(image.shape[:2])
+    return small, mask, np.asarray(heat, np.float32), scale
 
 
 def curves_png(levels: Sequence[Level]) -> bytes:

@@ -27,6 +27,8 @@ __all__ = [
     "picture_png",
     "render_map",
     "render_overlay",
+    "shrink_image",
+    "shrink_map",
     "to_rgb8",
 ]
 
@@ -92,8 +94,8 @@ def render_overlay(
             f"image: expected the scored board's size {result.image_size}, got {image.shape[:2]}"
         )
     height, width = result.image_size
-    size = _fitted(result.image_size, max_side)
-    canvas = to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    canvas = shrink_image(image, max_side)
+    size = (canvas.shape[1], canvas.shape[0])
     if heat:
         canvas = _blend_heat(canvas, result, size)
     if result.rules:
@@ -150,13 +152,34 @@ def hot_colours(level: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(colours, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _fitted(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+def _fitted(size: tuple[int, ...], max_side: int | None) -> tuple[int, int]:
     """Give (width, height) of an image of (height, width) scaled down to `max_side`."""
     if max_side is not None and max_side < 1:
         raise InvalidArgumentError(f"max_side: expected at least 1 px, got {max_side}")
     height, width = size
     scale = 1.0 if max_side is None else min(1.0, max_side / max(height, width))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def shrink_image(image: NDArray[Any], max_side: int | None) -> NDArray[np.uint8]:
+    """Bring an image to (h, w, 3) uint8, its longer side to `max_side` px at most."""
+    size = _fitted(image.shape[:2], max_side)
+    return to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+
+
+def shrink_map(anomaly_map: NDArray[np.float32], max_side: int | None) -> NDArray[np.float32]:
+    """Scale a map (H, W) down as :func:`shrink_image` does an image.
+
+    A pixel is the largest of the values that become one, so that small defects stay visible, and
+    NaN where none of them is scored.
+    """
+    width, height = _fitted(anomaly_map.shape, max_side)
+    small = anomaly_map
+    for axis, n in ((1, width), (0, height)):
+        if n < small.shape[axis]:
+            begins = np.arange(n) * small.shape[axis] // n
+            small = np.fmax.reduceat(small, begins, axis=axis)  # fmax: NaN counts for nothing
+    return np.asarray(small, np.float32)
 
 
 def render_map(result: Result, *, max_side: int | None = PICTURE_SIDE) -> NDArray[np.uint8]:
@@ -178,13 +201,7 @@ def render_map(result: Result, *, max_side: int | None = PICTURE_SIDE) -> NDArra
     ndarray
         (h, w, 3) uint8 RGB, OpenCV's ``COLORMAP_HOT``.
     """
-    anomaly_map = result.need_map()
-    size = _fitted(result.image_size, max_side)
-    step = -(-max(result.image_size) // max(size))  # px that become one
-    if step > 1:  # the largest of each neighbourhood, before every step-th is taken
-        largest = cv2.dilate(anomaly_map, np.ones((step, step), np.uint8))
-        anomaly_map = np.asarray(largest, np.float32)
-    small = _resized(anomaly_map, size)
+    small = shrink_map(result.need_map(), max_side)
     colours = hot_colours(map_level(small, result.map_threshold))
     colours[np.isnan(small)] = UNSCORED
     return colours

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from kad_sdk.regions import region_mask
-from kad_sdk.render import hot_colours, map_level, to_rgb8
+from kad_sdk.render import hot_colours, map_level, shrink_image, shrink_map, to_rgb8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,21 +70,14 @@ def window_around(box: tuple[int, int, int, int], size: tuple[int, int]) -> Wind
 
 def photo(image: NDArray[Any], max_side: int | None = None) -> str:
     """Encode an image as JPEG, its longer side at most `max_side` px."""
-    scale = 1.0 if max_side is None else min(1.0, max_side / max(image.shape[:2]))
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = to_rgb8(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-    bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    bgr = cv2.cvtColor(shrink_image(image, max_side), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return _uri("image/jpeg", data)
 
 
 def heat_layer(anomaly_map: NDArray[np.float32], threshold: float, side: int = _HEAT_SIDE) -> str:
     """Draw a map as a layer: clear up to half its threshold, then red through yellow to white."""
-    step = max(1, -(-max(anomaly_map.shape) // side))
-    if step > 1:  # the largest value of what becomes one pixel: small defects stay visible
-        largest = cv2.dilate(np.nan_to_num(anomaly_map), np.ones((step, step), np.uint8))
-        anomaly_map = np.asarray(largest, np.float32)[step // 2 :: step, step // 2 :: step]
-    level = map_level(anomaly_map, threshold)
+    level = map_level(shrink_map(anomaly_map, side), threshold)
     alpha = np.clip((4 * level - 1) / 3, 0, 1)
     return _layer(hot_colours(level), alpha)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import cv2
@@ -12,11 +13,14 @@ from kad_sdk import Annotation, Detector, Rect
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.render import (
     OUTLINE,
+    UNSCORED,
     map_npy,
     map_png,
     map_to_uint16,
     picture_png,
+    render_map,
     render_overlay,
+    shrink_map,
 )
 
 
@@ -126,3 +130,39 @@ def test_encodings_give_back_what_went_in(board, result):
     np.testing.assert_array_equal(stored == 0, np.isnan(result.map))
     exact = np.load(io.BytesIO(map_npy(result.map)), allow_pickle=False)
     np.testing.assert_array_equal(exact, result.map)
+
+
+@pytest.fixture
+def edged():
+    """A map (200, 300) that is scored from column 151 on, high at its edges and its last pixel."""
+    values = np.full((200, 300), 0.1, np.float32)
+    values[:, :151] = np.nan
+    values[102, 151] = values[199, 299] = 5
+    return values
+
+
+def test_a_smaller_map_has_the_largest_of_the_scored_values(edged):
+    blocks = edged.reshape(40, 5, 60, 5)
+    expected = np.fmax.reduce(np.fmax.reduce(blocks, axis=3), axis=1)
+    np.testing.assert_array_equal(shrink_map(edged, 60), expected)
+    assert (expected[20, 30], expected[39, 59]) == (5, 5)
+    assert np.isnan(expected[:, :30]).all()
+    assert not np.isnan(expected[:, 30:]).any()
+    for side in (300, 301, None):
+        np.testing.assert_array_equal(shrink_map(edged, side), edged)
+
+
+@pytest.mark.parametrize("side", [1, 7, 59, 61, 299])
+def test_no_value_is_lost_where_sides_do_not_divide(edged, side):
+    for y, x in ((0, 299), (199, 151), (199, 299), (57, 211)):
+        one = np.where(np.isnan(edged), edged, 0)
+        one[y, x] = 1
+        assert (shrink_map(one, side) == 1).sum() == 1
+
+
+def test_what_is_not_scored_stays_grey_in_a_smaller_map(result, edged):
+    picture = render_map(dataclasses.replace(result, map=edged), max_side=60)
+    grey = (picture == UNSCORED).all(axis=2)
+    assert grey[:, :30].all()
+    assert not grey[:, 30:].any()
+    assert picture[20, 30].sum() == picture.max(axis=(0, 1)).sum() > 600

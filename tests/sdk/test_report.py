@@ -23,6 +23,7 @@ from kad_sdk.errors import DatasetError, MissingDependencyError
 from kad_sdk.report import charts, write_report
 from kad_sdk.report.disagreement import disagreement
 from kad_sdk.report.gather import _Kept
+from kad_sdk.report.pictures import heat_layer
 from kad_sdk.report.training import TrainingImages
 
 pytest.importorskip("sklearn")
@@ -277,6 +278,16 @@ def test_errors_leave_no_file(artifact, data, tmp_path, monkeypatch) -> None:
 
 def _absent(name: str) -> None:
     raise ImportError(name)
+
+
+def test_a_smaller_heat_layer_keeps_every_peak_and_clears_what_is_not_scored() -> None:
+    values = np.zeros((100, 161), np.float32)
+    values[:, :80] = np.nan
+    values[99, 160] = values[50, 80] = 9
+    data = base64.b64decode(heat_layer(values, 1, side=80).split(",")[1])
+    layer = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert layer.shape == (50, 80, 4)
+    assert np.argwhere(layer[..., 3]).tolist() == [[25, 40], [49, 79]]
 
 
 # ---- how far tiles disagree ---------------------------------------------------------------------
