@@ -28,6 +28,7 @@ from kad_sdk.cli_options import (
 )
 from kad_sdk.cli_report import report
 from kad_sdk.cli_rules import rules
+from kad_sdk.defaults import PICTURE_SIDE
 
 if TYPE_CHECKING:
     from kad_sdk.detector import Detector
@@ -70,7 +71,7 @@ def main(debug: bool) -> None:
 @click.option(
     "--max-overlay-side",
     type=click.IntRange(0),
-    default=2048,
+    default=PICTURE_SIDE,
     show_default=True,
     help="Scale larger overlays down to this, px; 0: never.",
 )

@@ -16,6 +16,7 @@ from kad_sdk.cli_options import (
     open_detector,
     running,
 )
+from kad_sdk.defaults import REPORT_BOARDS, REPORT_FINDINGS, REPORT_PICTURE_SIDE
 
 __all__ = ["report"]
 
@@ -31,21 +32,21 @@ __all__ = ["report"]
 @click.option(
     "--max-boards",
     type=click.IntRange(0),
-    default=40,
+    default=REPORT_BOARDS,
     show_default=True,
     help="Boards whose map is on the page, wrong verdicts first.",
 )
 @click.option(
     "--max-findings",
     type=click.IntRange(0),
-    default=24,
+    default=REPORT_FINDINGS,
     show_default=True,
     help="Missed defects shown, and false alarms shown.",
 )
 @click.option(
     "--max-side",
     type=click.IntRange(64),
-    default=1400,
+    default=REPORT_PICTURE_SIDE,
     show_default=True,
     help="Scale boards' pictures down to this, px.",
 )

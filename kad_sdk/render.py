@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from kad_sdk.defaults import PICTURE_SIDE
 from kad_sdk.errors import InvalidArgumentError
 from kad_sdk.regions import region_mask
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from kad_sdk.result import Region, Result
 
 __all__ = [
-    "PICTURE_SIDE",
     "hot_colours",
     "map_level",
     "map_npy",
@@ -32,7 +32,6 @@ __all__ = [
     "to_rgb8",
 ]
 
-PICTURE_SIDE = 2048  # px: larger boards are shown scaled down
 OUTLINE = (208, 0, 112)  # RGB: a red-violet that neither boards nor their black surround have
 HALO = (255, 255, 255)
 UNSCORED = (96, 96, 96)

@@ -19,8 +19,9 @@ from kad_bench.tile_paths import Found, check_found
 from kad_sdk._native import plan_tiles
 from kad_sdk.annotations import Annotation
 from kad_sdk.cli_score import Job, Outputs, score_job
+from kad_sdk.defaults import PICTURE_SIDE
 from kad_sdk.images import read_image
-from kad_sdk.render import PICTURE_SIDE, map_png
+from kad_sdk.render import map_png
 from kad_sdk.scoring import Stopwatch
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kad_sdk import metrics
+from kad_sdk.defaults import REPORT_BOARDS, REPORT_FINDINGS, REPORT_PICTURE_SIDE
 from kad_sdk.evaluation import check_test_images, figures_of, score_test_images
 from kad_sdk.facts import describe
 from kad_sdk.report.gather import Evidence
@@ -33,9 +34,9 @@ def write_report(
     dataset: Dataset,
     out: str | PathLike[str],
     *,
-    max_boards: int = 40,
-    max_findings: int = 24,
-    max_side: int = 1400,
+    max_boards: int = REPORT_BOARDS,
+    max_findings: int = REPORT_FINDINGS,
+    max_side: int = REPORT_PICTURE_SIDE,
     progress: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a detector on a data set's test images and write one HTML page about it.

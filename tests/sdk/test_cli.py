@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from inspect import signature
 
 import cv2
 import numpy as np
@@ -17,6 +18,8 @@ from click.testing import CliRunner
 
 from kad_sdk._native import force_cpu_level
 from kad_sdk.cli import main
+from kad_sdk.render import render_overlay
+from kad_sdk.report import write_report
 
 
 @pytest.fixture(autouse=True)
@@ -183,6 +186,16 @@ def test_usage(tiny_artifact, boards):
     fails("scor", code=2)
     assert "score" in kad("--help").stdout
     assert kad("--version").stdout.startswith("kad, version ")
+
+
+def test_defaults_are_those_of_the_functions():
+    options = {
+        p.name: p.default for name in ("score", "report") for p in main.commands[name].params
+    }
+    page, overlay = signature(write_report).parameters, signature(render_overlay).parameters
+    assert options["max_overlay_side"] == overlay["max_side"].default
+    for name in ("max_boards", "max_findings", "max_side"):
+        assert options[name] == page[name].default
 
 
 def test_debug_shows_the_traceback(tmp_path):
