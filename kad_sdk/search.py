@@ -190,9 +190,10 @@ class SearchIndex:
             1 to 16, and at most M.
         grid : (height, width)
             The grid of patches, P = height * width.
-        resampling : "bilinear" or "adaptive-average"
-            How maps come to the grid: half-pixel centres, or means over
-            ``[floor(i*n/g), ceil((i+1)*n/g))``.
+        resampling : "bilinear", "adaptive-average" or "aligned-bilinear"
+            How maps come to the grid: half-pixel centres; means over
+            ``[floor(i*n/g), ceil((i+1)*n/g))``; half-pixel centres of cells that are 1, 2, 4 ...
+            patches wide.
         threads : int, optional
             Instead of the index's own number.
 

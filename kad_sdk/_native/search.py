@@ -117,7 +117,8 @@ def patch_features(
         One base map for each layer.
     grid : (height, width)
         The grid of patches, P = height * width.
-    resampling : "bilinear" or "adaptive-average"
+    resampling : "bilinear", "adaptive-average" or "aligned-bilinear"
+        As :class:`MapLayout` has it.
 
     Returns
     -------
