@@ -30,7 +30,16 @@ from kad_export.errors import BackboneError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["BACKBONES", "Backbone", "Layer", "Trunk", "build_trunk", "get_backbone", "sort_layers"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Layer",
+    "Trunk",
+    "build_trunk",
+    "get_backbone",
+    "seeded",
+    "sort_layers",
+]
 
 LAYER_NAMES = ("layer1", "layer2", "layer3", "layer4")
 REDUCTIONS = (4, 8, 16, 32)
@@ -69,7 +78,7 @@ class Backbone:
 
     def create(self, seed: int) -> nn.Module:
         """Build the whole torchvision network, initialised from `seed` alone."""
-        with _seeded(seed):
+        with seeded(seed):
             return torchvision.models.get_model(self.name, weights=None)
 
 
@@ -220,7 +229,7 @@ def _prune(module: nn.Module, keep: Sequence[str], prefix: str = "") -> Iterator
 
 
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Seed the CPU generator and put its state back afterwards."""
     generator = torch.random.default_generator
     state = generator.get_state()

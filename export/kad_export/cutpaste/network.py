@@ -12,20 +12,15 @@ Linear without bias, batch norm, ReLU, then the Linear that gives the embedding.
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from kad_export.backbones import build_trunk, get_backbone
+from kad_export.backbones import build_trunk, get_backbone, seeded
 from kad_export.errors import BackboneError
 from kad_export.weights import Weights, load_into_trunk, load_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = [
     "CLASSES",
@@ -93,7 +88,7 @@ class CutPasteNet(nn.Module):
         self.config = config or NetworkConfig()
         self.encoder = get_backbone(self.config.backbone).create(seed)
         self.encoder.fc = nn.Identity()
-        with _seeded(seed):
+        with seeded(seed):
             self.head = _projection_head(FEATURES[self.config.backbone])
             self.classifier = nn.Linear(EMBEDDING_DIMS, self.config.classes)
 
@@ -173,15 +168,3 @@ def _projection_head(features: int) -> nn.Sequential:
     for inputs, outputs in pairwise((features, *HIDDEN)):
         layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], EMBEDDING_DIMS))
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU generator and put its state back afterwards."""
-    generator = torch.random.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
