@@ -117,10 +117,6 @@ class NativeBoard:
             *(None if index is None else index.ctypes.data, threads_argument(threads)),
         )
 
-    def clear(self) -> None:
-        """Take all tiles off, for the next image of the same size."""
-        call("kad_board_clear", self._open_handle())
-
     def map(self, *, threads: int = 1) -> Floats:
         """Average the tile maps where they overlap.
 
