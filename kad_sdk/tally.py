@@ -131,11 +131,13 @@ class Tally:
         self.gallery.offer(sample, image, mask, result)
         self._fingerprint(sample)
         scores = result.judged_scores()
-        kept = ~np.isnan(scores) & self._told_tiles(result, mask)
-        truth = None if mask is None else self._tile_truth(result, mask)[kept]
+        framed = None if mask is None else resize_mask(mask, result.frame_size)
+        kept = ~np.isnan(scores) & self._told_tiles(result, mask, framed)
+        whole = None if framed is None else self._tile_truth(result, framed)
+        truth = None if whole is None else whole[kept]
         kinds = {
             kind: None if tiles is None else tiles[kept]
-            for kind, tiles in self._tile_kinds(sample, result, mask).items()
+            for kind, tiles in self._tile_kinds(sample, result, mask, whole).items()
         }
         if truth is not None and result.embeddings is not None:
             self.embeddings.add(result.embeddings[kept], truth, kinds)
@@ -161,30 +163,44 @@ class Tally:
         if self.observe is not None:
             self.observe(Scored(sample, image, mask, result, match))
 
-    def _tile_truth(self, result: Result, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Label the tiles, in the frame that they were cut from: any defect counts there too."""
-        return tile_labels(resize_mask(mask, result.frame_size), _corners(result), self.tile)
+    def _tile_truth(self, result: Result, framed: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Label the tiles by a mask in the frame that they were cut from."""
+        return tile_labels(framed, _corners(result), self.tile)
 
-    def _told_tiles(self, result: Result, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """Which tiles the ground truth tells good or defective under the rules."""
-        if mask is None or not result.rules:
+    def _told_tiles(
+        self,
+        result: Result,
+        mask: NDArray[np.bool_] | None,
+        framed: NDArray[np.bool_] | None,
+    ) -> NDArray[np.bool_]:
+        """Which tiles the ground truth, of the image and in the frame, tells good or defective."""
+        if mask is None or framed is None or not result.rules:
             return np.ones(len(result.tiles), bool)
         judged = resize_mask(mask & ~np.isnan(result.need_map()), result.frame_size)
-        whole = resize_mask(mask, result.frame_size)
-        return told_tiles(whole, judged, _corners(result), self.tile)
+        return told_tiles(framed, judged, _corners(result), self.tile)
 
     def _tile_kinds(
-        self, sample: Sample, result: Result, mask: NDArray[np.bool_] | None
+        self,
+        sample: Sample,
+        result: Result,
+        mask: NDArray[np.bool_] | None,
+        truth: NDArray[np.uint8] | None,
     ) -> dict[str, NDArray[np.uint8] | None]:
-        """Say for each kind of the image which tiles show it; None where there is no mask."""
+        """Say for each kind of the image which tiles show it; None where there is no mask.
+
+        `truth` says which tiles show any.
+        """
         if sample.label is None:
             return {}
         if mask is None or not mask.any():
             return {sample.kind: None}
         if not sample.defects:
-            return {sample.kind: self._tile_truth(result, mask)}
+            return {sample.kind: truth}
         parts = masks_by_kind(sample.defects, mask, sample.name)
-        return {kind: self._tile_truth(result, part) for kind, part in parts.items()}
+        return {
+            kind: self._tile_truth(result, resize_mask(part, result.frame_size))
+            for kind, part in parts.items()
+        }
 
     def _fingerprint(self, sample: Sample) -> None:
         """Take in the names and contents of the image and its mask."""

@@ -15,7 +15,7 @@ import pytest
 
 import kad_sdk
 from kad_sdk.annotations import Annotation, Rect
-from kad_sdk.dataset import Dataset, Sample, scan_dataset
+from kad_sdk.dataset import Dataset, Sample, resize_mask, scan_dataset
 from kad_sdk.errors import (
     AnnotationError,
     DatasetError,
@@ -390,6 +390,20 @@ def test_tiles_of_a_resized_image_are_labelled_in_the_resized_frame(
     assert figures["counts"]["tiles"] == 4
     assert figures["counts"]["anomalous_tiles"] == 2
     assert figures["pixel"]["normal_px"] == 4 * 48 * 64 - 3  # pixels in the image's own frame
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_mask_is_brought_to_the_frame_once(
+    boards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "kad_sdk.tally.resize_mask",
+        lambda mask, size: (asked.append(size), resize_mask(mask, size))[1],
+    )
+    detector = BrightnessDetector(resize=(16, 16), threshold=60)
+    evaluate(detector, scan_dataset(boards), tmp_path / "out")
+    assert asked == [(16, 16)] * 4  # the fifth board has no mask
 
 
 @pytest.mark.usefixtures("_no_pictures")
