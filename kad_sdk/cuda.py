@@ -26,11 +26,12 @@ from kad_sdk.errors import (
     NotFiniteError,
     ProviderUnavailableError,
 )
+from kad_sdk.recording import gpu_lock
 from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings, in_batch
 from kad_sdk.session import Buffer, NetworkSession, require_provider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -85,15 +86,17 @@ class SessionNetwork:
     def __init__(self, session: NetworkSession, batches: Any) -> None:
         self.provider, self.device = session.provider, session.device
         self.precision = session.precision
-        self._maps = batches.empty_maps()
+        with gpu_lock.shared():
+            self._maps = batches.empty_maps()
         arrays = (batches.tiles, *self._maps)
         buffers = [Buffer(batches.address(x), tuple(x.shape)) for x in arrays]
         self._run = session.bind(buffers[0], buffers[1:])
-        # ONNX Runtime keeps a CUDA graph for each thread that runs it, and nothing else may be
-        # asked of the GPU while one is recorded: one thread runs it, and has done so once by now.
+        # ONNX Runtime keeps a CUDA graph for each thread that runs it, so one thread runs it. Its
+        # first run records the graph. It takes no lock: whoever waits for it holds one.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kad-network")
-        self.run(batches.tiles, 0)
-        batches.wait()
+        with gpu_lock.alone():
+            self.run(batches.tiles, 0)
+            batches.wait()
 
     def run(self, tiles: Any, n: int) -> Sequence[Any]:
         """See :class:`DeviceNetwork`."""
@@ -145,7 +148,9 @@ class CudaPatchCoreScorer(BoardScorer):
         )
         self._network, self._batches = network, batches
         self.stage_device = network.device
-        self._uploads = Uploads(batches.device_id)
+        with gpu_lock.shared():
+            # Urgent: a board that is scored, and shares the lock, may wait for its upload.
+            self._uploads = Uploads(batches.device_id, lambda: gpu_lock.shared(urgent=True))
         self._lock = threading.Lock()
 
     @classmethod
@@ -210,7 +215,7 @@ class CudaPatchCoreScorer(BoardScorer):
         xy: NDArray[np.int32],
         pixel_format: str | None,
         watch: Stopwatch,
-    ) -> Iterator[tuple[int, TileFindings]]:
+    ) -> Generator[tuple[int, TileFindings], None, None]:
         if image.dtype == np.uint8:
             yield from self._find_8_bit(image, xy, pixel_format, watch)
             return
@@ -230,7 +235,7 @@ class CudaPatchCoreScorer(BoardScorer):
         xy: NDArray[np.int32],
         pixel_format: str | None,
         watch: Stopwatch,
-    ) -> Iterator[tuple[int, TileFindings]]:
+    ) -> Generator[tuple[int, TileFindings], None, None]:
         order = sample_order(image, pixel_format)
         with ExitStack() as stack:
             stack.enter_context(self._running())
@@ -281,7 +286,12 @@ class CudaPatchCoreScorer(BoardScorer):
     @contextmanager
     def _running(self) -> Iterator[None]:
         device_id = self._batches.device_id
-        with self._lock, _gpu_errors(device_id), self._batches.on_device():
+        with (
+            self._lock,  # first: nobody who shares the other one may wait for a scorer
+            gpu_lock.shared(),
+            _gpu_errors(device_id),
+            self._batches.on_device(),
+        ):
             yield
 
 
@@ -322,7 +332,7 @@ def open_batches(
             f"imported ({error}). Install kad-sdk[gpu], or score with provider 'cpu'."
         ) from error
     manifest = artifact.manifest
-    with _gpu_errors(device_id):
+    with gpu_lock.shared(), _gpu_errors(device_id):
         try:
             return Batches(
                 artifact.bank,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +25,7 @@ from kad_sdk.errors import (
 from kad_sdk.prepare import check_image, prepare_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -275,14 +275,16 @@ class BoardScorer(ABC):
         frame = (prepared.shape[0], prepared.shape[1])
         board: NativeBoard | None = None
         parts = []
-        for begin, found in self._find(prepared, xy, format_now, watch):
-            if self._grid is not None and found.patches is not None:
-                corners = xy[begin : begin + len(found.scores)]
-                with in_batch(begin), watch.stage("map"):
-                    if board is None:  # not before: a GPU has work by now
-                        board = self._board(frame, self._grid)
-                    board.add(corners, found.patches, found.rows, threads=self.threads)
-            parts.append(found if keep_patches else found.without_patches())
+        # Closed here, not by whoever drops an exception: it may hold locks and a board on a GPU.
+        with closing(self._find(prepared, xy, format_now, watch)) as batches:
+            for begin, found in batches:
+                if self._grid is not None and found.patches is not None:
+                    corners = xy[begin : begin + len(found.scores)]
+                    with in_batch(begin), watch.stage("map"):
+                        if board is None:  # not before: a GPU has work by now
+                            board = self._board(frame, self._grid)
+                        board.add(corners, found.patches, found.rows, threads=self.threads)
+                parts.append(found if keep_patches else found.without_patches())
         joined, anomaly_map = TileFindings.joined(parts), None
         if board is not None:
             with watch.stage("map"):
@@ -295,7 +297,7 @@ class BoardScorer(ABC):
         xy: NDArray[np.int32],
         pixel_format: str | None,
         watch: Stopwatch,
-    ) -> Iterator[tuple[int, TileFindings]]:
+    ) -> Generator[tuple[int, TileFindings], None, None]:
         """Score the tiles at corners `xy` of a prepared image; a batch's first tile, its findings.
 
         The batches come in order.

@@ -23,6 +23,7 @@ from kad_sdk.errors import (
     MissingDependencyError,
     ProviderUnavailableError,
 )
+from kad_sdk.recording import gpu_lock
 
 if TYPE_CHECKING:
     import os
@@ -151,7 +152,7 @@ class NetworkSession:
 
     def _on_gpu(self, runtime: Any, data: bytes, options: dict[str, str]) -> Any:
         try:
-            with _quiet(runtime):
+            with gpu_lock.shared(), _quiet(runtime):
                 return _create(runtime, data, self.provider, options, threads=self.threads)
         except _runtime_errors(runtime) as error:
             _on_cpu(runtime, data, threads=1)  # the graph is at fault when the CPU cannot read it
@@ -215,8 +216,11 @@ class NetworkSession:
             The device failed or ran out of memory.
         """
         runtime = _import_runtime()
+        on_gpu = self.provider != "cpu"
         try:
-            return list(self._session.run(list(self.output_names), {self.input_name: tiles}))
+            with gpu_lock.shared() if on_gpu else contextlib.nullcontext():
+                found = self._session.run(list(self.output_names), {self.input_name: tiles})
+            return list(found)
         except _runtime_errors(runtime) as error:
             raise ProviderUnavailableError(
                 f"the network failed on {self.device} with a batch of {len(tiles)}: {error}\nIf "
@@ -241,7 +245,9 @@ class NetworkSession:
         Returns
         -------
         callable
-            Runs the network once; for one thread at a time. The memory must live as long.
+            Runs the network once; for one thread at a time. The memory must live as long. It takes
+            no lock: the caller holds :data:`kad_sdk.recording.gpu_lock`, alone for the first run of
+            a thread on a stream, which records a CUDA graph.
 
         Raises
         ------

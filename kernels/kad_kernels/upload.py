@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from kad_kernels._cuda import cuda
 from kad_kernels.device import ceil_div
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -95,10 +96,14 @@ class Uploads:
     Parameters
     ----------
     device_id : int
+    around : callable
+        Gives a context; memory is asked for, and boards are copied, within one.
     """
 
-    def __init__(self, device_id: int = 0) -> None:
-        self._device_id = device_id
+    def __init__(
+        self, device_id: int = 0, around: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
+        self._device_id, self._around = device_id, around
         with cuda.gpus[device_id]:
             self._stream = cuda.stream()
             self._free = [_Place() for _ in range(1 + AHEAD)]
@@ -147,5 +152,5 @@ class Uploads:
         self._free.clear()
 
     def _fill(self, place: _Place, image: NDArray[np.uint8]) -> Pixels:
-        with cuda.gpus[self._device_id]:
+        with self._around(), cuda.gpus[self._device_id]:
             return place.fill(image, self._stream)

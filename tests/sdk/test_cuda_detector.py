@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import threading
+import time
 
 import numpy as np
 import onnxruntime
@@ -13,9 +15,11 @@ import pytest
 if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
     pytest.skip("needs numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True)
 
+from kad_sdk._native import NativeBoard
 from kad_sdk.cuda import CudaPatchCoreScorer
 from kad_sdk.detector import Detector
-from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.errors import InvalidArgumentError, NotFiniteError
+from kad_sdk.recording import gpu_lock
 from kad_sdk.scoring import TileFindings
 from kad_sdk.verify import verify_artifact
 
@@ -137,3 +141,83 @@ def test_verify_runs_the_search_that_scores(artifact, sessions, monkeypatch):
     monkeypatch.setattr(CudaPatchCoreScorer, "score_tiles", shifted)
     failed = verify_artifact(artifact, provider="cuda", threads=1)
     assert [check.name for check in failed.checks if not check.passed] == ["patch distances"]
+
+
+def test_a_graph_is_recorded_alone_and_boards_are_not(artifact, make_board, sessions, monkeypatch):
+    asked = []  # by whom, and whether the lock is held by one alone, and shared
+
+    def note(who, real):
+        def noted(*arguments, **options):
+            asked.append((who, gpu_lock._alone is not None, bool(gpu_lock._sharing)))
+            return real(*arguments, **options)
+
+        return noted
+
+    from kad_kernels import batches, upload
+
+    monkeypatch.setattr(
+        BoundOnHost, "run_with_iobinding", note("run", BoundOnHost.run_with_iobinding)
+    )
+    monkeypatch.setattr(batches, "open_rows", note("open", batches.open_rows))
+    monkeypatch.setattr(batches.Batches, "empty_maps", note("maps", batches.Batches.empty_maps))
+    monkeypatch.setattr(upload._Place, "fill", note("upload", upload._Place.fill))
+    detector = Detector.open(artifact, "cuda", threads=1, batch=BATCH)
+    alone, shared = (True, False), (False, True)
+    assert asked == [("open", *shared), ("maps", *shared), ("run", *alone)]
+    del asked[:]
+    board = make_board(3, *SIZE, defect=False)
+    detector.send_ahead(board)
+    detector._scorer._uploads._ahead[0].filled.result()  # in a thread of its own
+    assert asked == [("upload", *shared)]
+    detector.score(board)
+    assert asked[1:] == [("run", *shared)] * 2
+    detector.close()
+    assert not gpu_lock._sharing
+
+
+def test_a_board_whose_upload_waits_behind_a_recording(artifact, make_board, sessions):
+    """A recording waits for the board, and the board for its upload, which so must not wait."""
+    detector = Detector.open(artifact, "cuda", threads=1, batch=BATCH)
+    uploads, board = detector._scorer._uploads, make_board(3, *SIZE, defect=False)
+    real, recorded = uploads._around, []
+
+    def record():
+        with gpu_lock.alone():
+            recorded.append(True)
+
+    thread = threading.Thread(target=record, daemon=True)
+
+    def late():  # the board is being scored, and a recording waits
+        while not gpu_lock._sharing:
+            time.sleep(0.001)
+        thread.start()
+        while not gpu_lock._waiting:
+            time.sleep(0.001)
+        return real()
+
+    uploads._around = late
+    detector.send_ahead(board)
+    detector.score(board)
+    thread.join(20)
+    assert recorded
+    detector.close()
+
+
+def test_a_board_that_fails_on_the_host_lets_go_of_the_gpu(
+    artifact, make_board, sessions, monkeypatch
+):
+    detector = Detector.open(artifact, "cuda", threads=1, batch=2)
+    board = make_board(3, *SIZE, defect=False)
+
+    def fail(*arguments, **options):
+        raise NotFiniteError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NativeBoard, "add", fail)
+        with pytest.raises(NotFiniteError) as caught:
+            detector.score(board)
+    assert caught.tb is not None  # as long as it is looked at
+    assert not gpu_lock._sharing
+    assert not detector._scorer._lock.locked()
+    detector.score(board)
+    detector.close()

@@ -18,6 +18,7 @@ from kad_sdk.errors import (
     MissingDependencyError,
     ProviderUnavailableError,
 )
+from kad_sdk.recording import gpu_lock
 from kad_sdk.session import Buffer, NetworkSession, default_threads
 
 
@@ -177,6 +178,21 @@ def test_a_network_bound_to_the_memory_of_a_gpu(tiny, gpu_wheel):
         run()
     with pytest.raises(InvalidArgumentError, match="expected provider 'cuda' and 1 outputs, got"):
         session.bind(tiles, [maps, maps])
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_a_gpu_is_used_while_no_graph_is_recorded(tiny, tiles, gpu_wheel, monkeypatch, provider):
+    shared = []
+
+    def note(self, *arguments):
+        shared.append(bool(gpu_lock._sharing))
+        return [tiles]
+
+    monkeypatch.setattr(gpu_wheel, "run", note, raising=False)
+    monkeypatch.setattr(gpu_wheel, "disable_fallback", note)
+    monkeypatch.setattr(gpu_wheel, "used", [f"{provider.upper()}ExecutionProvider"])
+    NetworkSession(tiny.network, provider=provider).run(tiles)
+    assert shared == [provider == "cuda"] * 2
 
 
 def test_a_stream_is_for_cuda(tiny):
