@@ -265,18 +265,24 @@ class Detector:
         boards = list(images)
         given = [None] * len(boards) if annotations is None else annotations
         results = []
-        for i, (image, annotation) in enumerate(zip(boards, given, strict=True)):
-            for following in boards[i + 1 : i + 2]:
-                if isinstance(following, np.ndarray):
-                    self.send_ahead(following)
-            results.append(self.score(image, annotation))
+        try:
+            for i, (image, annotation) in enumerate(zip(boards, given, strict=True)):
+                for following in boards[i + 1 : i + 2]:
+                    if isinstance(following, np.ndarray):
+                        self.send_ahead(following)
+                results.append(self.score(image, annotation))
+        except BaseException:
+            self._forget(boards)
+            raise
         return results
 
     def send_ahead(self, image: NDArray[Any]) -> None:
         """Say which board comes next: on a GPU it is uploaded while another one is scored.
 
-        Give the same array to :meth:`score` later, unchanged. It is no mistake not to, nor to call
-        this on the CPU, where it does nothing.
+        Give the same array to :meth:`score` later, unchanged: a board is known by its array, and
+        what was sent is scored. It is no mistake not to score it; but an array that was not scored
+        and is filled with another board has to be sent ahead again before that is. A board is
+        forgotten when :meth:`score` raises. On the CPU this does nothing.
 
         Parameters
         ----------
@@ -303,6 +309,12 @@ class Detector:
         for path in list_images(folder):
             annotation = None if annotations is None else find_annotation(annotations, path)
             yield path, self.score(path, annotation)
+
+    def _forget(self, images: Iterable[Any]) -> None:
+        """Drop boards that were sent ahead and will not be asked for."""
+        for image in images:
+            if self._scorer is not None and isinstance(image, np.ndarray):
+                self._scorer.forget(image)
 
     def _result(self, scores: BoardScores, shape: tuple[int, ...]) -> Result:
         """Apply the thresholds, and bring map and regions to the image's own pixels."""

@@ -220,7 +220,14 @@ class BoardScorer(ABC):
         """Score normalised tiles (B, 3, t, t); `watch` is told the method's stages."""
 
     def send_ahead(self, image: NDArray[Any]) -> None:  # noqa: B027 - nothing to do on the CPU
-        """Begin with what can be done before :meth:`score` is asked for a board."""
+        """Begin with what can be done before :meth:`score` is asked for a board.
+
+        A board is known by its array: until it is scored that must not be changed, unless it is
+        sent ahead again after, or forgotten.
+        """
+
+    def forget(self, image: NDArray[Any]) -> None:  # noqa: B027 - nothing to do on the CPU
+        """Undo :meth:`send_ahead`, if need be; a board whose score fails is forgotten."""
 
     def close(self) -> None:  # noqa: B027 - a method that holds nothing has nothing to free
         """Free what the method holds; the scorer cannot be used after."""

@@ -114,17 +114,20 @@ class Uploads:
     def send_ahead(self, image: NDArray[np.uint8]) -> None:
         """Begin to bring a board that :meth:`board` will ask for; it must not be changed.
 
+        It is known by the array alone: whoever fills that anew calls this again, or :meth:`forget`.
         Of more than two boards that were not asked for, the oldest is dropped.
         """
         with self._lock:
-            if any(waiting.image is image for waiting in self._ahead):
-                return
+            self._drop(image)
             if len(self._ahead) == AHEAD:
-                dropped = self._ahead.pop(0)
-                dropped.filled.exception()  # waits; if it failed, nobody asks
-                self._free.append(dropped.place)
+                self._drop(self._ahead[0].image)
             place = self._free.pop()
             self._ahead.append(_Ahead(image, place, self._worker.submit(self._fill, place, image)))
+
+    def forget(self, image: NDArray[Any]) -> None:
+        """Drop a board that was sent ahead, if it was: its array may hold other pixels soon."""
+        with self._lock:
+            self._drop(image)
 
     @contextmanager
     def board(self, image: NDArray[np.uint8]) -> Iterator[Pixels]:
@@ -150,6 +153,14 @@ class Uploads:
         self._worker.shutdown(wait=True)
         self._ahead.clear()
         self._free.clear()
+
+    def _drop(self, image: NDArray[Any]) -> None:
+        """Give a waiting board's place back; the lock is held."""
+        for waiting in [one for one in self._ahead if one.image is image]:
+            self._ahead.remove(waiting)
+            if not waiting.filled.cancel():
+                waiting.filled.exception()  # waits; if it failed, nobody asks
+            self._free.append(waiting.place)
 
     def _fill(self, place: _Place, image: NDArray[np.uint8]) -> Pixels:
         with self._around(), cuda.gpus[self._device_id]:

@@ -147,6 +147,37 @@ def test_boards_sent_ahead_that_are_not_asked_for():
     uploads.close()
 
 
+def test_a_board_that_is_sent_again_is_brought_again():
+    """A camera fills its buffers anew: the array is the same, the board another one."""
+    uploads, buffer = Uploads(), np.full((9, 7), 1, np.uint8)
+    for value in (2, 3):  # not asked for
+        uploads.send_ahead(buffer)
+        uploads._ahead[0].filled.result()
+        buffer[:] = value
+    uploads.send_ahead(buffer)
+    assert len(uploads._ahead) == 1
+    with uploads.board(buffer) as pixels:
+        pixels.ready.synchronize()
+        assert set(pixels.values.copy_to_host()[:63]) == {3}
+    assert len(uploads._free) == 3
+    uploads.close()
+
+
+def test_a_board_that_is_forgotten():
+    uploads, buffers = Uploads(), [np.full((9, 7), value, np.uint8) for value in (1, 2)]
+    for buffer in buffers:
+        uploads.send_ahead(buffer)
+    uploads.forget(buffers[0])
+    uploads.forget(buffers[0])  # it is not there any more
+    buffers[0][:] = 3
+    for buffer, value in zip(buffers, (3, 2), strict=True):
+        with uploads.board(buffer) as pixels:
+            pixels.ready.synchronize()
+            assert set(pixels.values.copy_to_host()[:63]) == {value}
+    assert len(uploads._free) == 3
+    uploads.close()
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_features_distances_and_scores_are_those_of_the_reference(shape):
     setting = Setting(shape)

@@ -19,11 +19,15 @@ from kad_sdk._native import NativeBoard
 from kad_sdk.cuda import CudaPatchCoreScorer
 from kad_sdk.detector import Detector
 from kad_sdk.errors import InvalidArgumentError, NotFiniteError
+from kad_sdk.annotations import Annotation, Rect
+from kad_sdk.detector import Detector
+from kad_sdk.errors import AnnotationError, InvalidArgumentError, NotFiniteError
 from kad_sdk.recording import gpu_lock
 from kad_sdk.scoring import TileFindings
 from kad_sdk.verify import verify_artifact
 
 SIZE = (48, 64)  # 2 x 3 tiles
+SMALL = (32, 48)  # 2 tiles
 BATCH = 4  # not a divisor of 6
 
 
@@ -143,6 +147,26 @@ def test_verify_runs_the_search_that_scores(artifact, sessions, monkeypatch):
     assert [check.name for check in failed.checks if not check.passed] == ["patch distances"]
 
 
+def test_a_board_that_fails_is_not_taken_for_the_next_one_in_its_array(
+    artifact, make_board, sessions
+):
+    buffers = [make_board(seed, *SMALL, defect=False) for seed in range(2)]
+    other = make_board(5, *SMALL, defect=True)
+    outside = Annotation(borders=(Rect(0, 0, 999, 999),))
+    with Detector.open(artifact, "cuda", threads=1, batch=BATCH) as detector:
+        detector.send_ahead(buffers[0])
+        with pytest.raises(AnnotationError):
+            detector.score(buffers[0], outside)
+        assert detector._scorer._uploads._ahead == []
+        with pytest.raises(AnnotationError):
+            detector.score_batch(buffers, [outside, None])  # the second is on its way by then
+        for buffer in buffers:
+            buffer[:] = other
+        found = detector.score(buffers[1])
+    expected = Detector.open(artifact, threads=1).score(other)
+    np.testing.assert_array_equal(found.map, expected.map)
+
+
 def test_a_graph_is_recorded_alone_and_boards_are_not(artifact, make_board, sessions, monkeypatch):
     asked = []  # by whom, and whether the lock is held by one alone, and shared
 
@@ -165,12 +189,12 @@ def test_a_graph_is_recorded_alone_and_boards_are_not(artifact, make_board, sess
     alone, shared = (True, False), (False, True)
     assert asked == [("open", *shared), ("maps", *shared), ("run", *alone)]
     del asked[:]
-    board = make_board(3, *SIZE, defect=False)
+    board = make_board(3, *SMALL, defect=False)
     detector.send_ahead(board)
     detector._scorer._uploads._ahead[0].filled.result()  # in a thread of its own
     assert asked == [("upload", *shared)]
     detector.score(board)
-    assert asked[1:] == [("run", *shared)] * 2
+    assert asked[1:] == [("run", *shared)]
     detector.close()
     assert not gpu_lock._sharing
 
@@ -178,7 +202,7 @@ def test_a_graph_is_recorded_alone_and_boards_are_not(artifact, make_board, sess
 def test_a_board_whose_upload_waits_behind_a_recording(artifact, make_board, sessions):
     """A recording waits for the board, and the board for its upload, which so must not wait."""
     detector = Detector.open(artifact, "cuda", threads=1, batch=BATCH)
-    uploads, board = detector._scorer._uploads, make_board(3, *SIZE, defect=False)
+    uploads, board = detector._scorer._uploads, make_board(3, *SMALL, defect=False)
     real, recorded = uploads._around, []
 
     def record():
@@ -206,8 +230,8 @@ def test_a_board_whose_upload_waits_behind_a_recording(artifact, make_board, ses
 def test_a_board_that_fails_on_the_host_lets_go_of_the_gpu(
     artifact, make_board, sessions, monkeypatch
 ):
-    detector = Detector.open(artifact, "cuda", threads=1, batch=2)
-    board = make_board(3, *SIZE, defect=False)
+    detector = Detector.open(artifact, "cuda", threads=1, batch=1)
+    board = make_board(3, *SMALL, defect=False)
 
     def fail(*arguments, **options):
         raise NotFiniteError
