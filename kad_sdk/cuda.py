@@ -72,6 +72,9 @@ class DeviceNetwork(Protocol):
             ``__cuda_array_interface__``; they stay as they are until the next run.
         """
 
+    def close(self) -> None:
+        """Wait until no thread of its own gives work to the stream any more."""
+
 
 class SessionNetwork:
     """ONNX Runtime on the GPU's own memory: whole batches, so that its shapes repeat.
@@ -104,6 +107,10 @@ class SessionNetwork:
         del tiles, n
         self._thread.submit(self._run).result()
         return list(self._maps)
+
+    def close(self) -> None:
+        """See :class:`DeviceNetwork`."""
+        self._thread.shutdown(wait=True)
 
 
 class CudaPatchCoreScorer(BoardScorer):
@@ -224,8 +231,11 @@ class CudaPatchCoreScorer(BoardScorer):
 
     def close(self) -> None:  # noqa: D102 - as the base's
         with self._running():  # what frees memory asks for a current GPU
+            self._network.close()  # an interrupt may have left a run behind
+            self._batches.wait()
             self._uploads.close()
-            del self._batches, self._network, self.session
+            del self._network, self.session
+            del self._batches  # last: ONNX Runtime's session knows the stream
 
     def _find(
         self,

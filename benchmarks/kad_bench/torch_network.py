@@ -61,6 +61,9 @@ class TorchNetwork:
             self._graph.replay()
         return self._maps
 
+    def close(self) -> None:
+        """See :class:`kad_sdk.cuda.DeviceNetwork`: it has no thread."""
+
     @torch.inference_mode()
     def maps(self, tiles: torch.Tensor) -> list[torch.Tensor]:
         """Compute base maps (B, C, h, w) float32 of tiles (B, 3, t, t) float32."""

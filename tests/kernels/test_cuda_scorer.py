@@ -78,6 +78,9 @@ class HostNetwork:
         self._batches.wait()
         return [cuda.to_device(x) for x in self.network.run(tiles.copy_to_host()[:n])]
 
+    def close(self):
+        pass
+
 
 def make_board(seed, height, width):
     """A bright board with faint noise; the defect is a dark square of 12 px at (40, 30)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 import threading
 import time
+import weakref
 
 import numpy as np
 import onnxruntime
@@ -245,3 +247,18 @@ def test_a_board_that_fails_on_the_host_lets_go_of_the_gpu(
     assert not detector._scorer._lock.locked()
     detector.score(board)
     detector.close()
+
+
+def test_closing_waits_for_the_network_and_frees_the_stream_last(artifact, sessions, monkeypatch):
+    from kad_kernels.batches import Batches
+
+    detector = Detector.open(artifact, "cuda", threads=1, batch=1)
+    scorer, ended = detector._scorer, []
+    monkeypatch.setattr(Batches, "wait", lambda self: ended.append("wait"))
+    scorer._network._thread.submit(lambda: (time.sleep(0.2), ended.append("run")))  # left behind
+    weakref.finalize(sessions.pop(), ended.append, "session")
+    weakref.finalize(scorer._batches, ended.append, "batches")
+    del scorer
+    detector.close()
+    gc.collect()
+    assert ended == ["run", "wait", "session", "batches"]
