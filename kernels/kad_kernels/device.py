@@ -76,7 +76,13 @@ def require_gpu(number: int = 0) -> None:
 
 
 def free_bytes() -> int:
-    """Memory of the GPU that is free now; much in the simulator."""
+    """Memory of the GPU that is free now; much in the simulator.
+
+    Raises
+    ------
+    GpuMissingError
+    """
+    require_gpu()
     return 1 << 62 if SIMULATED else int(cuda.current_context().get_memory_info().free)
 
 

@@ -286,3 +286,11 @@ def test_counts_say_what_a_selection_took():
     assert counts["passes"] > 1
     assert 0 < counts["measured_pairs"] < 200 * 3_000
     assert counts == k_center(points, 200, pool_rows=300, threads=2).counts
+
+
+def test_a_gpu_that_is_asked_for_and_missing():
+    device = pytest.importorskip("kad_kernels.device", reason="numba-cuda is not installed")
+    if device.gpu_is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(device.GpuMissingError, match="numba finds no NVIDIA GPU"):
+        select_coreset(_points(0, 30, 5), 3, backend="cuda")
