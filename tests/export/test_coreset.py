@@ -294,3 +294,15 @@ def test_a_gpu_that_is_asked_for_and_missing():
         pytest.skip("there is a GPU")
     with pytest.raises(device.GpuMissingError, match="numba finds no NVIDIA GPU"):
         select_coreset(_points(0, 30, 5), 3, backend="cuda")
+
+
+def test_workers_on_a_gpu_share_its_memory(monkeypatch):
+    pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
+    from kad_export.coreset import cuda, select
+
+    made, points = [], _points(0, 90, 5)
+    each = 30 * (4 * 5 + cuda.POINT_BYTES)
+    monkeypatch.setattr(cuda, "free_bytes", lambda: 2 * (2 * each + 1))  # half of it is used
+    monkeypatch.setattr(select, "run_selection", lambda team, *_, **__: made.extend(team.workers))
+    k_center(points, 3, backend="cuda", shards=3)
+    assert [worker._holds_all for worker in made] == [True, True, False]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kad_export.coreset.workers import Candidates, Points
 
-__all__ = ["CudaPickers", "CudaWorker", "SharedBasis", "most_pool_rows"]
+__all__ = ["CudaPickers", "CudaWorker", "SharedBasis", "SharedRoom", "most_pool_rows"]
 
 POINT_BYTES = 264  # of a row on the GPU, beside its values
 HELD_BYTES = 16 << 30  # of points that stay on the GPU from one flush to the next
@@ -54,6 +54,25 @@ class SharedBasis:
 
             self._basis = find_basis(sample())
         return self._basis
+
+
+class SharedRoom:
+    """Memory in which points stay on the GPU from one flush to the next: one for all workers.
+
+    Raises
+    ------
+    GpuMissingError
+    """
+
+    def __init__(self) -> None:
+        self._left = min(HELD_BYTES, free_bytes() // 2)
+
+    def take(self, n_bytes: int) -> bool:
+        """Take so much of it, if there is as much left; whether there was."""
+        if n_bytes > self._left:
+            return False
+        self._left -= n_bytes
+        return True
 
 
 class CudaPickers:
@@ -101,15 +120,21 @@ class CudaWorker(PointsWorker):
     points, first_row, pool_rows
         As for :class:`PointsWorker`.
     basis : SharedBasis
+    room : SharedRoom
     """
 
     def __init__(
-        self, points: Points, *, first_row: int = 0, pool_rows: int, basis: SharedBasis
+        self,
+        points: Points,
+        *,
+        first_row: int = 0,
+        pool_rows: int,
+        basis: SharedBasis,
+        room: SharedRoom,
     ) -> None:
         super().__init__(points, first_row=first_row, pool_rows=pool_rows)
         self._held: dict[int, Any] = {}
-        needed = points.shape[0] * (4 * points.shape[1] + POINT_BYTES)
-        self._holds_all = needed <= min(HELD_BYTES, free_bytes() // 2)
+        self._holds_all = room.take(points.shape[0] * (4 * points.shape[1] + POINT_BYTES))
         self._screens = has_tensor_tier()
         self._basis = basis
 

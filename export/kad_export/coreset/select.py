@@ -137,7 +137,8 @@ def k_center(
 
         pool_rows = _cuda_pool_rows(pool_rows, points.shape[0], cuda.most_pool_rows)
         basis = cuda.SharedBasis()
-        make_worker = partial(cuda.CudaWorker, pool_rows=pool_rows, basis=basis)
+        shared = {"basis": basis, "room": cuda.SharedRoom()}
+        make_worker = partial(cuda.CudaWorker, pool_rows=pool_rows, **shared)
         make_picker: Callable[[np.ndarray, np.ndarray], Picker] = cuda.CudaPickers(basis)
     else:
         make_worker = partial(PointsWorker, pool_rows=pool_rows, threads=threads)
