@@ -41,8 +41,21 @@ __all__ = [
 LANES = 16  # partial sums of the defined arithmetic
 # Small grids are meant: a pick is one block, and a board's last batch may be one tile.
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
-DRIVER_ERRORS = (CudaAPIError, CudaSupportError)
 SIMULATED = bool(config.ENABLE_CUDASIM)
+
+
+def _launch_errors() -> tuple[type[Exception], ...]:
+    """Give what cuda.core raises, through which newer releases of numba-cuda launch kernels."""
+    if SIMULATED:
+        return ()
+    try:
+        from cuda.core._utils.cuda_utils import CUDAError  # noqa: PLC0415 - it may be missing
+    except ImportError:
+        return ()
+    return (CUDAError,)
+
+
+DRIVER_ERRORS = (CudaAPIError, CudaSupportError, *_launch_errors())
 
 
 if SIMULATED:

@@ -44,3 +44,15 @@ def test_no_gpu(artifact):
         pytest.skip("there is a GPU")
     with pytest.raises(ProviderUnavailableError, match="GPU 0: numba finds no NVIDIA GPU"):
         Detector.open(artifact, "cuda")
+
+
+def test_a_kernel_that_cannot_be_launched():
+    pytest.importorskip("numba.cuda", reason="numba-cuda is not installed")
+    core = pytest.importorskip("cuda.core._utils.cuda_utils", reason="numba-cuda is older")
+    from kad_sdk.cuda import _gpu_errors
+
+    with (
+        pytest.raises(ProviderUnavailableError, match="cannot use GPU 1: CUDA_ERROR_OUT_OF_MEM"),
+        _gpu_errors(1),
+    ):
+        raise core.CUDAError("CUDA_ERROR_OUT_OF_MEMORY")
