@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_kernels._cuda import cuda, view
+from kad_kernels._cuda import address, cuda, view
 from kad_kernels.device import ceil_div, require_gpu
 from kad_kernels.reference import checked
 from kad_kernels.tensor.basis import find_basis
@@ -94,7 +94,8 @@ class ScreenedRows:
         Parameters
         ----------
         rows : (n, D) float32
-            Anything with ``__cuda_array_interface__``, in C order. It is not looked at for NaN and
+            Anything with ``__cuda_array_interface__``, in C order; where D is a multiple of 4, at
+            an address that is one of 16, as every allocation is. It is not looked at for NaN and
             Inf: what is found for such a query means nothing.
         k : int
             1 to 16.
@@ -112,6 +113,11 @@ class ScreenedRows:
         n, dims = rows.shape
         if dims != self.dims:
             raise ValueError(f"queries have {dims} dimensions, the bank {self.dims}")
+        if dims % 4 == 0 and address(rows) % 16:  # `project` reads four values at a time
+            raise ValueError(
+                f"queries must begin at a multiple of 16 bytes, got address {address(rows):#x}, "
+                "inside some array: copy them"
+            )
         if not 1 <= k <= MAX_NEIGHBOURS:
             raise ValueError(f"k must be 1 to {MAX_NEIGHBOURS}, got {k}")
         dist, index = self._lists(n, k)
