@@ -76,7 +76,8 @@ class ScreenedRows:
         self._processors = multiprocessors()
         self._counts = cuda.to_device(np.zeros(2, np.uint64))
         self._kept_lists: dict[tuple[int, int], tuple[Any, Any]] = {}
-        self._kept_rooms: dict[int, tuple[Points, Any]] = {}
+        self._kept_room: tuple[Points, Any] | None = None
+        self._parts: dict[int, Points] = {}  # of that room
 
     def query(
         self, queries: NDArray[np.float32], k: int = 1
@@ -173,15 +174,19 @@ class ScreenedRows:
         return lists[n, k]
 
     def _room(self, n: int) -> tuple[Points, Any]:
-        """Room for n queries, kept for the next call."""
-        rooms = self._kept_rooms
+        """Room for n queries: of the one for most so far, which is kept.
+
+        Its least distances (tiles, padded, 8) are packed anew for each number of queries.
+        """
         padded = ceil_div(n, TILE) * TILE
-        if padded not in rooms:
-            if len(rooms) > 1:
-                rooms.clear()
-            shape = self._bank.tiles, padded, GROUPS
-            rooms[padded] = Points(n), cuda.device_array(shape, np.uint16)
-        return rooms[padded]
+        if self._kept_room is None or self._kept_room[0].padded < padded:
+            self._kept_room, self._parts = None, {}  # before memory for the new one is asked for
+            least = cuda.device_array((self._bank.tiles, padded, GROUPS), np.uint16)
+            self._kept_room = Points(n), least
+        points, least = self._kept_room
+        if padded not in self._parts:
+            self._parts[padded] = points.part(0, n)
+        return self._parts[padded], least
 
 
 def decide(

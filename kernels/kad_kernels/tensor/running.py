@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kad_kernels._cuda import cuda
-from kad_kernels.device import ceil_div
 from kad_kernels.tensor.points import (
     GROUPS,
-    TILE,
     DeviceBasis,
     Points,
     PointsStore,
@@ -78,7 +76,7 @@ class ScreenedRunning:
         least = cuda.device_array((centres.tiles, room, GROUPS), np.uint16)
         for first in range(0, self.n, at_once):
             part = slice(first, min(first + at_once, self.n))
-            points = _Part(self.points, first, part.stop - first)
+            points = self.points.part(first, part.stop - first)
             screen(points, centres, least, multiprocessors(), 0)
             decide(
                 *(self.rows[part], points, centres, self._basis.host, least),
@@ -98,13 +96,3 @@ class ScreenedRunning:
     def measured(self) -> int:
         """Pairs of a point and a centre measured so far."""
         return int(self._counts.copy_to_host()[1])
-
-
-class _Part(Points):
-    """Some of the points, from a multiple of 128 on."""
-
-    def __init__(self, whole: Points, first: int, n: int) -> None:
-        self.padded = ceil_div(n, TILE) * TILE
-        here = slice(first, first + self.padded)
-        self.point, self.norm2, self.slack = whole.point[here], whole.norm2[here], whole.slack[here]
-        self.flag = whole.flag
