@@ -48,3 +48,46 @@ def test_the_sanitizer_sees_every_kernel_in_small_cases(gpu_check, file, name, c
     path = f"tests/kernels/test_{file}.py"
     assert _chosen(gpu_check.SANITIZED[path], name) == chosen
     assert name.partition("[")[0] in (gpu_check.ROOT / path).read_text()
+
+
+def test_what_takes_longer_than_its_own_time_or_that_of_all(gpu_check, tmp_path, capsys):
+    check = gpu_check.Check(tmp_path, [])
+    nap = [sys.executable, "-c", "import time; time.sleep(60)"]
+    check.run("slow", nap, 0.2)
+    check.start -= gpu_check.ALL_S - 10.2  # so much is left
+    gpu_check_run = gpu_check._run
+    gpu_check._run = lambda command, limit_s, out: gpu_check_run(command, limit_s - 10, out)
+    check.run("at the end", nap, 60)
+    check.start -= 5
+    check.run("after it", nap, 60)
+    check.skip("sanitizer", "it is missing")
+    states = ["timed out", "cut off", "cut off", "skipped"]
+    assert [step.state for step in check.steps] == states
+    assert "after it: cut off (535 s were over)" in capsys.readouterr().out
+
+
+def test_the_exit_code(gpu_check):
+    def code(*states):
+        return gpu_check._exit_code([gpu_check.Step("a step", state) for state in states])
+
+    assert code("passed", "passed") == 0
+    assert [code("passed", state) for state in ("cut off", "skipped")] == [3, 3]
+    assert [code("cut off", state, "skipped") for state in ("failed", "timed out")] == [1, 1]
+
+
+def test_the_order_of_steps(gpu_check, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(gpu_check.Check, "run", lambda self, name, *_: ran.append(name))
+    monkeypatch.setattr(gpu_check.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(gpu_check, "_environment", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py", str(tmp_path)])
+    assert gpu_check.main() == 0
+    kinds = [name.rpartition("_")[0] if name.startswith("sanitizer") else name for name in ran]
+    assert list(dict.fromkeys(kinds)) == [
+        *("build-configure", "build", "tests-tensor_tier", "tests-cuda_selection"),
+        *("tests-cuda_kernels", "tests-cuda_stages", "tests-cuda_scorer"),
+        *("sanitizer-memcheck-cuda", "sanitizer-memcheck-tensor"),
+        *gpu_check.SUITES,
+        *("sanitizer-racecheck-cuda", "sanitizer-racecheck-tensor"),
+    ]
