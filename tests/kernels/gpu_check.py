@@ -126,6 +126,7 @@ def main() -> int:
     if shutil.which("nvidia-smi") is None:
         check.skip("everything", "nvidia-smi is missing: no NVIDIA driver here")
         return 1
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     _environment()
     _build(check)
     _tests(check)
@@ -220,9 +221,11 @@ def _run(command: list[str], limit_s: float, out: object) -> int | None:
     try:
         return process.wait(limit_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the command and all that it started
-        process.wait()
         return None
+    finally:
+        if process.returncode is None:  # its time is over, or Ctrl-C or SIGTERM ends this program
+            os.killpg(process.pid, signal.SIGKILL)  # the command and all that it started
+            process.wait()
 
 
 if __name__ == "__main__":

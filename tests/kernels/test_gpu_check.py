@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -82,6 +86,7 @@ def test_the_order_of_steps(gpu_check, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(gpu_check, "_environment", lambda: None)
     monkeypatch.setattr(sys, "argv", ["gpu_check.py", str(tmp_path)])
+    monkeypatch.setattr(gpu_check.signal, "signal", lambda *_: None)
     assert gpu_check.main() == 0
     kinds = [name.rpartition("_")[0] if name.startswith("sanitizer") else name for name in ran]
     assert list(dict.fromkeys(kinds)) == [
@@ -91,3 +96,32 @@ def test_the_order_of_steps(gpu_check, tmp_path, monkeypatch):
         *gpu_check.SUITES,
         *("sanitizer-racecheck-cuda", "sanitizer-racecheck-tensor"),
     ]
+
+
+INTERRUPTED = """
+import importlib.util, shutil, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+spec = importlib.util.spec_from_file_location("gpu_check", sys.argv.pop(1))
+module = importlib.util.module_from_spec(spec)
+sys.modules["gpu_check"] = module
+spec.loader.exec_module(module)
+module.NEEDED = ()
+shutil.which = lambda name: name
+nap = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+module._build = lambda check: check.run("nap", [sys.executable, "-c", nap], 60)
+sys.exit(module.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_ends_what_runs(gpu_check, tmp_path, number):
+    command = [sys.executable, "-c", INTERRUPTED, gpu_check.__file__, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        log = tmp_path / "nap.log"
+        while not (log.exists() and log.read_text().endswith("\n")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: -signal.SIGINT}[number]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(log.read_text()), 0)
