@@ -27,6 +27,7 @@ from kad_sdk.errors import AnnotationError, InvalidArgumentError, NotFiniteError
 from kad_sdk.recording import gpu_lock
 from kad_sdk.scoring import TileFindings
 from kad_sdk.verify import verify_artifact
+from kad_sdk.recording import SharedLock, gpu_lock
 
 SIZE = (48, 64)  # 2 x 3 tiles
 SMALL = (32, 48)  # 2 tiles
@@ -201,30 +202,41 @@ def test_a_graph_is_recorded_alone_and_boards_are_not(artifact, make_board, sess
     assert not gpu_lock._sharing
 
 
-def test_a_board_whose_upload_waits_behind_a_recording(artifact, make_board, sessions):
+def test_a_board_whose_upload_waits_behind_a_recording(artifact, make_board, sessions, monkeypatch):
     """A recording waits for the board, and the board for its upload, which so must not wait."""
+    lock, recorded, stuck = SharedLock(), [], []
+    monkeypatch.setattr("kad_sdk.cuda.gpu_lock", lock)
     detector = Detector.open(artifact, "cuda", threads=1, batch=BATCH)
     uploads, board = detector._scorer._uploads, make_board(3, *SMALL, defect=False)
-    real, recorded = uploads._around, []
+    real = uploads._around
 
     def record():
-        with gpu_lock.alone():
+        with lock.alone():
             recorded.append(True)
 
-    thread = threading.Thread(target=record, daemon=True)
+    def let_go():
+        stuck.append(True)
+        with lock._changed:
+            lock._waiting = 0
+            lock._changed.notify_all()
+
+    recording, watch = threading.Thread(target=record, daemon=True), threading.Timer(20, let_go)
 
     def late():  # the board is being scored, and a recording waits
-        while not gpu_lock._sharing:
+        while not lock._sharing:
             time.sleep(0.001)
-        thread.start()
-        while not gpu_lock._waiting:
+        recording.start()
+        while not lock._waiting:
             time.sleep(0.001)
         return real()
 
     uploads._around = late
+    watch.start()
     detector.send_ahead(board)
     detector.score(board)
-    thread.join(20)
+    watch.cancel()
+    assert not stuck
+    recording.join(20)
     assert recorded
     detector.close()
 
