@@ -18,16 +18,13 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") != "1":
     pytest.skip("needs numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True)
 
 from kad_sdk._native import NativeBoard
+from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.cuda import CudaPatchCoreScorer
 from kad_sdk.detector import Detector
-from kad_sdk.errors import InvalidArgumentError, NotFiniteError
-from kad_sdk.annotations import Annotation, Rect
-from kad_sdk.detector import Detector
 from kad_sdk.errors import AnnotationError, InvalidArgumentError, NotFiniteError
-from kad_sdk.recording import gpu_lock
+from kad_sdk.recording import SharedLock, gpu_lock
 from kad_sdk.scoring import TileFindings
 from kad_sdk.verify import verify_artifact
-from kad_sdk.recording import SharedLock, gpu_lock
 
 SIZE = (48, 64)  # 2 x 3 tiles
 SMALL = (32, 48)  # 2 tiles

@@ -228,7 +228,9 @@ def test_commands(cutpaste_artifact, bad, tmp_path):
     done = kad(*words, "--hot", "--no-overlay")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("anomalous") == 2
-    assert re.search(r", density on cpu \(\w+, \d+ threads on the host\)$", done.stdout, re.MULTILINE)
+    assert re.search(
+        r", density on cpu \(\w+, \d+ threads on the host\)$", done.stdout, re.MULTILINE
+    )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         *("bad.json", "bad_map.png", "bad_hot.png"),
     }
