@@ -117,7 +117,10 @@ class ThresholdMethod:
         return self.name == PER_BOARD
 
     def __str__(self) -> str:
-        return self.name if self.value is None else f"{self.name}={self.value:g}"
+        """Write it in full: read again, the text gives the very same method."""
+        if self.value is None:
+            return self.name
+        return f"{self.name}={repr(float(self.value)).removesuffix('.0')}"
 
 
 def _usage() -> str:

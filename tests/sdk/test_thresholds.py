@@ -122,7 +122,13 @@ def test_unknown_methods_and_values_are_refused(text):
         ThresholdMethod.parse(text)
 
 
-@pytest.mark.parametrize("text", ["quantile=0.999", "normal-max=1.05", "f1", "recall=0.95"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("f1", "quantile=0.999", "quantile=0.9999995", "recall=0.95", "normal-max=1.05"),
+        *("normal-max=2", "normal-max=1.23456789", "false-alarms=0", "false-alarms=1e-07"),
+    ],
+)
 def test_methods_are_written_as_read(text):
     assert str(ThresholdMethod.parse(text)) == text
 
