@@ -161,21 +161,24 @@ class TileScores:
     ) -> None:
         """Append a board's tiles: ``score``, ``peak``, ``defect``, each (n,).
 
-        `map_score` is the board's own score by its map; by default the largest peak.
+        A board of no tile tells nothing and is not appended: counted as a good one, it would make
+        the sample look larger than it is. `map_score` is the board's own score by its map; by
+        default the largest peak.
         """
         scores, peaks = np.asarray(score, np.float64), np.asarray(peak, np.float64)
-        if map_score is None and peaks.size:
+        if not scores.size:
+            return
+        if map_score is None:
             map_score = float(np.fmax.reduce(peaks))
-        self.boards.append(BoardTiles(scores, peaks, np.asarray(defect, bool), map_score or 0.0))
+        self.boards.append(BoardTiles(scores, peaks, np.asarray(defect, bool), map_score))
 
     def level(self, *, by_map: bool, per_board: bool) -> tuple[Values, NDArray[np.bool_]]:
         """Values and labels, of tiles or of boards, by tile scores or by the map."""
-        known = [board for board in self.boards if board.score.size]
         if per_board:
-            largest = (b.map_score if by_map else float(b.score.max()) for b in known)
-            return np.array(list(largest)), np.array([not b.good for b in known], bool)
-        values = _joined((b.peak if by_map else b.score) for b in known)
-        defect = _joined(b.defect for b in known).astype(bool)
+            largest = (b.map_score if by_map else float(b.score.max()) for b in self.boards)
+            return np.array(list(largest)), np.array([not b.good for b in self.boards], bool)
+        values = _joined((b.peak if by_map else b.score) for b in self.boards)
+        defect = _joined(b.defect for b in self.boards).astype(bool)
         judged = ~np.isnan(values)
         return values[judged], defect[judged]
 

@@ -178,6 +178,16 @@ def test_too_few_boards_for_a_rate_are_told():
     assert not calibrate(method, _boards(*range(1, 10))).warnings
 
 
+def test_boards_without_a_tile_do_not_count():
+    """Nine boards are wanted: two of which no tile was scored do not make up for the ninth."""
+    method, tiles = ThresholdMethod.parse("false-alarms-per-board=0.1"), _boards(*range(1, 9))
+    tiles.add([], [], [])
+    tiles.add([], [], [], 5.0)
+    (text,) = calibrate(method, tiles).warnings
+    assert "wants 9 good boards or more, got 8" in text
+    assert len(tiles.boards) == 8
+
+
 def test_a_tile_of_which_nothing_is_judged_counts_for_no_map_threshold():
     tiles = TileScores()
     tiles.add([1, 2, 3], [4, 5, math.nan], [False, False, False])
