@@ -10,16 +10,17 @@ material, and drawing tiles would promise far more than is known.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kad_sdk.dataset import read_mask, resize_mask, tile_labels
-from kad_sdk.errors import CalibrationError, InvalidArgumentError, KadError
+from kad_sdk.errors import AnnotationError, CalibrationError, InvalidArgumentError, KadError
 from kad_sdk.images import read_image
 from kad_sdk.inspection import CalibrationEntry, FalseAlarms, Tau
 from kad_sdk.judge import told_tiles
 from kad_sdk.manifest import PatchCoreManifest
+from kad_sdk.prepare import bright_tiles, prepare_image
 from kad_sdk.rules import NO_RULES
 from kad_sdk.thresholds import (
     DEFAULT_THRESHOLD,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from kad_sdk.dataset import Dataset, Sample
     from kad_sdk.detector import Detector
-    from kad_sdk.manifest import Manifest
+    from kad_sdk.manifest import Manifest, Preprocessing
     from kad_sdk.rules import Rules
 
 __all__ = ["calibration_boards", "calibration_entry", "name_warning", "score_tiles"]
@@ -57,6 +58,9 @@ def calibration_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample
     ------
     CalibrationError
         There are no such boards.
+    AnnotationError
+        Some of them have an annotation and others none: those would be scored whole, with their
+        black surround.
     """
     known = [s for s in dataset.test if s.label == 0 or (s.label == 1 and s.mask_path)]
     if method.needs_defects and not any(s.label for s in known):
@@ -75,7 +79,19 @@ def calibration_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample
             "ground truth says that a board is good): add some that the artifact was not fitted "
             "on, or give a folder of them"
         )
+    _check_annotated_alike(dataset, known)
     return known
+
+
+def _check_annotated_alike(dataset: Dataset, boards: list[Sample]) -> None:
+    """Refuse annotations of some boards: one surround would be the largest score of them all."""
+    bare = [sample.name for sample in boards if sample.annotation is None]
+    if 0 < len(bare) < len(boards):
+        raise AnnotationError(
+            f"{dataset.root}: the annotations name {len(boards) - len(bare)} of {len(boards)} "
+            f"boards, and not {bare[0]}: the threshold would be that of its surround. Expected all "
+            "or none: add an entry for each (an empty one, {}, is all of the image)"
+        )
 
 
 def name_warning(samples: list[Sample], manifest: Manifest) -> str | None:
@@ -115,7 +131,8 @@ def score_tiles(
     KadError
         A board cannot be read or scored; the text names it.
     """
-    tiles, tile = TileScores(), detector.artifact.manifest.preprocessing.tile
+    tiles, preprocessing = TileScores(), detector.artifact.manifest.preprocessing
+    tile = preprocessing.tile
     for sample in samples:
         image = read_image(sample.path)
         try:
@@ -128,11 +145,19 @@ def score_tiles(
         kept = ~np.isnan(board.judged) & told_tiles(mask, ~np.isnan(board.map), board.xy, tile)
         defect, xy = tile_labels(mask, board.xy[kept], tile), board.xy[kept]
         tiles.add(board.judged[kept], tile_peaks(board.map, xy, tile), defect, board.map_score())
+        tiles.dark += _n_dark(image, xy, preprocessing)
         if board.board is not None:
             board.board.close()
         if progress is not None:
             progress(1)
     return tiles
+
+
+def _n_dark(image: NDArray[Any], xy: NDArray[np.integer[Any]], preprocessing: Preprocessing) -> int:
+    """Count the tiles (n, 2) that are as dark as those that training leaves out."""
+    # Denoising hardly moves a tile's mean, and takes longest of all: spare it here.
+    plain = prepare_image(image, resize=preprocessing.resize, denoise=None)
+    return int((~bright_tiles(plain, xy, preprocessing.tile)).sum())
 
 
 def calibration_entry(
@@ -192,7 +217,17 @@ def calibration_entry(
         ),
         rules=rules,
     )
-    return entry, (*found.warnings, *_few_boards(len(tiles.boards)))
+    return entry, (*found.warnings, *_dark(tiles.dark), *_few_boards(len(tiles.boards)))
+
+
+def _dark(n: int) -> tuple[str, ...]:
+    if n == 0:
+        return ()
+    return (
+        f"{n:,} tiles of the boards are as dark as the surround that training leaves out (mean "
+        "grey of at most 31 of 255); they count, and may raise the thresholds. Where that is no "
+        "part of a board, name the boards' active areas in annotations.json",
+    )
 
 
 def _few_boards(n: int) -> tuple[str, ...]:

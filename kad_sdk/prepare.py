@@ -1,4 +1,4 @@
-"""From an image to the frame that tiles are cut from: checked, resized, denoised."""
+"""From an image to the frame that tiles are cut from: checked, resized, denoised; dark tiles."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from kad_sdk._native import resize_image
 from kad_sdk.errors import InvalidArgumentError, UnsupportedImageError
+from kad_sdk.images import full_scale
 from kad_sdk.manifest_entries import MAX_FRAME_PX
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["check_image", "frame_size", "prepare_image"]
+__all__ = ["bright_tiles", "check_image", "frame_size", "prepare_image"]
+
+MIN_MEAN_GREY = 31 / 255
+"""Tiles whose mean grey level is not above this share of full scale are dropped (thesis 3.2.1)."""
 
 
 def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) -> tuple[int, int]:
@@ -101,6 +105,14 @@ def _denoised(rgb: NDArray[np.uint8], denoise: Denoise) -> NDArray[np.uint8]:
         denoise.search_window,
     )
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def bright_tiles(image: NDArray[Any], xy: NDArray[np.integer[Any]], tile: int) -> NDArray[np.bool_]:
+    """Tell which tiles at `xy` (n, 2) have a mean grey level above 31 of 255; (n,) bool."""
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    darkest = MIN_MEAN_GREY * full_scale(image)
+    means = (cv2.mean(grey[y : y + tile, x : x + tile])[0] for x, y in xy)
+    return np.array([mean > darkest for mean in means], dtype=np.bool_)
 
 
 def check_image(image: NDArray[Any]) -> None:

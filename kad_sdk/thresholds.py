@@ -148,9 +148,10 @@ class BoardTiles:
 
 @dataclass
 class TileScores:
-    """Tiles of known label, collected board by board."""
+    """Tiles of known label, collected board by board; how many are as dark as a surround."""
 
     boards: list[BoardTiles] = field(default_factory=list)
+    dark: int = 0
 
     def add(
         self,

@@ -13,7 +13,7 @@ from kad_sdk.annotations import Annotation
 from kad_sdk.errors import DatasetError, ImageTooSmallError
 from kad_sdk.images import full_scale, read_image
 from kad_sdk.manifest import Preprocessing
-from kad_sdk.prepare import frame_size, prepare_image
+from kad_sdk.prepare import bright_tiles, frame_size, prepare_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,6 @@ __all__ = [
     "NORMALISATIONS",
     "Blocks",
     "Preprocessing",
-    "bright_tiles",
     "load_board",
     "load_training_board",
     "tile_statistics",
@@ -51,9 +50,6 @@ class Blocks:
     side: int
     label_margin: int
 
-
-MIN_MEAN_GREY = 31 / 255
-"""Tiles whose mean grey level is not above this share of full scale are dropped (thesis 3.2.1)."""
 
 NORMALISATIONS: dict[str, tuple[Triple, Triple]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -187,14 +183,6 @@ def training_tiles(
     height, width = image.shape[:2]
     xy = plan_tiles(height, width, tile=tile, stride=stride, labels=labels, cover_edges=False)
     return xy[bright_tiles(image, xy, tile)]  # (n, 2)
-
-
-def bright_tiles(image: np.ndarray, xy: np.ndarray, tile: int) -> np.ndarray:
-    """Tell which tiles at `xy` (n, 2) have a mean grey level above 31 of 255; (n,) bool."""
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    darkest = MIN_MEAN_GREY * full_scale(image)
-    means = (cv2.mean(grey[y : y + tile, x : x + tile])[0] for x, y in xy)
-    return np.array([mean > darkest for mean in means], dtype=np.bool_)
 
 
 def tile_statistics(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kad_export.data import bright_tiles
 from kad_sdk.annotations import Annotation, Rect
 from kad_sdk.dataset import read_mask, resize_mask, tile_labels
 from kad_sdk.errors import CalibrationError, InvalidArgumentError
 from kad_sdk.images import read_image
-from kad_sdk.prepare import frame_size, prepare_image
+from kad_sdk.prepare import bright_tiles, frame_size, prepare_image
 from kad_sdk.thresholds import TileScores, tile_peaks
 
 if TYPE_CHECKING:

@@ -196,6 +196,45 @@ def test_boards_that_are_taken(make_board, tmp_path):
         assert sorted(sample.name for sample in found) == names
 
 
+def _write_surrounded(folder, make_board, seeds):
+    """Good boards in the middle of a black surround."""
+    folder.mkdir()
+    for seed in seeds:
+        whole = np.zeros((120, 200, 3), np.uint8)
+        whole[30:90, 50:150] = make_board(seed, 60, 100, defect=False)
+        cv2.imwrite(str(folder / f"{seed}.png"), whole)
+
+
+def _annotate(folder, seeds):
+    areas = {f"{seed}.png": {"borders": [[50, 30, 100, 60]]} for seed in seeds}
+    (folder / "annotations.json").write_text(json.dumps(areas))
+
+
+def test_annotations_name_all_boards_or_none(artifact, make_board, tmp_path, monkeypatch):
+    """A single board scored with its surround would give the threshold, and find nothing."""
+    folder = tmp_path / "boards"
+    _write_surrounded(folder, make_board, range(1, 6))
+    _annotate(folder, range(1, 5))
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "open", lambda *_, **__: pytest.fail("the artifact was opened"))
+        refused = kad("calibrate", artifact, folder, "--by", "normal-max=1.05")
+    assert refused.exit_code == 1
+    assert "the annotations name 4 of 5 boards, and not 5.png" in refused.output
+    assert not (artifact / "inspection.json").exists()
+    _annotate(folder, range(1, 6))
+    done = kad("calibrate", artifact, folder, "--by", "normal-max=1.05")
+    assert done.exit_code == 0
+    assert "as dark as" not in done.output
+
+
+def test_dark_tiles_that_are_scored_are_told(artifact, make_board, tmp_path):
+    folder = tmp_path / "boards"
+    _write_surrounded(folder, make_board, range(1, 4))
+    done = kad("calibrate", artifact, folder, "--by", "false-alarms-per-board=0.5")
+    assert done.exit_code == 0
+    assert "tiles of the boards are as dark as the surround that training leaves" in done.output
+
+
 def test_boards_named_like_the_banks_are_told(artifact, make_board, tmp_path):
     folder = tmp_path / "boards"
     folder.mkdir()
