@@ -4,8 +4,8 @@ Three layouts are known. *boards*: ``train/`` and ``test/`` hold images, a test 
 beside it as ``<stem>_groundtruth.png``, and ``annotations.json`` lies in the folder itself, in
 ``train/`` or in ``test/``; ``defects.json`` in the folder may tell the kinds of defects apart, see
 :mod:`kad_sdk.defects`. *mvtec* (MVTec AD): ``train/good/``, ``test/<kind>/`` and
-``ground_truth/<kind>/<stem>_mask.png``. *folder*: images directly in the folder, all of them for
-training.
+``ground_truth/<kind>/<stem>_mask.png``, and neither of the two files, whose entries go by names
+that are not unique there. *folder*: images directly in the folder, all of them for training.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def scan_dataset(root: str | PathLike[str], *, need_train: bool = True) -> Datas
     ------
     DatasetError
         No such folder, no known layout or two at once, no training image, two images that would
-        share one mask.
+        share one mask, annotations or defects beside the MVTec AD layout.
     AnnotationError
         An annotation file is malformed, fits no image or two at once, or leaves out a test board; a
         file of defects is malformed or does not fit the ground truth.
@@ -126,6 +126,7 @@ def scan_dataset(root: str | PathLike[str], *, need_train: bool = True) -> Datas
         train = _board_samples(folder, folder / "train", "train")
         test = _with_defects(folder, _board_samples(folder, folder / "test", "test"))
     else:
+        _check_names_are_not_used(folder)
         train, test = _mvtec_samples(folder, "train"), _mvtec_samples(folder, "test")
     if need_train and not train:
         raise DatasetError(
@@ -267,6 +268,19 @@ def _kinds(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and _images(path))
+
+
+def _check_names_are_not_used(root: Path) -> None:
+    """Refuse files that go by the names of images: MVTec AD has a 000.png of every kind."""
+    places = [folder / ANNOTATIONS_NAME for folder in (root, root / "train", root / "test")]
+    for path in (*places, root / DEFECTS_NAME):
+        if path.is_file():
+            raise DatasetError(
+                f"{path}: goes by the names of images, which need not be unique in the MVTec AD "
+                "layout, and is not used there: remove it, or use the layout of boards, with the "
+                f"images directly in train/ and test/, and masks NAME{GROUND_TRUTH_SUFFIX} beside "
+                "those of test/"
+            )
 
 
 def _mvtec_samples(root: Path, split: Split) -> tuple[Sample, ...]:

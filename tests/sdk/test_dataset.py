@@ -183,6 +183,15 @@ def test_the_mvtec_layout_is_read(mvtec: Path) -> None:
     assert [sample.mask_path is not None for sample in data.test] == [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    "name", ["annotations.json", "train/annotations.json", "test/annotations.json", "defects.json"]
+)
+def test_files_that_go_by_names_are_refused_in_the_mvtec_layout(mvtec: Path, name: str) -> None:
+    annotate(mvtec / name, "000.png")
+    with pytest.raises(DatasetError, match=rf"{name}: goes by the names .* the layout of boards"):
+        scan_dataset(mvtec)
+
+
 def test_training_on_defects_is_refused(mvtec: Path) -> None:
     image(mvtec / "train/crack/000.png")
     with pytest.raises(DatasetError, match="train/ holds crack, good; training uses normal images"):
