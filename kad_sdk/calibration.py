@@ -62,25 +62,37 @@ def calibration_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample
         Some of them have an annotation and others none: those would be scored whole, with their
         black surround.
     """
+    boards = (_labelled_boards if method.labelled else _good_boards)(dataset, method)
+    _check_annotated_alike(dataset, boards)
+    return boards
+
+
+def _labelled_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample]:
+    """Give the test boards with ground truth; defective ones have normal tiles too."""
     known = [s for s in dataset.test if s.label == 0 or (s.label == 1 and s.mask_path)]
-    if method.needs_defects and not any(s.label for s in known):
+    if not (any(s.label for s in known) if method.needs_defects else known):
+        what = "labelled defects" if method.needs_defects else "ground truth"
         raise CalibrationError(
-            f"threshold {method} needs boards with labelled defects, and {dataset.root} has none: "
-            "add boards with ground truth to test/, or take a threshold from good boards alone, "
-            f"such as false-alarms-per-board=0.01 or {DEFAULT_THRESHOLD}"
+            f"threshold {method} needs boards with {what}, and {dataset.root} has none: add boards "
+            "with ground truth to test/ (an empty one says that a board is good), or take a "
+            "threshold from good boards alone, such as false-alarms-per-board=0.01 or "
+            f"{DEFAULT_THRESHOLD}"
         )
-    if not method.labelled:
-        known = [s for s in known if s.label == 0]
-        if dataset.layout == "folder":
-            known = list(dataset.train)
-    if not any(s.label == 0 for s in known) and method.name != "recall":
+    return known
+
+
+def _good_boards(dataset: Dataset, method: ThresholdMethod) -> list[Sample]:
+    """Give the images of a plain folder, else the good boards in test/."""
+    if dataset.layout == "folder":
+        return list(dataset.train)
+    good = [sample for sample in dataset.test if sample.label == 0]
+    if not good:
         raise CalibrationError(
             f"threshold {method} needs good boards, and {dataset.root} has none in test/ (an empty "
             "ground truth says that a board is good): add some that the artifact was not fitted "
             "on, or give a folder of them"
         )
-    _check_annotated_alike(dataset, known)
-    return known
+    return good
 
 
 def _check_annotated_alike(dataset: Dataset, boards: list[Sample]) -> None:

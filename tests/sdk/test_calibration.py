@@ -174,6 +174,16 @@ def test_youden_without_defects_fails_before_anything_is_scored(
     assert not (artifact / "inspection.json").exists()
 
 
+@pytest.mark.parametrize("method", ["false-alarms=0.001", "recall=0.9"])
+def test_a_plain_folder_for_labelled_tiles_is_told_what_suits_it(artifact, good_boards, method):
+    """A folder of good boards is not told to be one."""
+    refused = kad("calibrate", artifact, good_boards, "--by", method)
+    assert refused.exit_code == 1
+    assert "add boards with ground truth to test/" in refused.output
+    assert "from good boards alone, such as false-alarms-per-board=0.01" in refused.output
+    assert "give a folder" not in refused.output
+
+
 def test_boards_that_are_taken(make_board, tmp_path):
     root = tmp_path / "data"
     _write_boards(root / "train" / "good", make_board, range(2))
