@@ -10,8 +10,9 @@ from kad_export.describe import summary
 from kad_export.holdout import crop_tiles, pick_golden, score_boards
 from kad_sdk import manifest as schema
 from kad_sdk.artifact import Artifact, write_artifact
-from kad_sdk.errors import CalibrationError, OutputError
-from kad_sdk.thresholds import DEFAULT_THRESHOLD, Calibration, ThresholdMethod, calibrate
+from kad_sdk.calibration import calibration_boards
+from kad_sdk.errors import OutputError
+from kad_sdk.thresholds import Calibration, ThresholdMethod, calibrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,18 +63,10 @@ def labelled_boards(dataset: Dataset, threshold: str) -> list[Sample] | None:
     Raises
     ------
     CalibrationError
-        The method needs labelled boards, and there are none.
+        The method needs labelled boards, or defects, and there are none.
     """
-    if not ThresholdMethod.parse(threshold).labelled:
-        return None
-    known = [s for s in dataset.test if s.label == 0 or (s.label == 1 and s.mask_path)]
-    if not known:
-        raise CalibrationError(
-            f"--threshold {threshold} needs labelled test images, and {dataset.root} "
-            "has none: add boards with ground truth to test/, or take a threshold from good "
-            f"boards alone, such as {DEFAULT_THRESHOLD}"
-        )
-    return known
+    method = ThresholdMethod.parse(threshold)
+    return calibration_boards(dataset, method) if method.labelled else None
 
 
 def map_settings(sigma: float) -> schema.MapSettings:

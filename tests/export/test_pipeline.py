@@ -234,10 +234,13 @@ def test_options_that_cannot_be_met(export, dataset, changes, error, message):
         export(dataset, **changes)
 
 
-def test_labelled_methods_need_labelled_defects(export, dataset):
-    shutil.rmtree(dataset / "test" / "spot")
-    with pytest.raises(CalibrationError, match="labelled defect tiles, got none"):
-        export(dataset, threshold="f1")
+@pytest.mark.parametrize("threshold", ["f1", "youden", "recall=0.9"])
+def test_labelled_methods_need_labelled_defects(monkeypatch, export, dataset, threshold):
+    """Told before the work: test/ has defects, but no ground truth that shows where."""
+    monkeypatch.setattr(pipeline, "build_network", lambda *_a, **_k: pytest.fail("too late"))
+    shutil.rmtree(dataset / "ground_truth")
+    with pytest.raises(CalibrationError, match="needs boards with labelled defects"):
+        export(dataset, threshold=threshold)
 
 
 def test_parity_gate_stops_the_export(monkeypatch, export, small_dataset):
