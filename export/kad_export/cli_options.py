@@ -184,11 +184,11 @@ def decisions(board_score: str) -> Callable[[Command], Command]:
     )
 
 
-def holdout(why: str) -> Any:
+def holdout(why: str, *, default: float | None = 0.1) -> Any:
     """Give the option of how many boards are held out."""
     return option(
         "--holdout",
-        default=0.1,
+        default=default,
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
         help=f"Share of training images held out {why}.",
     )

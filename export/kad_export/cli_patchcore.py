@@ -40,13 +40,13 @@ __all__ = ["patchcore"]
 @option(
     "--window",
     type=click.IntRange(16, 1 << 15),
-    help="Longest side of a window without its halo, px. Default: by --window-memory, up to 2048.",
+    help="Of --mode windows only: longest side of a window without its halo, px. Default: by "
+    "--window-memory, up to 2048.",
 )
 @option(
     "--window-memory",
-    default="1GB",
     type=Parsed("size", shared.parse_memory),
-    help="What the network may take for a window.",
+    help="Of --mode windows only: what the network may take for a window. Default: 1GB.",
 )
 @option(
     "--coreset",
@@ -68,7 +68,7 @@ __all__ = ["patchcore"]
 )
 @shared.SEED
 @shared.boards
-@shared.holdout("to set the threshold")
+@shared.holdout("to set a threshold of good boards. Default: 0.1", default=None)
 @option(
     "--reweighting",
     default="thesis",

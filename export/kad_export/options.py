@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = [
     "BOARD_SCORES",
     "ENGINES",
+    "HOLDOUT",
     "N_NEIGHBORS",
+    "WINDOW_MEMORY_BYTES",
     "PatchCoreOptions",
     "check_options",
     "is_resize",
@@ -29,6 +31,7 @@ __all__ = [
 N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
 
+HOLDOUT, WINDOW_MEMORY_BYTES = 0.1, 2**30  # where they are not given
 ENGINES = ("local", "ray")
 MODES = ("tiles", "windows")
 BOARD_SCORES = ("map-peak", "largest-tile")
@@ -53,8 +56,8 @@ class PatchCoreOptions:
         ``"tiles"``: every tile goes through the network by itself; ``"windows"``: every pixel goes
         through it once, and bank and thresholds are fitted to that.
     window, window_memory_bytes
-        Longest side of a window without its halo, px; None: the largest, up to 2048 px, of which a
-        pass stays within that memory.
+        Of windows alone. Longest side of a window without its halo, px; None: the largest, up to
+        2048 px, of which a pass stays within that memory (None: 1 GiB).
     resize : (height, width), float or None
         px, or a factor; None keeps the boards' own resolution.
     sigma : float
@@ -76,7 +79,8 @@ class PatchCoreOptions:
         ``"map-peak"`` or ``"largest-tile"``: what decides a board. The map averages overlapping
         tiles and neighbouring patches, so its peak is the steadier of the two.
     threshold, holdout
-        See :mod:`kad_sdk.thresholds`; share of training images held out for it.
+        See :mod:`kad_sdk.thresholds`; share of training images held out for it (None: 0.1), where
+        it is not found on labelled boards.
     reweighting : str
         ``"none"``, ``"thesis"`` or ``"paper"``.
     memory_bytes, scratch, threads, batch
@@ -102,7 +106,7 @@ class PatchCoreOptions:
     train_stride: int | None = None  # None: as stride, or in windows side by side
     mode: str = "tiles"
     window: int | None = None  # None: by the memory
-    window_memory_bytes: int = 2**30
+    window_memory_bytes: int | None = None
     resize: tuple[int, int] | float | None = None
     denoise: Denoise | None = None
     normalisation: str = "imagenet"
@@ -111,7 +115,7 @@ class PatchCoreOptions:
     trim_outliers: int = 0
     seed: int = 0
     threshold: str = DEFAULT_THRESHOLD
-    holdout: float = 0.1
+    holdout: float | None = None
     reweighting: str = "thesis"
     sigma: float = 4.0  # thesis, section 5.3.4
     board_score: str = "map-peak"
@@ -133,7 +137,10 @@ class PatchCoreOptions:
             "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),
             "mode": (self.mode in MODES, ", ".join(MODES)),
             "window": (self.window is None or 16 <= self.window <= 1 << 15, "16 to 32768 px"),
-            "window_memory_bytes": (self.window_memory_bytes >= 1, "at least 1 byte"),
+            "window_memory_bytes": (
+                self.window_memory_bytes is None or self.window_memory_bytes >= 1,
+                "at least 1 byte",
+            ),
             "coreset": (0 < self.coreset <= 1, "a fraction above 0, at most 1"),
             "max_bank": (self.max_bank >= 1, "at least 1 row"),
             "trim_outliers": (self.trim_outliers >= 0, "at least 0 patches"),
@@ -141,7 +148,7 @@ class PatchCoreOptions:
             "engine": (self.engine in ENGINES, ", ".join(ENGINES)),
             "workers": (self.workers is None or self.workers >= 1, "at least 1"),
             "seed": (0 <= self.seed < 2**32, "0 to 2^32 - 1"),
-            "holdout": (0 < self.holdout < 1, "a share between 0 and 1"),
+            "holdout": (self.holdout is None or 0 < self.holdout < 1, "a share between 0 and 1"),
             "batch": (self.batch >= 1, "at least 1 tile"),
             "threads": (self.threads is None or self.threads >= 1, "at least 1"),
             "resize": (
@@ -158,6 +165,10 @@ class PatchCoreOptions:
             ),
         }
         check_options(self, checks)
+        self._check_use()
+
+    def _check_use(self) -> None:
+        """Refuse options that would be of no effect beside the others."""
         if self.resume and self.scratch is None:
             raise InvalidArgumentError(
                 "--resume needs --scratch DIR: the folder in which unfinished work is kept"
@@ -167,7 +178,17 @@ class PatchCoreOptions:
                 f"--workers {self.workers} needs --engine ray: --engine local works in this "
                 "process, with --threads"
             )
-        ThresholdMethod.parse(self.threshold)
+        sizes = {"--window": self.window, "--window-memory": self.window_memory_bytes}
+        for name, value in sizes.items():
+            if value is not None and self.mode != "windows":
+                raise InvalidArgumentError(
+                    f"{name} needs --mode windows: --mode {self.mode} has none; leave it out"
+                )
+        if ThresholdMethod.parse(self.threshold).labelled and self.holdout is not None:
+            raise InvalidArgumentError(
+                f"--holdout {self.holdout} holds images out for thresholds of good boards, and "
+                f"--threshold {self.threshold} is found on labelled ones in test/: leave one out"
+            )
 
 
 def check_options(options: object, checks: Mapping[str, tuple[bool, str]]) -> None:

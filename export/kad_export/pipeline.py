@@ -26,7 +26,7 @@ from kad_export.features import ExtractorSpec, PatchExtractor
 from kad_export.holdout import split_board, split_holdout
 from kad_export.job import Job
 from kad_export.onnx_export import OnnxInfo, export_onnx
-from kad_export.options import N_NEIGHBORS, PatchCoreOptions
+from kad_export.options import HOLDOUT, N_NEIGHBORS, WINDOW_MEMORY_BYTES, PatchCoreOptions
 from kad_export.patchcore import PatchCoreNetwork, build_network
 from kad_export.precision import LIMITS, RangeTiles, convert, precision_gate
 from kad_export.report import Silent
@@ -256,9 +256,10 @@ def _split(dataset: Dataset, options: PatchCoreOptions) -> tuple[list[Sample], l
     labelled = labelled_boards(dataset, options.threshold)
     if labelled is not None:
         return list(dataset.train), labelled
+    share = options.holdout or HOLDOUT
     if len(dataset.train) > 1:
-        return split_holdout(dataset.train, options.holdout, options.seed)
-    first, second = split_board(dataset.train[0], options.holdout, options.tile, options.resize)
+        return split_holdout(dataset.train, share, options.seed)
+    first, second = split_board(dataset.train[0], share, options.tile, options.resize)
     return [first], [second]
 
 
@@ -290,7 +291,7 @@ def _compile(
             exact,
             tile=options.tile,
             window=options.window,
-            memory_bytes=options.window_memory_bytes,
+            memory_bytes=options.window_memory_bytes or WINDOW_MEMORY_BYTES,
             label_margin=label_margin_px(module, options.tile),
         )
     graph, how = convert(exact, options.precision, tiles)

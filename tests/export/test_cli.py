@@ -110,7 +110,7 @@ def test_options_reach_the_pipeline(monkeypatch, tmp_path):
         "precision": "int8",
         "mode": "tiles",
         "window": "None",
-        "window_memory_bytes": str(1 << 30),
+        "window_memory_bytes": "None",
     }
 
 
