@@ -97,16 +97,18 @@ def rules(
     if changes + rollback + (file is not None) > 1:
         raise click.UsageError("give options that set rules, or --set FILE, or --rollback")
     opened = Artifact.open(artifact)
+    inspection = opened.inspection
     if rollback:
-        _take_back(opened)
+        inspection = _taken_back(opened)
     elif file is not None:
-        _set(opened, _read(file))
+        inspection = _with(inspection, _read(file))
     elif changes:
-        _set(opened, _changed(opened.rules, added, clear=clear))
-    elif as_json:
-        click.echo(opened.rules.to_json(), nl=False)
-    else:
-        _tell(opened, opened.inspection)
+        inspection = _with(inspection, _changed(opened.rules, added, clear=clear))
+    if inspection is not opened.inspection:
+        opened.set_inspection(inspection)
+    _tell(opened, inspection, as_json=as_json)
+    if changes or file is not None:
+        click.echo(f"take it back with: kad rules {opened.path} --rollback", err=as_json)
 
 
 def _read(file: Path) -> Rules:
@@ -133,34 +135,31 @@ def _changed(before: Rules, added: dict[str, Any], *, clear: bool) -> Rules:
     return read_rules(json.dumps(content).encode(), "the options")
 
 
-def _set(opened: Artifact, wanted: Rules) -> None:
+def _with(before: Inspection, wanted: Rules) -> Inspection:
     from kad_sdk.rules import RulesEntry
 
     entry = RulesEntry(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), wanted)
-    inspection = opened.inspection
-    _put(opened, replace(inspection, rules=(*inspection.rules, entry)))
-    click.echo(f"take it back with: kad rules {opened.path} --rollback")
+    return replace(before, rules=(*before.rules, entry))
 
 
-def _take_back(opened: Artifact) -> None:
+def _taken_back(opened: Artifact) -> Inspection:
     from kad_sdk.errors import InvalidArgumentError
 
     inspection = opened.inspection
     if not inspection.rules:
         raise InvalidArgumentError(f"{opened.path}: no rules were set; there are none to take back")
-    _put(opened, replace(inspection, rules=inspection.rules[:-1]))
+    return replace(inspection, rules=inspection.rules[:-1])
 
 
-def _put(opened: Artifact, inspection: Inspection) -> None:
-    opened.set_inspection(inspection)
-    _tell(opened, inspection)
-
-
-def _tell(opened: Artifact, inspection: Inspection) -> None:
+def _tell(opened: Artifact, inspection: Inspection, *, as_json: bool) -> None:
+    """Print the rules in force, as text or as nothing but JSON, and warn of what follows."""
     from kad_sdk.facts import rules_lines, rules_notes
 
-    click.echo(f"{opened.path.name}: rules")
-    for line in rules_lines(inspection.rules_in_force):
-        click.echo(f"  {line}")
+    if as_json:
+        click.echo(inspection.rules_in_force.to_json(), nl=False)
+    else:
+        click.echo(f"{opened.path.name}: rules")
+        for line in rules_lines(inspection.rules_in_force):
+            click.echo(f"  {line}")
     for note in rules_notes(inspection):
         click.echo(f"kad: warning: {note}", err=True)

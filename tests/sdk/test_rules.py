@@ -273,6 +273,19 @@ def test_set_show_and_take_back(artifact, tmp_path):
     assert kad("verify", artifact).exit_code == 0
 
 
+def test_json_is_printed_after_a_change_too(artifact, tmp_path):
+    one, two = Rules(edge_margin_px=3), Rules(edge_margin_px=3, min_region_area_px=9)
+    (tmp_path / "rules.json").write_text(two.to_json())
+    for words, expected in (
+        (("--edge-margin", "3"), one),
+        (("--set", tmp_path / "rules.json"), two),
+        (("--rollback",), one),
+    ):
+        done = kad("rules", artifact, *words, "--json")
+        assert read_rules(done.stdout.encode(), "x") == Artifact.open(artifact).rules == expected
+        assert ("take it back with" in done.stderr) == ("--rollback" not in words)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
