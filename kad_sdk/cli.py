@@ -104,6 +104,8 @@ def score(
 
     if not maps and (npy or hot or heat):
         raise click.UsageError("--npy, --hot and --heat show the map: leave --no-maps out")
+    if heat and not overlay:
+        raise click.UsageError("--heat blends the map into the overlay: leave --no-overlay out")
     jobs = plan_jobs(images, None if annotations is None else read_annotations(annotations), out)
     if annotations is None:
         _warn_of_annotations(images)

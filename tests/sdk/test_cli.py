@@ -133,6 +133,10 @@ def test_overlay_options(tiny_artifact, boards, tmp_path):
     assert cv2.imread(str(tmp_path / "small" / "bad_overlay.png")).shape == (45, 70, 3)
     kad(*command, tmp_path / "full", "--max-overlay-side", 0)
     assert cv2.imread(str(tmp_path / "full" / "bad_overlay.png")).shape == (90, 140, 3)
+    refused = kad(*command, tmp_path / "heat", "--no-overlay", "--heat")
+    assert refused.exit_code == 2
+    assert "--heat blends the map into the overlay: leave --no-overlay out" in refused.output
+    assert not (tmp_path / "heat").exists()
 
 
 def test_results_do_not_go_among_the_images(tiny_artifact, boards):
