@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from kad_sdk.cli_options import ARTIFACT, BATCH, open_detector, running
 
@@ -29,8 +30,16 @@ __all__ = ["calibrate"]
 @click.option("--rollback", is_flag=True, help="Take back the last calibration.")
 @running
 @BATCH
+@click.pass_context
 def calibrate(
-    artifact: Path, data: Path | None, *, method: str | None, rollback: bool, **how: Any
+    context: click.Context,
+    /,
+    artifact: Path,
+    data: Path | None,
+    *,
+    method: str | None,
+    rollback: bool,
+    **how: Any,
 ) -> None:
     """Find the thresholds of ARTIFACT anew on the boards in DATA, and set them.
 
@@ -43,6 +52,12 @@ def calibrate(
 
     if {data is not None, method is not None} != {not rollback}:
         raise click.UsageError("give DATA and --by METHOD, or --rollback alone")
+    given = [n for n in how if context.get_parameter_source(n) is ParameterSource.COMMANDLINE]
+    if rollback and given:
+        raise click.UsageError(
+            f"--{given[0].replace('_', '-')} says how boards are scored, and --rollback scores "
+            "none: leave it out"
+        )
     if data is None or method is None:
         _take_back(Artifact.open(artifact))
     else:

@@ -161,6 +161,16 @@ def test_usage(artifact, words):
     assert kad("calibrate", artifact, *words).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("--provider", "cpu"), ("--batch", 4), ("--threads", 1), ("--build-engine",)],
+)
+def test_a_rollback_scores_nothing(artifact, words):
+    refused = kad("calibrate", artifact, "--rollback", *words)
+    assert refused.exit_code == 2
+    assert f"{words[0]} says how boards are scored, and --rollback scores none" in refused.output
+
+
 def test_youden_without_defects_fails_before_anything_is_scored(
     artifact, good_boards, make_board, tmp_path, monkeypatch
 ):
