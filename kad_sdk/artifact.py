@@ -176,8 +176,8 @@ class Artifact(ABC):
         Raises
         ------
         OutputError
-            The artifact or what was set has been changed since this was opened, or the place cannot
-            be written.
+            The artifact or what was set has been changed since this was opened; no reader would
+            take `inspection`; or the place cannot be written.
         """
         write_inspection(self.path, inspection, before=self.inspection)
 
@@ -365,6 +365,6 @@ def write_artifact(
     set_on_site = {}
     if rules:
         inspection = Inspection(manifest_digest(text), rules=tuple(rules))
-        set_on_site = {INSPECTION: [inspection.to_json().encode()]}
+        set_on_site = {INSPECTION: [inspection.to_file()]}
     write_folder(path, {**parts, **set_on_site, MANIFEST: [text]})
     return path

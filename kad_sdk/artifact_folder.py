@@ -221,10 +221,10 @@ def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) 
     Raises
     ------
     OutputError
-        The artifact is another one by now, or what was set has been changed meanwhile; or the disk
-        is full, or the place cannot be written.
+        The artifact is another one by now, or what was set has been changed meanwhile; no reader
+        would take what is to hold; or the disk is full, or the place cannot be written.
     """
-    path = path.resolve()
+    path, content = path.resolve(), inspection.to_file()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with writing(path / INSPECTION), _locked(path) as folder:
         digest, now = (
@@ -239,7 +239,7 @@ def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) 
         if now != before:
             raise OutputError(f"{path / INSPECTION}: was changed meanwhile: run the command again")
         try:
-            write_synced(temporary, inspection.to_json().encode())
+            write_synced(temporary, content)
             os.rename(temporary, INSPECTION, dst_dir_fd=folder)
             os.fsync(folder)
         finally:

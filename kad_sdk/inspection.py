@@ -4,18 +4,23 @@ An artifact is as it was exported; its thresholds may be found anew, and rules b
 file of their own, which the manifest does not list and which holds the manifest's SHA-256: so it is
 bound to the very network, bank, preprocessing and scoring that the manifest tells of, and refused
 with others.
-Earlier calibrations and rules stay in it. The keys are explained in ``docs/artifact.md``.
+Earlier calibrations and rules stay in it, as many as there is room for. The keys are explained in
+``docs/artifact.md``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import heapq
 import json
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError
+from kad_sdk.errors import ArtifactCorruptError, ArtifactVersionError, OutputError
 from kad_sdk.manifest_entries import (  # noqa: TC001 - read at run time by schema.decode
     Amount,
     Digest,
@@ -29,6 +34,9 @@ from kad_sdk.manifest_entries import (  # noqa: TC001 - read at run time by sche
 from kad_sdk.rules import NO_RULES, Rules, RulesEntry
 from kad_sdk.schema import Range, SchemaError, decode
 from kad_sdk.storage import strict_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "INSPECTION",
@@ -151,6 +159,44 @@ class Inspection:
         content = {"format": FORMAT, **dataclasses.asdict(self)}
         text = json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         return text + "\n"
+
+    def to_file(self) -> bytes:
+        """Give the content of the file, read back as both doors read it before it is written.
+
+        Where the file has no room for the whole history, its oldest entries are left out.
+
+        Raises
+        ------
+        OutputError
+            A value is out of range, or what is in force is too large by itself.
+        """
+        earlier = max(0, len(self.calibrations) - 1) + max(0, len(self.rules) - 1)
+        try:
+            gone = bisect_left(range(earlier), True, key=self._fits_without)
+            text = self._without_oldest(gone).to_json().encode()
+            content = strict_json(text, limit=INSPECTION_LIMIT_BYTES)
+            del content["format"]
+            decode(Inspection, content)
+        except ValueError as error:
+            raise OutputError(
+                f"{INSPECTION}: {error}; no reader would take it, so what was set before stays: "
+                "set other values, or fewer rules"
+            ) from error
+        return text
+
+    def _fits_without(self, n: int) -> bool:
+        text = self._without_oldest(n).to_json().encode()
+        return len(text) <= INSPECTION_LIMIT_BYTES
+
+    def _without_oldest(self, n: int) -> Inspection:
+        """Leave out the n oldest entries of both lists; the last of each is in force, and stays."""
+        earlier: Iterable[CalibrationEntry | RulesEntry] = heapq.merge(
+            self.calibrations[:-1], self.rules[:-1], key=attrgetter("time")
+        )
+        of_rules = sum(isinstance(entry, RulesEntry) for entry in islice(earlier, n))
+        return dataclasses.replace(
+            self, calibrations=self.calibrations[n - of_rules :], rules=self.rules[of_rules:]
+        )
 
     @classmethod
     def from_json(cls, text: bytes, *, manifest: str, name: str = INSPECTION) -> Inspection:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kad_sdk.errors import CalibrationError, InvalidArgumentError
+from kad_sdk.manifest_entries import FLOAT32_MAX, FLOAT32_TINY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -230,10 +231,11 @@ def calibrate(method: ThresholdMethod, tiles: TileScores) -> Calibration:
     """
     taus = find_taus(method, tiles)
     for name, value in zip(("tile scores", "the map"), taus, strict=True):
-        if not 0 < value < math.inf:
+        if not FLOAT32_TINY <= value <= FLOAT32_MAX:  # scores are float32, and so is tau
             raise CalibrationError(
-                f"{method} gives the threshold {value:g} for {name}; a positive one is expected. "
-                "Held-out images that are copies of training images score 0: remove the copies"
+                f"{method} gives the threshold {value:g} for {name}; a positive float32 is "
+                f"expected, {FLOAT32_TINY:.2g} to {FLOAT32_MAX:.2g}. Held-out images that are "
+                "copies of training images score 0: remove the copies; or ask for another value"
             )
     normal = [tiles.normal(by_map=by_map) for by_map in (False, True)]
     n_normal = sum(b.good for b in tiles.boards) if method.per_board else normal[0].size

@@ -23,6 +23,8 @@ from kad_sdk.calibration import calibration_boards, calibration_entry, name_warn
 from kad_sdk.cli import main
 from kad_sdk.dataset import Sample, scan_dataset
 from kad_sdk.errors import ArtifactCorruptError, CalibrationError, OutputError
+from kad_sdk.inspection import INSPECTION_LIMIT_BYTES, Tau
+from kad_sdk.rules import Rules, RulesEntry
 from kad_sdk.thresholds import ThresholdMethod, TileScores
 
 SEED = 20261127
@@ -317,12 +319,7 @@ def _calibrate_again(path, entry, barrier):
 
 
 def test_writers_at_once_lose_nothing(artifact):
-    entry, _ = calibration_entry(
-        ThresholdMethod.parse("normal-max=2"),
-        _normal_boards(np.random.default_rng(0), 3, 4),
-        by_map=True,
-        resamples=5,
-    )
+    entry = _entry()
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(3)
     writers = [
@@ -333,6 +330,71 @@ def test_writers_at_once_lose_nothing(artifact):
     for writer in writers:
         writer.join()
     assert len(Artifact.open(artifact).inspection.calibrations) == 30
+
+
+def _entry(**changes):
+    entry, _ = calibration_entry(
+        ThresholdMethod.parse("normal-max=2"),
+        _normal_boards(np.random.default_rng(0), 3, 4),
+        by_map=True,
+        resamples=5,
+    )
+    return dataclasses.replace(entry, **changes)
+
+
+def test_a_full_history_gives_way_from_its_oldest_end(artifact):
+    """Known answer: what is left is the end of both lists, as much as 1 MiB holds."""
+    opened = Artifact.open(artifact)
+    many = tuple((i, 0, 5, 5) for i in range(200))
+    rules = tuple(
+        RulesEntry(f"2026-11-27T{i // 60:02}:{i % 60:02}:30Z", Rules(many[:i])) for i in range(200)
+    )
+    calibrations = tuple(
+        _entry(time=f"2026-11-27T{i // 60:02}:{i % 60:02}:00Z", rules=Rules(many[:i]))
+        for i in range(200)
+    )
+    whole = dataclasses.replace(opened.inspection, calibrations=calibrations, rules=rules)
+    assert len(whole.to_json()) > INSPECTION_LIMIT_BYTES
+    opened.set_inspection(whole)
+    size = (artifact / "inspection.json").stat().st_size
+    kept = Artifact.open(artifact).inspection
+    n, m = len(kept.calibrations), len(kept.rules)
+    assert INSPECTION_LIMIT_BYTES - 20_000 < size <= INSPECTION_LIMIT_BYTES
+    assert (kept.calibrations, kept.rules) == (calibrations[-n:], rules[-m:])
+    assert 0 <= m - n <= 1  # of each minute the calibration is the older one
+    assert kad("rules", artifact, "--ignore", "1,2,3,4").exit_code == 0
+    assert kad("rules", artifact, "--rollback").exit_code == 0
+    assert Artifact.open(artifact).rules == rules[-1].rules
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            {"tile": Tau(1e39, 1.0, (1.0, 1.0))},
+            r"calibrations\[0\]\.tile\.value: expected a number",
+        ),
+        ({"map": Tau(1.0, 1.0, (1.0, math.inf))}, "no reader would take it"),
+        ({"rules": Rules(((0, 0, 1, 1),) * 40_000)}, "expected at most 1048576 bytes of JSON"),
+    ],
+)
+def test_what_no_reader_would_take_is_not_written(artifact, change, match):
+    opened = Artifact.open(artifact)
+    opened.set_inspection(dataclasses.replace(opened.inspection, calibrations=(_entry(),)))
+    before = (artifact / "inspection.json").read_bytes()
+    opened = Artifact.open(artifact)
+    wrong = dataclasses.replace(opened.inspection, calibrations=(_entry(**change),))
+    with pytest.raises(OutputError, match=match):
+        opened.set_inspection(wrong)
+    assert (artifact / "inspection.json").read_bytes() == before
+    assert [path.name for path in artifact.parent.iterdir()] == [artifact.name]
+
+
+def test_a_threshold_beyond_float32_is_refused_where_it_is_found(artifact, good_boards):
+    result = kad("calibrate", artifact, good_boards, "--by", "normal-max=1e41")
+    assert result.exit_code == 1
+    assert "a positive float32 is expected, 1.2e-38 to 3.4e+38" in result.output
+    assert not (artifact / "inspection.json").exists()
 
 
 KILLED = """
