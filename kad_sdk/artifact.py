@@ -307,6 +307,7 @@ def write_artifact(
     *,
     replace: bool = False,
     rules: Sequence[RulesEntry] = (),
+    before: Inspection | None = None,
 ) -> Path:
     """Write an artifact, whole or not at all; the same inputs give the same bytes.
 
@@ -324,6 +325,8 @@ def write_artifact(
         never touched.
     rules
         Set on another artifact, to hold for this one too.
+    before
+        What is set on the artifact that is replaced, where nothing newer may be lost with it.
 
     Returns
     -------
@@ -337,7 +340,8 @@ def write_artifact(
     ArtifactError
         The inputs contradict each other: what a reader would refuse is not written.
     OutputError
-        The place is taken, or the disk is full; nothing is left behind.
+        The place is taken, the disk is full, or something else than `before` was set meanwhile;
+        nothing is left behind.
     """
     path = Path(path)
     check_target(path, replace=replace)
@@ -366,5 +370,5 @@ def write_artifact(
     if rules:
         inspection = Inspection(manifest_digest(text), rules=tuple(rules))
         set_on_site = {INSPECTION: [inspection.to_file()]}
-    write_folder(path, {**parts, **set_on_site, MANIFEST: [text]})
+    write_folder(path, {**parts, **set_on_site, MANIFEST: [text]}, before=before)
     return path

@@ -6,23 +6,23 @@ Nothing here knows what the files hold.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactError, OutputError
 from kad_sdk.inspection import INSPECTION, INSPECTION_LIMIT_BYTES, Inspection, manifest_digest
 from kad_sdk.manifest import MANIFEST_LIMIT_BYTES, FileEntry
-from kad_sdk.storage import map_file, sync_folder, write_synced, writing
+from kad_sdk.storage import locked_folder, map_file, sync_folder, write_synced, writing
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 __all__ = [
@@ -169,13 +169,21 @@ def file_entry(content: Sequence[bytes | memoryview]) -> FileEntry:
     return FileEntry(size=sum(len(part) for part in content), sha256=digest.hexdigest())
 
 
-def write_folder(path: Path, parts: Mapping[str, Sequence[bytes | memoryview]]) -> None:
+def write_folder(
+    path: Path,
+    parts: Mapping[str, Sequence[bytes | memoryview]],
+    *,
+    before: Inspection | None = None,
+) -> None:
     """Write files (name to content) as the folder `path`, whole or not at all.
+
+    `before` is what was set on the artifact that is replaced; None where it does not matter.
 
     Raises
     ------
     OutputError
-        The disk is full or the place cannot be written; nothing is left behind.
+        The disk is full or the place cannot be written, or something else than `before` was set
+        meanwhile; nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with writing(path):
@@ -184,25 +192,34 @@ def write_folder(path: Path, parts: Mapping[str, Sequence[bytes | memoryview]]) 
             for name, content in parts.items():
                 write_synced(temporary / name, *content)
             sync_folder(temporary)
-            _move_into_place(temporary, path)
+            _move_into_place(temporary, path, before)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _move_into_place(temporary: Path, path: Path) -> None:
-    """Rename the new folder to its name, setting an old one aside for that moment."""
+def _move_into_place(temporary: Path, path: Path, before: Inspection | None) -> None:
+    """Rename the new folder to its name, setting an old one aside for that moment.
+
+    The old one is locked until it is gone, so that nothing is set on it that would go with it.
+    """
     aside = temporary.with_suffix(".old")
-    try:
-        if path.exists():
-            path.rename(aside)
-        temporary.rename(path)
-        sync_folder(path.parent)
-    finally:  # looks at what is there: Ctrl-C may come between any two of these lines
-        if aside.exists():
-            if path.exists():
-                shutil.rmtree(aside, ignore_errors=True)
-            else:
-                aside.rename(path)
+    lock: AbstractContextManager[int | None] = (
+        locked_folder(path) if path.exists() else nullcontext()
+    )
+    with lock as folder:
+        if folder is not None and before is not None:
+            _check_unchanged(folder, path, before)
+        try:
+            if folder is not None:
+                path.rename(aside)
+            temporary.rename(path)
+            sync_folder(path.parent)
+        finally:  # looks at what is there: Ctrl-C may come between any two of these lines
+            if aside.exists():
+                if path.exists():
+                    shutil.rmtree(aside, ignore_errors=True)
+                else:
+                    aside.rename(path)
 
 
 def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) -> None:
@@ -225,19 +242,11 @@ def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) 
         would take what is to hold; or the disk is full, or the place cannot be written.
     """
     path, content = path.resolve(), inspection.to_file()
+    if inspection.manifest != before.manifest:
+        raise OutputError(f"{path}: what is to be set is of another artifact: set it there")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    with writing(path / INSPECTION), _locked(path) as folder:
-        digest, now = (
-            manifest_digest(_read_in(folder, MANIFEST) or b""),
-            Inspection(before.manifest),
-        )
-        if digest != inspection.manifest:
-            raise OutputError(f"{path}: was replaced meanwhile: run the command again")
-        text = _read_in(folder, INSPECTION)
-        if text is not None:
-            now = Inspection.from_json(text, manifest=digest, name=str(path / INSPECTION))
-        if now != before:
-            raise OutputError(f"{path / INSPECTION}: was changed meanwhile: run the command again")
+    with writing(path / INSPECTION), locked_folder(path) as folder:
+        _check_unchanged(folder, path, before)
         try:
             write_synced(temporary, content)
             os.rename(temporary, INSPECTION, dst_dir_fd=folder)
@@ -246,15 +255,16 @@ def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) 
             temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Open a folder and keep others who do so here out of it."""
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield folder
-    finally:
-        os.close(folder)
+def _check_unchanged(folder: int, path: Path, before: Inspection) -> None:
+    """Refuse an open artifact that is another than `before` is of, or where it is not in force."""
+    digest, now = manifest_digest(_read_in(folder, MANIFEST) or b""), Inspection(before.manifest)
+    if digest != before.manifest:
+        raise OutputError(f"{path}: was replaced meanwhile: run the command again")
+    text = _read_in(folder, INSPECTION)
+    if text is not None:
+        now = Inspection.from_json(text, manifest=digest, name=str(path / INSPECTION))
+    if now != before:
+        raise OutputError(f"{path / INSPECTION}: was changed meanwhile: run the command again")
 
 
 def _read_in(folder: int, name: str) -> bytes | None:

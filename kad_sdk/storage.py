@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "locked_folder",
     "made_folder",
     "map_file",
     "output_error",
@@ -113,6 +115,39 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[int]:
+    """Open a folder, and keep others who do so here out of it during the block.
+
+    The system frees it when the process ends, however it does; programs that this one starts do
+    not hold it.
+
+    Raises
+    ------
+    OutputError
+        It cannot be opened.
+    """
+    with writing(folder):
+        descriptor = _lock(folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # another one has its name since: it was replaced while we waited
 
 
 def write_synced(path: Path, *parts: bytes | bytearray | memoryview) -> None:

@@ -33,8 +33,10 @@ from kad_export.verify import Expected, expected_of_maps, parity_gate
 from kad_sdk import manifest as schema
 from kad_sdk._native import NativeIndex
 from kad_sdk.artifact import Artifact, PatchCoreArtifact
+from kad_sdk.artifact_folder import read_inspection, read_manifest
 from kad_sdk.dataset import scan_dataset
-from kad_sdk.errors import InvalidArgumentError
+from kad_sdk.errors import InvalidArgumentError, OutputError
+from kad_sdk.inspection import manifest_digest
 from kad_sdk.session import NetworkSession, default_threads
 from kad_sdk.verify import golden_inputs
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from kad_export.coreset import Coreset
     from kad_export.features import BoardTiles
+    from kad_sdk.rules import RulesEntry
 
 __all__ = ["ExtendOptions", "extend_artifact", "joint_certificate"]
 
@@ -124,6 +127,8 @@ def extend_artifact(
         The new boards have nothing that the bank does not cover.
     InvalidArgumentError
         The artifact has no memory bank.
+    OutputError
+        `out` is the artifact itself, and it was calibrated or replaced meanwhile.
     KadError
         Each other way to fail has its own class, see :mod:`kad_sdk.errors` and
         :mod:`kad_export.errors`.
@@ -164,8 +169,10 @@ def extend_artifact(
         manifest.golden.file: golden,
         **index,
     }
-    rules = artifact.inspection.rules
-    return write(target, extended, files, console, force=options.force, rules=rules)
+    rules, before = _rules_now(artifact), None
+    if target.exists() and target.samefile(artifact.path):
+        before = dataclasses.replace(artifact.inspection, rules=rules)
+    return write(target, extended, files, console, force=options.force, rules=rules, before=before)
 
 
 def joint_certificate(before: schema.Coreset, radius: float, candidates: int) -> schema.Coreset:
@@ -211,6 +218,14 @@ def _opened(path: str | os.PathLike[str]) -> PatchCoreArtifact:
             "--mode tiles can be extended: export all boards anew"
         )
     return artifact
+
+
+def _rules_now(artifact: PatchCoreArtifact) -> tuple[RulesEntry, ...]:
+    """Give the rules of the parent as they are now: some may have been set meanwhile."""
+    digest = manifest_digest(read_manifest(artifact.path))
+    if digest != artifact.inspection.manifest:
+        raise OutputError(f"{artifact.path}: was replaced meanwhile: run the command again")
+    return read_inspection(artifact.path, manifest=digest).rules
 
 
 def _survey_options(manifest: schema.PatchCoreManifest, threads: int) -> PatchCoreOptions:

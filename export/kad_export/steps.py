@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kad_export.report import Silent
     from kad_sdk.artifact_layout import Tensors
     from kad_sdk.dataset import Dataset, Sample
+    from kad_sdk.inspection import Inspection
     from kad_sdk.rules import RulesEntry
     from kad_sdk.scoring import BoardScorer
 
@@ -126,6 +127,7 @@ def write(
     *,
     force: bool,
     rules: Sequence[RulesEntry] = (),
+    before: Inspection | None = None,
 ) -> Path:
     """Write the artifact, read it as a reader will, and show the summary.
 
@@ -135,7 +137,7 @@ def write(
         See :func:`kad_sdk.artifact.write_artifact`.
     """
     with console.step("writing"):
-        path = write_artifact(target, manifest, files, replace=force, rules=rules)
+        path = write_artifact(target, manifest, files, replace=force, rules=rules, before=before)
         written = Artifact.open(path)  # every check of a reader passes
     console.table(f"exported {path}", summary(written.manifest, console))
     return path

@@ -12,6 +12,7 @@ import parity
 import pytest
 from click.testing import CliRunner
 from conftest import TILE, write_board
+from kad_export import extend as module
 from kad_export.cli import main as kad_export
 from kad_export.coreset import Projection
 from kad_export.data import load_training_board
@@ -245,6 +246,58 @@ def test_an_artifact_may_be_replaced_by_its_extension(small_artifact, new_boards
         assert extend_artifact(path, new_boards, path, options) == path
     with Detector.open(path, threads=2) as detector:
         assert len(detector.artifact.bank) == Artifact.open(small_artifact).manifest.bank.rows + 2
+
+
+def _meanwhile(monkeypatch, change):
+    verify = module._verify
+
+    def late(*given):
+        change()
+        return verify(*given)
+
+    monkeypatch.setattr(module, "_verify", late)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_rules_that_are_set_meanwhile_are_taken_along(
+    small_artifact, new_boards, tmp_path, monkeypatch, same
+):
+    path = shutil.copytree(small_artifact, tmp_path / "x.kad")
+
+    def change():
+        opened = Artifact.open(path)
+        opened.set_inspection(dataclasses.replace(opened.inspection, rules=RULES))
+
+    _meanwhile(monkeypatch, change)
+    options = ExtendOptions(threads=2, force=True)
+    out = extend_artifact(path, new_boards, path if same else tmp_path / "y.kad", options)
+    assert Artifact.open(out).inspection.rules == RULES
+
+
+def test_an_artifact_that_is_calibrated_meanwhile_is_not_replaced(
+    small_artifact, small_dataset, new_boards, tmp_path, monkeypatch
+):
+    path = shutil.copytree(small_artifact, tmp_path / "x.kad")
+    good = small_dataset / "train" / "good"
+    _meanwhile(monkeypatch, lambda: run(kad, "calibrate", path, good, "--by", "normal-max=1.5"))
+    with pytest.raises(OutputError, match=r"inspection\.json: was changed meanwhile"):
+        extend_artifact(path, new_boards, path, ExtendOptions(threads=2, force=True))
+    assert Artifact.open(path).thresholds.method == "normal-max=1.5"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.kad"]
+
+
+def test_an_artifact_that_is_replaced_meanwhile_is_not_extended(
+    small_artifact, extended, new_boards, tmp_path, monkeypatch
+):
+    path = shutil.copytree(small_artifact, tmp_path / "x.kad")
+
+    def change():
+        shutil.rmtree(path)
+        shutil.copytree(extended, path)
+
+    _meanwhile(monkeypatch, change)
+    with pytest.raises(OutputError, match=r"x\.kad: was replaced meanwhile"):
+        extend_artifact(path, new_boards, tmp_path / "y.kad", OPTIONS)
 
 
 def test_cutpaste_has_no_bank(new_boards, tmp_path):

@@ -11,6 +11,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 
 import cv2
 import numpy as np
@@ -25,6 +26,7 @@ from kad_sdk.dataset import Sample, scan_dataset
 from kad_sdk.errors import ArtifactCorruptError, CalibrationError, OutputError
 from kad_sdk.inspection import INSPECTION_LIMIT_BYTES, Tau
 from kad_sdk.rules import Rules, RulesEntry
+from kad_sdk.storage import locked_folder
 from kad_sdk.thresholds import ThresholdMethod, TileScores
 
 SEED = 20261127
@@ -395,6 +397,40 @@ def test_a_threshold_beyond_float32_is_refused_where_it_is_found(artifact, good_
     assert result.exit_code == 1
     assert "a positive float32 is expected, 1.2e-38 to 3.4e+38" in result.output
     assert not (artifact / "inspection.json").exists()
+
+
+def test_an_artifact_is_not_replaced_while_something_is_set_on_it(tiny, artifact):
+    changed = dataclasses.replace(tiny.manifest, created_by={"kad-sdk": "9.9"})
+    with locked_folder(artifact):
+        writer = threading.Thread(
+            target=tiny.write, args=(artifact,), kwargs={"manifest": changed, "replace": True}
+        )
+        writer.start()
+        writer.join(0.5)
+        assert writer.is_alive()
+        assert Artifact.open(artifact).manifest.created_by != changed.created_by
+    writer.join()
+    assert Artifact.open(artifact).manifest.created_by == changed.created_by
+    assert [path.name for path in artifact.parent.iterdir()] == [artifact.name]
+
+
+def test_who_waits_for_a_folder_gets_the_one_that_has_its_name_then(tmp_path):
+    folder, held = tmp_path / "x", []
+    folder.mkdir()
+
+    def hold():
+        with locked_folder(folder) as descriptor:
+            held.append(os.path.samestat(os.fstat(descriptor), folder.stat()))
+
+    with locked_folder(folder):
+        waiting = threading.Thread(target=hold)
+        waiting.start()
+        waiting.join(0.3)
+        folder.rename(tmp_path / "aside")
+        folder.mkdir()
+        assert not held
+    waiting.join()
+    assert held == [True]
 
 
 KILLED = """
