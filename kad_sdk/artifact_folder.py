@@ -153,12 +153,19 @@ def read_checked(file: Path, entry: FileEntry) -> mmap.mmap | bytes:
 
 def check_target(path: Path, *, replace: bool) -> None:
     """Refuse to write over what is there, but for an artifact that may be replaced."""
-    if not os.path.lexists(path):
+    with writing(path):
+        is_link, is_there = path.is_symlink(), path.exists()
+    if is_link:
+        raise OutputError(
+            f"{path} is a link, and links are not replaced: give the path that it leads to, or "
+            "remove it"
+        )
+    if not is_there:
         return
     if not replace:
-        raise OutputError(f"{path} exists already: remove it, choose another name, or use --force")
-    if path.is_symlink() or not (path / MANIFEST).is_file():
-        raise OutputError(f"{path} exists and is not an artifact, so it is not replaced")
+        raise OutputError(f"{path} exists already: remove it, or replace it with --force")
+    if not (path / MANIFEST).is_file():
+        raise OutputError(f"{path} exists and is not an artifact, so it is not replaced: remove it")
 
 
 def file_entry(content: Sequence[bytes | memoryview]) -> FileEntry:

@@ -10,6 +10,7 @@ from kad_export.describe import summary
 from kad_export.holdout import crop_tiles, pick_golden, score_boards
 from kad_sdk import manifest as schema
 from kad_sdk.artifact import Artifact, write_artifact
+from kad_sdk.artifact_folder import check_target
 from kad_sdk.calibration import calibration_boards
 from kad_sdk.errors import OutputError
 from kad_sdk.thresholds import Calibration, ThresholdMethod, calibrate
@@ -42,7 +43,7 @@ def check_output(path: Path, *, force: bool) -> Path:
     Raises
     ------
     OutputError
-        Not called ``NAME.kad``, exists already, or its folder is missing or read-only.
+        Not called ``NAME.kad``, exists already, a link, or its folder is missing or read-only.
     """
     folder = path.absolute().parent
     if path.suffix != ".kad":
@@ -51,10 +52,7 @@ def check_output(path: Path, *, force: bool) -> Path:
         raise OutputError(f"{path}: the folder {folder} does not exist: make it first")
     if not os.access(folder, os.W_OK):
         raise OutputError(f"{path}: nothing can be written into {folder}: name another folder")
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists already: remove it, or replace it with --force")
-    if path.exists() and not (path / "manifest.json").is_file():
-        raise OutputError(f"{path} exists and is no artifact, so it is not replaced: remove it")
+    check_target(path, replace=force)
     return path
 
 

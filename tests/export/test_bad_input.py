@@ -305,10 +305,12 @@ def test_weights_that_are_not_there_or_not_whole(refused, small_dataset, resnet1
         ("out", "call it out.kad"),
         ("no/out.kad", "does not exist: make it first"),
         ("old.kad", "exists already: remove it, or replace it with --force"),
+        ("link.kad", "is a link, and links are not replaced"),
     ],
 )
 def test_output_is_checked_first(exports, snapshot, tmp_path, name, part):
     (tmp_path / "old.kad").mkdir()
+    (tmp_path / "link.kad").symlink_to("old.kad")
     before = snapshot(tmp_path)
     text = refuse(OutputError, lambda: exports.api(tmp_path / "no-data", tmp_path / name))
     assert told(exports.command(tmp_path / "no-data", tmp_path / name)) == text

@@ -253,7 +253,7 @@ def test_parity_gate_stops_the_export(monkeypatch, export, small_dataset):
 def test_force_replaces_artifacts_alone(tmp_path, small_dataset, quick_options, small_artifact):
     (tmp_path / "mine.kad").mkdir()
     options = PatchCoreOptions(**quick_options, force=True)
-    with pytest.raises(OutputError, match="is no artifact, so it is not replaced"):
+    with pytest.raises(OutputError, match="is not an artifact, so it is not replaced"):
         export_patchcore(small_dataset, tmp_path / "mine.kad", options)
     old = shutil.copytree(small_artifact, tmp_path / "old.kad")
     options = dataclasses.replace(options, seed=5)

@@ -178,6 +178,16 @@ def test_a_folder_that_is_no_artifact_is_never_replaced(tiny, tmp_path):
     assert (tmp_path / "photos" / "one.jpg").read_text() == "dear"
 
 
+@pytest.mark.parametrize("leads", ["y.kad", "nowhere"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_link_is_told_as_what_it_is(tiny, tmp_path, leads, replace):
+    tiny.write(tmp_path / "y.kad")
+    (tmp_path / "x.kad").symlink_to(leads)
+    with pytest.raises(OutputError, match=r"x\.kad is a link, and links are not replaced"):
+        tiny.write(tmp_path / "x.kad", replace=replace)
+    assert Artifact.open(tmp_path / "y.kad").manifest.bank.rows == 40
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_nothing_is_left_when_writing_fails(tiny, tmp_path, monkeypatch, error):
     from kad_sdk import artifact_folder
