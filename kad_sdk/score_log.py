@@ -11,9 +11,11 @@ and settings, not its thresholds. Lines of different scoring cannot be compared.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -126,17 +128,30 @@ def append_entry(path: Path, entry: LogEntry) -> None:
     Raises
     ------
     OutputError
-        The file cannot be written.
+        The file cannot be written, and is as it was.
     """
     line = json.dumps(asdict(entry), allow_nan=False).encode() + b"\n"
     with writing(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            written = os.write(descriptor, line)  # one call: lines of several processes do not mix
-            if written < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _append(descriptor, line)
         finally:
             os.close(descriptor)
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Add a line whole or not at all: of a full disk half a one would spoil the next, too."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # what is cut off again is nobody else's
+    size = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        written = os.write(descriptor, line)
+    finally:
+        if written < len(line):
+            with suppress(OSError):  # a pipe has no end to cut off
+                os.ftruncate(descriptor, size)
+    if written < len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_log(path: Path, *, last: int | None = None) -> list[LogEntry]:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -384,3 +385,17 @@ def test_lines_of_several_writers_do_not_mix(tmp_path) -> None:
         list(pool.map(_append, [tmp_path / "log"] * 2, (0, 200)))
     entries = read_log(tmp_path / "log")
     assert sorted(int(entry.image[:4]) for entry in entries) == list(range(400))
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, small_disk) -> None:
+    with small_disk(8192) as disk:
+        written = 0
+        with suppress(OutputError):
+            for written in range(100):
+                append_entry(disk / "log", _entry(written))
+        whole = (disk / "log").read_bytes()
+        assert whole.endswith(b"\n")
+        assert len(read_log(disk / "log")) == written < 99
+        with pytest.raises(OutputError, match="Nothing was left behind"):
+            append_entry(disk / "log", _entry(written))
+        assert (disk / "log").read_bytes() == whole
