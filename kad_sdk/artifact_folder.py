@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from kad_sdk.errors import ArtifactCorruptError, ArtifactError, OutputError
@@ -233,7 +233,8 @@ def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) 
     """Set ``inspection.json``: at every moment, the old one or the whole new one is there.
 
     One process at a time. The new file is written beside the artifact, since a reader refuses
-    unknown files in it, and is then renamed into the very folder that was looked at.
+    unknown files in it, and is then renamed into the very folder that was looked at: so the folder
+    above has to be writable, and on the same file system.
 
     Parameters
     ----------
@@ -255,11 +256,38 @@ def write_inspection(path: Path, inspection: Inspection, *, before: Inspection) 
     with writing(path / INSPECTION), locked_folder(path) as folder:
         _check_unchanged(folder, path, before)
         try:
-            write_synced(temporary, content)
-            os.rename(temporary, INSPECTION, dst_dir_fd=folder)
+            _write_beside(path, temporary, content)
+            _rename_into(path, temporary, folder)
             os.fsync(folder)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # there is none, or the folder cannot be written to at all
+                temporary.unlink()
+
+
+def _write_beside(path: Path, temporary: Path, content: bytes) -> None:
+    try:
+        write_synced(temporary, content)
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise
+        raise OutputError(
+            f"cannot write {path / INSPECTION}: it is made in the folder above first, and "
+            f"{path.parent} cannot be written to: {error.strerror}. Allow this user to write "
+            "there; in a container, mount that folder writable"
+        ) from error
+
+
+def _rename_into(path: Path, temporary: Path, folder: int) -> None:
+    try:
+        os.rename(temporary, INSPECTION, dst_dir_fd=folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise OutputError(
+            f"cannot write {path / INSPECTION}: it is made in the folder above first, and "
+            f"{path} is mounted there by itself. Mount the folder that holds the artifact, not the "
+            "artifact alone"
+        ) from error
 
 
 def _check_unchanged(folder: int, path: Path, before: Inspection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import multiprocessing
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import cv2
 import numpy as np
@@ -431,6 +433,65 @@ def test_who_waits_for_a_folder_gets_the_one_that_has_its_name_then(tmp_path):
         assert not held
     waiting.join()
     assert held == [True]
+
+
+@pytest.fixture
+def mount(request):
+    """Show a folder at another place too, as a container does."""
+
+    def make(folder, place, *options):
+        for words in (["--bind", folder, place], *options):
+            done = subprocess.run(["mount", *map(str, words)], capture_output=True, check=False)
+            if done.returncode:
+                pytest.skip("nothing can be mounted here")
+            if words[0] == "--bind":
+                umount = ["umount", "-l", str(place)]  # what is mapped of it may last longer
+                request.addfinalizer(partial(subprocess.run, umount, check=True))
+
+    if shutil.which("mount") is None:
+        pytest.skip("nothing can be mounted here")
+    return make
+
+
+def test_an_artifact_that_is_mounted_by_itself_is_told(artifact, mount, tmp_path):
+    alone = tmp_path / "m" / "board.kad"
+    alone.mkdir(parents=True)
+    mount(artifact, alone)
+    result = kad("rules", alone, "--min-area", "3")
+    assert result.exit_code == 1
+    assert f"{alone} is mounted there by itself. Mount the folder that holds" in result.stderr
+    assert [path.name for path in alone.parent.iterdir()] == ["board.kad"]
+    assert not Artifact.open(artifact).rules
+
+
+def test_a_folder_above_that_is_read_only_is_named(artifact, mount, tmp_path):
+    above = tmp_path / "m"
+    above.mkdir()
+    mount(artifact.parent, above, ["-o", "remount,bind,ro", above])
+    result = kad("rules", above / "x.kad", "--min-area", "3")
+    assert result.exit_code == 1
+    assert f"and {above} cannot be written to: Read-only file system" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "words"),
+    [
+        ("os.rename", errno.EXDEV, "mounted there by itself. Mount the folder that holds"),
+        ("os.rename", errno.EIO, "inspection.json: Input/output error"),
+        ("write_synced", errno.EACCES, "cannot be written to: Permission denied. Allow this user"),
+    ],
+)
+def test_what_hinders_writing_is_told(artifact, monkeypatch, name, number, words):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    opened = Artifact.open(artifact)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"kad_sdk.artifact_folder.{name}", fail)
+        with pytest.raises(OutputError) as caught:
+            opened.set_inspection(opened.inspection)
+    assert words in str(caught.value)
+    assert [path.name for path in artifact.parent.iterdir()] == [artifact.name]
 
 
 KILLED = """
