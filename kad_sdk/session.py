@@ -124,31 +124,36 @@ class NetworkSession:
         if (provider, precision) == ("tensorrt", "fp32"):
             self.precision = "fp32 (TF32 where TensorRT allows)"
         self._preload_text = _require_provider(runtime, provider)
-        options: dict[str, str] = {}
         self.engine: tensorrt.Engine | None = None
-        if provider == "cuda":
-            options = _cuda_options(device_id, stream)
-        elif provider == "tensorrt":
-            self.engine = tensorrt.Engine.find(
-                data,
-                _on_cpu(runtime, data, threads=1).get_inputs()[0],
-                machine=tensorrt.find_machine(device_id, runtime.__version__),
-                cache=Path(cache_folder) if cache_folder else None,
-                batch=max_batch,
-                precision=precision,
-                device_id=device_id,
-                build=build_engine,
-            )
-            options = self.engine.options()
-        if provider == "cpu":
+        with contextlib.ExitStack() as held:  # the folder of an engine, while it is built
+            options: dict[str, str] = {}
+            if provider == "cuda":
+                options = _cuda_options(device_id, stream)
+            elif provider == "tensorrt":
+                self.engine = tensorrt.Engine.find(
+                    data,
+                    _on_cpu(runtime, data, threads=1).get_inputs()[0],
+                    machine=tensorrt.find_machine(device_id, runtime.__version__),
+                    cache=Path(cache_folder) if cache_folder else None,
+                    batch=max_batch,
+                    held=held,
+                    precision=precision,
+                    device_id=device_id,
+                    build=build_engine,
+                )
+                options = self.engine.options()
+            self._open(runtime, data, options)
+            if self.engine is not None:
+                self.engine.settle(lambda shape: self.run(np.zeros(shape, np.float32)))
+
+    def _open(self, runtime: Any, data: bytes, options: dict[str, str]) -> None:
+        if self.provider == "cpu":
             self._session = _on_cpu(runtime, data, threads=self.threads)
         else:
             self._session = self._on_gpu(runtime, data, options)
         self._compare_providers()
         self.input_name = self._session.get_inputs()[0].name
         self.output_names = tuple(output.name for output in self._session.get_outputs())
-        if self.engine is not None:
-            self.engine.settle(lambda shape: self.run(np.zeros(shape, np.float32)))
 
     def _on_gpu(self, runtime: Any, data: bytes, options: dict[str, str]) -> Any:
         try:

@@ -118,8 +118,10 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[int]:
+def locked_folder(folder: Path, *, busy: str | None = None) -> Iterator[int]:
     """Open a folder, and keep others who do so here out of it during the block.
+
+    Where another one is in it, waits until it has left, or raises what `busy` says.
 
     The system frees it when the process ends, however it does; programs that this one starts do
     not hold it.
@@ -127,23 +129,27 @@ def locked_folder(folder: Path) -> Iterator[int]:
     Raises
     ------
     OutputError
-        It cannot be opened.
+        It cannot be opened, or `busy`.
     """
     with writing(folder):
-        descriptor = _lock(folder)
+        descriptor = _lock(folder, busy)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, busy: str | None) -> int:
+    how = fcntl.LOCK_EX if busy is None else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, how)
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return descriptor
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise OutputError(busy) from error
         except BaseException:
             os.close(descriptor)
             raise

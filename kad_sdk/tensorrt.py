@@ -10,7 +10,8 @@ TensorRT, and batches up to one size. Engines are kept::
         engine.json            what they are for; written last
 
 A session opens with the engine that ``engine.json`` vouches for. Without one it is refused, unless
-building was asked for: a line must not stand still for minutes because a driver was updated.
+building was asked for: a line must not stand still for minutes because a driver was updated. One
+process at a time builds in a folder; others who would build there wait, and take what it built.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ import hashlib
 import json
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from kad_sdk._native import find_gpu, tensorrt_version
 from kad_sdk.errors import OutputError, ProviderUnavailableError
-from kad_sdk.storage import strict_json, write_atomic
+from kad_sdk.storage import locked_folder, strict_json, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
 
 __all__ = ["Engine", "Machine", "default_cache", "find_machine"]
 
@@ -123,9 +126,13 @@ class Engine:
         machine: Machine,
         cache: Path | None,
         batch: int,
+        held: ExitStack,
         **given: Any,
     ) -> Engine:
         """Find the engine of a graph, or the place where it is to be built.
+
+        Others who would build it too are kept out of that place until `held` is closed, after
+        :meth:`settle`; where another one is at it, waits for what it builds.
 
         Raises
         ------
@@ -138,10 +145,11 @@ class Engine:
         folder = folder / hashlib.sha256(network).hexdigest()[:32]
         shape = tuple(graph_input.shape[1:])
         engine = cls(folder, graph_input.name, shape, batch, machine=machine, **given)
-        recorded = engine.recorded()
-        if engine.build == "anew":
-            recorded = None
+        if engine.build:
+            engine._enter(held)
+        recorded = None if engine.build == "anew" else engine.recorded()
         if recorded is not None and recorded >= batch:
+            held.close()  # nothing is built
             return replace(engine, batch=recorded, before=engine._stamps())
         if not engine.build:
             raise ProviderUnavailableError(engine._lacking(recorded))
@@ -234,16 +242,16 @@ class Engine:
             "files": files,
         }
 
-    def _make_room(self) -> None:
-        """Make the folder, without what an unfinished or a smaller engine left in it."""
-        try:
+    def _enter(self, held: ExitStack) -> None:
+        """Make the folder, and keep others out who would build; waits for one who does."""
+        with _writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked_folder(self.folder))
+
+    def _make_room(self) -> None:
+        """Remove what an unfinished or a smaller engine left in the folder."""
+        with _writable(self.folder):
             self.remove()
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder}: the folder for TensorRT's engines cannot be written to ({error}); "
-                "name another one in XDG_CACHE_HOME"
-            ) from error
 
     def _lacking(self, recorded: int | None) -> str:
         place = f"{self.machine.gpu}, TensorRT {self.machine.tensorrt}, in {self.folder}"
@@ -256,6 +264,17 @@ class Engine:
             f"kad-export tensorrt ARTIFACT --batch {self.batch} on this machine, or allow it with "
             "build_engine (--build-engine)."
         )
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: the folder for TensorRT's engines cannot be written to ({error}); name "
+            "another one in XDG_CACHE_HOME"
+        ) from error
 
 
 def _refuse_int8(precision: str) -> None:

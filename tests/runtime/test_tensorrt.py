@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
+from contextlib import ExitStack
 
 import engines_on_disk
 import programs
@@ -53,6 +54,7 @@ def with_python(cache, artifact, *, batch=8, machine=HERE, precision="fp32"):
             precision=precision,
             device_id=0,
             build=False,
+            held=ExitStack(),
         )
     except ProviderUnavailableError:
         return None

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import fake_tensorrt
 import pytest
@@ -23,6 +24,7 @@ from kad_sdk import Detector, tensorrt
 from kad_sdk.cli import main as kad
 from kad_sdk.errors import InvalidArgumentError, OutputError, ProviderUnavailableError
 from kad_sdk.session import NetworkSession
+from kad_sdk.storage import locked_folder
 from kad_sdk.tensorrt import Machine
 
 
@@ -174,6 +176,19 @@ def test_a_damaged_engine_is_none_and_can_be_built_again(tiny, builder, tmp_path
     assert opened(tiny, build_engine=True).engine.before == {}
     assert all(path.read_bytes() == b"engine" for path in folder.glob("*.engine"))
     assert opened(tiny).engine.before
+
+
+def test_two_who_build_at_once_build_one_engine(tiny, builder, tmp_path):
+    folder = folder_of(tiny, tmp_path)
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor(2) as pool:
+        with locked_folder(folder):
+            opening = [pool.submit(opened, tiny, build_engine=True) for _ in range(2)]
+            assert not wait(opening, timeout=0.5).done
+            assert builder.made == []
+        sessions = [future.result() for future in opening]
+    assert builder.batches == [8]
+    assert sorted(bool(session.engine.before) for session in sessions) == [False, True]
 
 
 def test_an_engine_that_tensorrt_replaces_is_an_error(tiny, builder):

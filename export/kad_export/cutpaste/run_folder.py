@@ -8,14 +8,16 @@
       best.safetensors      the checkpoint of the epoch with the lowest held-out loss
       curves/               TensorBoard's files
 
-Each file is replaced at once, so a kill at any moment leaves a run that can go on. No generator's
-state is kept: every random draw hangs on the seed and its place in the training alone.
+Each file is replaced at once, so a kill at any moment leaves a run that can go on. One training
+at a time holds the folder's lock. No generator's state is kept: every random draw hangs on the seed
+and its place in the training alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +32,10 @@ from kad_export.cutpaste.checkpoint import (
 )
 from kad_export.errors import CheckpointError
 from kad_sdk.errors import OutputError
-from kad_sdk.storage import strict_json, write_atomic, writing
+from kad_sdk.storage import locked_folder, made_folder, strict_json, write_atomic, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import torch
@@ -133,6 +135,22 @@ class RunFolder:
             raise OutputError(
                 f"{self.path} exists and holds no run: name another folder with --run"
             )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and keep other trainings out of it during the block.
+
+        Raises
+        ------
+        OutputError
+            Another one is at work in it, or it cannot be made.
+        """
+        busy = (
+            f"another training is at work in {self.path}: wait until it has ended, or name another "
+            "folder with --run"
+        )
+        with made_folder(self.path), locked_folder(self.path, busy=busy):
+            yield
 
     def _make(self, settings: Mapping[str, Any]) -> None:
         with writing(self.path):

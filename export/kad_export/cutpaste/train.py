@@ -84,7 +84,8 @@ def train_cutpaste(
     CheckpointError
         The run in `run_dir` was started with other settings, or is damaged.
     OutputError
-        `run_dir` holds a run and ``options.resume`` is not set, or nothing can be written.
+        `run_dir` holds a run and ``options.resume`` is not set, or another training is at work in
+        it, or nothing can be written.
     KadError
         Other ways to fail, see :mod:`kad_sdk.errors` and :mod:`kad_export.errors`.
     """
@@ -153,6 +154,11 @@ class _Trainer:
         self.device = device
         self.network.to(memory_format=torch.channels_last)
         self.settings = self.material.settings(self.weights)
+        with self.folder.held():
+            self._go_on()
+        return self.folder.best
+
+    def _go_on(self) -> None:
         if self.folder.open(self.settings, resume=self.options.resume):
             self.position, self.curves = self.folder.restore(self.network, self.optimizer)
             self._tell_position()
@@ -161,7 +167,6 @@ class _Trainer:
         if not self.position.finished:
             with CurveWriter(self.folder.curves, self.curves, self._learning_rate) as self.writer:
                 self._epochs()
-        return self.folder.best
 
     def _epochs(self) -> None:
         while not self.position.finished:

@@ -237,6 +237,17 @@ def test_a_run_is_not_started_over(run, small_dataset, train_options, snapshot):
     assert snapshot(run) == before
 
 
+def test_one_training_at_a_time_works_in_a_folder(run, small_dataset, train_options, snapshot):
+    before, options = snapshot(run), dataclasses.replace(train_options, resume=True)
+    with (
+        RunFolder(run).held(),
+        pytest.raises(OutputError, match=r"another training is at work in .* folder with --run"),
+    ):
+        train_cutpaste(small_dataset, run, options)
+    assert snapshot(run) == before
+    train_cutpaste(small_dataset, run, options)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, small_dataset, train_options):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="exists and holds no run"):
