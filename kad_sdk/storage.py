@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kad_sdk.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -179,7 +179,8 @@ def write_atomic(path: Path, *parts: bytes | bytearray | memoryview) -> None:
 def write_together(files: Mapping[Path, Sequence[bytes | bytearray | memoryview]]) -> None:
     """Write files that belong together: all of them, or none when one cannot be written.
 
-    They get their names once all are on disk, in the order given.
+    They get their names once all are on disk, in the order given; a system that refuses a name
+    even then leaves those before it.
 
     Raises
     ------
@@ -188,6 +189,7 @@ def write_together(files: Mapping[Path, Sequence[bytes | bytearray | memoryview]
     """
     ending = f".{secrets.token_hex(6)}.tmp"
     temporaries = {path: path.with_name(f".{path.name}{ending}") for path in files}
+    _refuse_folders(files)
     try:
         for path, parts in files.items():
             with writing(path):
@@ -201,6 +203,18 @@ def write_together(files: Mapping[Path, Sequence[bytes | bytearray | memoryview]
     for folder in {path.parent for path in files}:
         with writing(folder):
             sync_folder(folder)
+
+
+def _refuse_folders(paths: Iterable[Path]) -> None:
+    """Refuse what no file can be put in place of, while nothing is written yet."""
+    for path in paths:
+        with writing(path):
+            occupied = path.is_dir() and not path.is_symlink()
+        if occupied:
+            raise OutputError(
+                f"cannot write {path}: a folder of that name is there; remove it, or write to "
+                "another place"
+            )
 
 
 @contextmanager

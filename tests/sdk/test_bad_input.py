@@ -386,6 +386,14 @@ def test_disk_full_after_the_first_file(room, snapshot, small_disk, tmp_path):
         assert snapshot(room) == before
 
 
+def test_a_folder_in_the_place_of_one_file_leaves_none(room, snapshot):
+    (room / "out" / "board.json").mkdir(parents=True)  # the file that is written last
+    before = snapshot(room)
+    text = told(kad("score", room / "x.kad", room / "board.png", "--out", room / "out"))
+    holds(text, [f"cannot write {room / 'out' / 'board.json'}: a folder of that name is there"])
+    assert snapshot(room) == before
+
+
 def test_disk_full_while_evaluating(room, data, snapshot, small_disk):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
