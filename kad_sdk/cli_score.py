@@ -195,11 +195,8 @@ def _pictures(
         return picture_png(render_map(result, max_side=side))
 
     anomaly_map = result.need_map()
-    makers: dict[str, Callable[[], bytes]] = {
-        "_map.png": partial(map_png, anomaly_map, high=2 * result.map_threshold)
-    }
-    if outputs.overlay:
-        makers["_overlay.png"] = overlay
+    makers: dict[str, Callable[[], bytes]] = {"_overlay.png": overlay} if outputs.overlay else {}
+    makers["_map.png"] = partial(map_png, anomaly_map, high=2 * result.map_threshold)
     if outputs.npy:
         makers["_map.npy"] = partial(map_npy, anomaly_map)
     if outputs.hot:
