@@ -250,6 +250,7 @@ class Detector:
             size=(image.shape[0], image.shape[1]),
             annotation=annotation,
             tile=self.artifact.manifest.preprocessing.tile,
+            by_map=self._by_map,
         )
 
     def score_batch(
@@ -348,9 +349,10 @@ class Detector:
                 strict=True,
             )
         )
-        score, scale = float(np.nanmax(judged)), settings.tile_scale
-        if self._by_map and scores.map is not None:
+        if self._by_map:
             score, scale = scores.map_score(), settings.map_scale
+        else:
+            score, scale = float(np.nanmax(judged)), settings.tile_scale
         return Result(
             score=score,
             normalised_score=_normalised(score, self.threshold, scale),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kad_sdk._native import map_peak
 from kad_sdk.annotations import Annotation
 from kad_sdk.dataset import tile_labels
 from kad_sdk.errors import AnnotationError
@@ -27,6 +28,7 @@ def judge_board(
     size: tuple[int, int],
     annotation: Annotation | None,
     tile: int,
+    by_map: bool,
 ) -> BoardScores:
     """Give what was found as the rules let it be seen; the same object where there are none.
 
@@ -42,11 +44,13 @@ def judge_board(
         Its active areas, px of the image.
     tile
         Side of a tile, px.
+    by_map
+        Whether the map's peak decides the board, or its largest tile.
 
     Raises
     ------
     AnnotationError
-        Nothing of the board is left to judge.
+        Nothing of what decides the board is left to judge.
     """
     if not rules:
         return scores
@@ -55,13 +59,18 @@ def judge_board(
         areas = areas.resized(size, scores.frame)
     placed = rules.placed(size, scores.frame, areas.borders)
     factors = placed.judge.tiles(scores.xy, tile)
-    if not factors.any():
+    board_map = None if scores.map is None else placed.judge.map(scores.map)
+    # In windows the one does not tell the other: labels blank the map inside of tiles, and it has
+    # values outside of all tiles.
+    left = bool(factors.any())
+    if by_map and board_map is not None:
+        left = not np.isnan(map_peak(board_map))
+    if not left:
         raise AnnotationError(
             f"the rules set on site leave nothing to judge of this board of {size[1]} x {size[0]} "
             "px: see them with kad rules, and give back a part of the ignored places or of the "
             "edge margin"
         )
-    board_map = None if scores.map is None else placed.judge.map(scores.map)
     return dataclasses.replace(
         scores, map=board_map, factors=factors, min_area_px=placed.min_area_px
     )

@@ -12,6 +12,7 @@ from hostile_inspection import write as set_on_site
 from parity import FORMATS, Case
 
 from kad_sdk.annotations import Rect
+from kad_sdk.errors import AnnotationError
 from kad_sdk.manifest import Denoise
 from kad_sdk.rules import Rules, RulesEntry, Zone
 
@@ -151,6 +152,41 @@ def test_the_cases_show_something(artifacts):
     assert max(len(result.regions) for result in results) >= 2
     mapped = [case for case in CASES if case.borders and case.maps]
     assert all(np.isnan(score(case).map).any() for case in mapped)
+
+
+@pytest.fixture(scope="module")
+def beside_a_label(tmp_path_factory):
+    """Score boards in windows by rules: 33 px wide, the tiles kept that lie above a label."""
+    path = tiny.write(tmp_path_factory.mktemp("labels") / "windows.kad", tiny.windows())
+
+    def of_height(height, label, ignore):
+        entry = RulesEntry("now", Rules(ignore=(ignore,)))
+        set_on_site(path, calibrations=(), rules=(entry,))
+        return Case("windows", size=(height, 33), labels=(Rect(*label),)), path
+
+    return of_height
+
+
+def test_a_board_of_which_the_map_has_nothing_is_no_pass(beside_a_label, tmp_path):
+    """The tiles have judged pixels, but the label's margin leaves the map no value there."""
+    case, path = beside_a_label(40, (0, 32, 33, 8), (0, 0, 33, 24))
+    pixels = pixels_of(case)
+    match = "leave nothing to judge of this board of 33 x 40 px"
+    with pytest.raises(AnnotationError, match=match):
+        parity.with_python(case, path, pixels)
+    with pytest.raises(AssertionError, match=match):
+        parity.with_c(case, path, parity.with_padding(pixels, 0), tmp_path)
+
+
+def test_what_the_map_has_outside_of_tiles_is_judged(beside_a_label, tmp_path):
+    """The tiles that are kept are ignored; below the label the map has values, of no tile."""
+    case, path = beside_a_label(72, (0, 40, 33, 4), (0, 0, 33, 32))
+    pixels = pixels_of(case)
+    parity.check(case, path, pixels, tmp_path)
+    result = parity.with_python(case, path, pixels)
+    assert [tile.factor for tile in result.tiles] == [0.0, 0.0]
+    assert result.score == np.nanmax(result.map[52:])
+    assert np.isnan(result.map[:52]).all()
 
 
 def test_rules_show_in_each_way(artifacts):

@@ -65,20 +65,13 @@ PlacedRules place_rules(const Rules& rules, Size image, Size frame,
   return placed;
 }
 
-void PlacedRules::judge_tiles(const std::vector<int32_t>& xy, int32_t tile, Size image,
+void PlacedRules::judge_tiles(const std::vector<int32_t>& xy, int32_t tile,
                               std::vector<float>* factors) const {
   const kad_map_rules rules = stage_rules(*this);
   const auto n = static_cast<int64_t>(xy.size() / 2);
   factors->resize(static_cast<size_t>(n));
   check_stage(
       kad_tiles_judge(&rules, frame.height, frame.width, xy.data(), n, tile, factors->data()));
-  if (std::any_of(factors->begin(), factors->end(), [](float factor) { return factor > 0.0F; })) {
-    return;
-  }
-  fail(KAD_ERROR_ANNOTATION,
-       "the rules set on site leave nothing to judge of this board of %d x %d px: see them with "
-       "kad rules, and give back a part of the ignored places or of the edge margin",
-       image.width, image.height);
 }
 
 void PlacedRules::judge_map(float* map) const {

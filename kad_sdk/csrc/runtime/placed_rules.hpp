@@ -18,10 +18,8 @@ struct PlacedRules {
   int32_t edge_margin_y = 0;
   int64_t min_region_area = 0;
 
-  /// Factors (n,) of tiles at xy (n, 2). Raises KAD_ERROR_ANNOTATION where all of them are 0;
-  /// `image` is for the text.
-  void judge_tiles(const std::vector<int32_t>& xy, int32_t tile, Size image,
-                   std::vector<float>* factors) const;
+  /// Factors (n,) of tiles at xy (n, 2).
+  void judge_tiles(const std::vector<int32_t>& xy, int32_t tile, std::vector<float>* factors) const;
   /// A map of the frame, in place.
   void judge_map(float* map) const;
 };

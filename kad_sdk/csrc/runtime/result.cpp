@@ -9,6 +9,8 @@
 namespace kad {
 namespace {
 
+constexpr float kNoScore = -std::numeric_limits<float>::infinity();  // below every score
+
 // 1 / (1 + exp(-(score - tau) / scale)), unoverflown.
 double normalised(double score, double tau, double scale) {
   if (std::isnan(score)) return 0.0;  // a tile that is not judged
@@ -45,9 +47,15 @@ float Result::judged(size_t i) const {
 void Result::decide(float peak) {
   const ThresholdSettings& settings = detector->artifact.thresholds;
   const bool by_map = detector->decides_by_map();
-  facts.score = by_map ? peak : -std::numeric_limits<float>::infinity();
+  facts.score = by_map ? peak : kNoScore;
   for (size_t i = 0; i < scores.size() && !by_map; ++i) {
     facts.score = std::max(facts.score, judged(i));  // NaN is never the larger one
+  }
+  if (!(facts.score > kNoScore)) {
+    fail(KAD_ERROR_ANNOTATION,
+         "the rules set on site leave nothing to judge of this board of %d x %d px: see them with "
+         "kad rules, and give back a part of the ignored places or of the edge margin",
+         facts.image_width, facts.image_height);
   }
   facts.threshold = detector->threshold();
   facts.tile_threshold = detector->tile_threshold;

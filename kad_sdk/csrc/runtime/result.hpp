@@ -16,7 +16,7 @@ struct Result {
   /// A tile's score over its factor; NaN where nothing of it is judged.
   float judged(size_t i) const;
   /// The verdict, from the largest value of the map or the largest tile score; `peak` is the
-  /// former.
+  /// former. Raises KAD_ERROR_ANNOTATION where nothing of what decides is judged.
   void decide(float peak);
   /// A region of the frame, in px of the image.
   void add_region(const kad_region& region);

@@ -141,7 +141,7 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
       plan_tiles(frame_size, settings, annotation, &result->xy);
       if (detector_->rules().any()) {
         rules = place_rules(detector_->rules(), size, frame_size, annotation.borders);
-        rules->judge_tiles(result->xy, settings.tile, size, &result->factors);
+        rules->judge_tiles(result->xy, settings.tile, &result->factors);
       }
       areas = std::move(annotation);
     }
