@@ -1,10 +1,15 @@
 // Structs of other releases: the smallest accepted size is read and no byte more, a larger one is
-// accepted, a smaller one is refused by name.
+// accepted, a smaller one is refused by name, and so is one that no struct can have.
 #define _DEFAULT_SOURCE
 #include <stdint.h>
 
 #include "check.h"
 #include "edge.h"
+
+enum {
+  LARGEST = 4096,
+  UNSET = 0xA5A5A5  // what memory may hold that nobody has set
+};
 
 // The first release's sizes. They stay when fields are added.
 enum {
@@ -101,8 +106,11 @@ static void check_sizes(kad_status (*call)(const void*), const void* newest, siz
   uint32_t* given = at_the_edge(newest, first);
   *given = (uint32_t)first;
   CHECK_OK(call(given));
-  *given = (uint32_t)first - 1;
-  CHECK_INVALID(call(given), name);
+  const uint32_t wrong[3] = {(uint32_t)first - 1, LARGEST + 1, UNSET};
+  for (int i = 0; i < 3; ++i) {
+    *given = wrong[i];
+    CHECK_INVALID(call(given), name);
+  }
 
   unsigned char larger[256] = {0};
   const uint32_t size = sizeof(larger);
@@ -203,6 +211,10 @@ static void test_regions(void) {
   CHECK(count == 1 && region->area_px == 16 && region->bank_row == -1);
   CHECK_INVALID(kad_board_regions(board, map, 1.0F, 1, FIRST_REGION - 1, region, 1, &count),
                 "kad_region.struct_size");
+  CHECK_INVALID(kad_board_regions(board, map, 1.0F, 1, LARGEST + 1, region, 1, &count),
+                "kad_region.struct_size");
+  CHECK_INVALID(kad_board_regions(board, map, 1.0F, 1, UNSET, region, 1, &count),
+                "set it to sizeof(kad_region)");
 
   unsigned char larger[FIRST_REGION + 256];
   memset(larger, 0xA5, sizeof(larger));
@@ -224,6 +236,9 @@ static void test_kcenter_stats(void) {
   CHECK(stats->struct_size == FIRST_KCENTER_STATS);
   stats->struct_size = FIRST_KCENTER_STATS - 1;
   CHECK_INVALID(kad_kcenter_info(kcenter, stats), "kad_kcenter_stats.struct_size");
+  stats->struct_size = UNSET;
+  CHECK_INVALID(kad_kcenter_info(kcenter, stats), "kad_kcenter_stats.struct_size");
+  CHECK(stats->struct_size == UNSET);
   kad_kcenter_close(kcenter);
 }
 

@@ -50,13 +50,17 @@ inline void check_threads(int32_t n_threads) {
 /// smallest struct_size that a caller may give. It stays when fields are added behind.
 #define KAD_FIRST_SIZE(type, last) (offsetof(type, last) + sizeof(type::last))
 
-/// Raise KAD_ERROR_INVALID_ARGUMENT when a struct is older than this library's first version.
+/// No struct comes near it in any version. A larger struct_size was never set, and as many bytes of
+/// the caller's would be overwritten.
+constexpr uint32_t kLargestStruct = 4096;
+
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a struct is older than this library's first version, or its
+/// size cannot be one.
 inline void check_struct_size(uint32_t given, size_t smallest, const char* name) {
-  if (given < smallest) {
-    fail(KAD_ERROR_INVALID_ARGUMENT,
-         "%s.struct_size is %u, expected at least %zu: set it to sizeof(%s)", name, given, smallest,
-         name);
-  }
+  if (given >= smallest && given <= kLargestStruct) return;
+  fail(KAD_ERROR_INVALID_ARGUMENT,
+       "%s.struct_size is %u, expected at least %zu and at most %u: set it to sizeof(%s)", name,
+       given, smallest, kLargestStruct, name);
 }
 
 /// Copy as much of a caller's struct as both sides know; fields that an older caller lacks are 0.

@@ -22,10 +22,10 @@
  *   - Arrays are C-contiguous, little-endian, of the shape given in their comment. Strides are in
  *     bytes. Dimensions: n tiles, t tile side in px, P = grid_height * grid_width patches of one
  *     tile, D channels, M bank rows, k neighbours.
- *   - Structs begin with struct_size = sizeof(the struct); new fields are added at the end only. A
- *     library that is older than its caller's header does not look at fields that it does not know,
- *     and sets them to 0 in structs that it fills. Fields named reserved are 0; another value is
- *     refused.
+ *   - Structs begin with struct_size = sizeof(the struct), at most 4096 bytes in any version; new
+ *     fields are added at the end only. A library that is older than its caller's header does not
+ *     look at fields that it does not know, and sets them to 0 in structs that it fills. Fields
+ *     named reserved are 0; another value is refused.
  *   - n_threads is the number of threads to use, at least 1. Results never depend on it.
  *   - Threads: functions without an object argument may be called from any thread. A kad_index is
  *     immutable and may be shared; a kad_board belongs to one thread at a time.
