@@ -150,7 +150,7 @@ class NativeWindows:
         n_neighbors: int,
         threads: int = 1,
     ) -> None:
-        """Search the patches of window `number`.
+        """Search the patches of window `number`, each window once.
 
         Parameters
         ----------
@@ -162,7 +162,9 @@ class NativeWindows:
         Raises
         ------
         NotFiniteError
-            A feature is NaN or Inf.
+            A feature is NaN or Inf; the window may be searched again.
+        InvalidArgumentError
+            The window was searched before.
         """
         index.score_window(
             self._open_handle(),

@@ -256,11 +256,24 @@ def test_a_board_that_is_not_all_searched_tells_nothing(bank, neighbors):
 
 
 def test_what_is_not_finite_is_named_and_leaves_the_board_as_it_was(bank, neighbors):
+    board, _ = scored(bank, neighbors, order=lambda n: [i for i in range(n) if i != 2])
+    index, good = NativeIndex(bank), part_of(whole_maps(), board.windows[2])
+    spoiled = [layer.copy() for layer in good]
+    spoiled[1][:] = np.nan
+    with pytest.raises(NotFiniteError, match="window 2"):
+        board.score(2, index, spoiled, neighbors=neighbors, **SCORE)
+    board.score(2, index, good, neighbors=neighbors, **SCORE)
+    expected, _ = scored(bank, neighbors)
+    for a, b in zip(expected.tiles(), board.tiles(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_window_is_searched_once(bank, neighbors):
+    """Of other maps a tile would keep the score, and the board the distances."""
     board, _ = scored(bank, neighbors)
     before = board.tiles()
-    maps = part_of(whole_maps(), board.windows[2])
-    maps[1][:] = np.nan
-    with pytest.raises(NotFiniteError, match="window 2"):
+    maps = [0.5 * layer for layer in part_of(whole_maps(), board.windows[2])]
+    with pytest.raises(InvalidArgumentError, match="window 2 was searched before"):
         board.score(2, NativeIndex(bank), maps, neighbors=neighbors, **SCORE)
     for a, b in zip(before, board.tiles(), strict=True):
         np.testing.assert_array_equal(a, b)

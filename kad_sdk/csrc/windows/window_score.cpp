@@ -161,6 +161,12 @@ void score(kad_windows* board, int64_t i, const kad_index* index, const kad_base
     fail(KAD_ERROR_INVALID_ARGUMENT, "i must be 0 to %lld, a window's number, got %lld",
          static_cast<long long>(n_windows - 1), static_cast<long long>(i));
   }
+  if (board->scored[static_cast<size_t>(i)] != 0) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "window %lld was searched before: expected each window once, as a tile keeps the largest "
+         "distance of all searches; create the board anew for other maps",
+         static_cast<long long>(i));
+  }
   const kad_window& window = board->windows[static_cast<size_t>(i)];
   const FeatureMaps maps(given);
   const kad_score_options options = check_score_options(given_options);

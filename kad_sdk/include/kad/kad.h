@@ -572,9 +572,10 @@ KAD_API void kad_windows_close(kad_windows* windows);
 KAD_API kad_status kad_windows_plan(const kad_windows* windows, kad_window* out, int64_t capacity,
                                     int64_t* out_count);
 
-/* Search the patches of window number i, in any order of windows. `maps` is of one tile: what the
- * network gives for all that the window sees, ceil(side / cell) positions a side of each layer,
- * with KAD_RESAMPLE_ALIGNED_BILINEAR and a grid of patches. */
+/* Search the patches of window number i, each window once, in any order. `maps` is of one tile:
+ * what the network gives for all that the window sees, ceil(side / cell) positions a side of each
+ * layer, with KAD_RESAMPLE_ALIGNED_BILINEAR and a grid of patches. After a failure the window may
+ * be searched again. */
 KAD_API kad_status kad_windows_score(kad_windows* windows, int64_t i, const kad_index* index,
                                      const kad_base_maps* maps, const kad_score_options* options,
                                      int32_t n_threads);
