@@ -91,7 +91,29 @@ def mask_of(borders, labels, margin):
         left, top = x - PATCH / 2, y - PATCH / 2
         beside = (left + PATCH > lx - margin) & (left < lx + w + margin)
         live &= ~(beside & (top + PATCH > ly - margin) & (top < ly + h + margin))
+        for row, column in owners(borders, near(lx, ly, w, h, margin)):
+            live[row, column] = False
     return live
+
+
+def near(x, y, w, h, margin):
+    """Pixels within the margin of a label."""
+    pixels = np.zeros((HEIGHT, WIDTH), bool)
+    pixels[max(y - margin, 0) : y + h + margin, max(x - margin, 0) : x + w + margin] = True
+    return pixels
+
+
+def owners(borders, pixels):
+    """Patches that such pixels of each area have their values of: the nearest of the area's."""
+    for bx, by, bw, bh in borders or ((0, 0, WIDTH, HEIGHT),):
+        for py, px in np.argwhere(pixels[by : by + bh, bx : bx + bw]):
+            yield tuple(
+                np.clip((start + at) // PATCH, np.ceil(start / PATCH - 0.5), end - 1).astype(int)
+                for start, at, end in (
+                    (by, py, np.ceil((by + bh) / PATCH - 0.5)),
+                    (bx, px, np.ceil((bx + bw) / PATCH - 0.5)),
+                )
+            )
 
 
 def axis_matrix(start, length, first, grid):
@@ -163,6 +185,30 @@ def test_tiles_and_map_are_those_of_their_definition(bank, neighbors, borders, l
         assert score[i] == pytest.approx(s * (1 - np.exp(s / a) / np.exp(to / a).sum()), rel=1e-5)
     expected = expected_map(dist, live, borders)
     np.testing.assert_allclose(board.map(threads=3), expected, rtol=1e-5, equal_nan=True)
+
+
+AREA = (15, 11, 118, 102)  # its patches are x 16 to 131, y 12 to 111: one px more on every side
+EDGES = [
+    ((), (0, HEIGHT - 1, WIDTH, 1)),  # the last patch with its centre in the image ends at 156
+    ((AREA,), (13, 9, 3, 101)),
+    ((AREA,), (13, 9, 120, 3)),
+    ((AREA,), (132, 0, 71, HEIGHT)),
+    ((AREA,), (13, 112, 120, 20)),
+    ((AREA,), (0, 0, 15, HEIGHT)),  # beside the area, which its margin reaches
+]
+
+
+@pytest.mark.parametrize("margin", [0, 1, 8])
+@pytest.mark.parametrize(("borders", "label"), EDGES)
+def test_labels_at_the_edge_of_an_area_have_no_value(bank, neighbors, borders, label, margin):
+    plan = {"borders": borders, "labels": (label,), "margin": margin}
+    board, _ = scored(bank, neighbors, **plan)
+    found = board.map()
+    assert np.isnan(found[near(*label, margin)]).all()
+    live = mask_of(borders, (label,), margin)
+    expected = expected_map(expected_dist(bank)[1], live, borders)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, equal_nan=True)
+    assert not np.isnan(found).all()
 
 
 @pytest.mark.parametrize(("borders", "labels"), CASES)

@@ -89,25 +89,54 @@ void add_area(kad_windows* board, const kad_rect& rect, int64_t number) {
   }
 }
 
-// Patches of which a pixel lies within the margin of a label count for nothing.
-void mask_label(kad_windows* board, const kad_rect& label) {
-  const kad_windows_options& options = board->options;
-  const auto cells = [&](int32_t start, int32_t length, int32_t grid, int32_t* first,
-                         int32_t* end) {
-    const int64_t begin = std::max<int64_t>(int64_t{start} - options.label_margin, 0);
-    const int64_t last = int64_t{start} + length + options.label_margin - 1;
-    *first = static_cast<int32_t>(begin / options.patch);
-    *end = static_cast<int32_t>(std::min<int64_t>(last / options.patch + 1, grid));
+/// The part of a label with its margin that lies in a rectangle; of no size where there is none.
+kad_rect label_part(const kad_rect& label, int32_t margin, const kad_rect& in) {
+  const auto axis = [margin](int64_t at, int64_t length, int32_t start, int32_t side,
+                             int32_t* out_at, int32_t* out_length) {
+    const int64_t begin = std::max<int64_t>(at - margin, start);
+    const int64_t end = std::min(at + length + margin, int64_t{start} + side);
+    *out_at = static_cast<int32_t>(begin);
+    *out_length = static_cast<int32_t>(std::max<int64_t>(end - begin, 0));
   };
-  PatchRange range = {};
-  cells(label.y, label.height, board->grid_height, &range.first_row, &range.end_row);
-  cells(label.x, label.width, board->grid_width, &range.first_column, &range.end_column);
+  kad_rect part = {};
+  axis(label.x, label.width, in.x, in.width, &part.x, &part.width);
+  axis(label.y, label.height, in.y, in.height, &part.y, &part.height);
+  return part;
+}
+
+// Those among some patches that the pixels of a rectangle belong to, as patch_at says: the nearest
+// where a pixel lies in none of them.
+PatchRange patches_of(const kad_rect& rect, int32_t patch, const PatchRange& among) {
+  const auto cell = [patch](int32_t px, int32_t first, int32_t end) {
+    return std::clamp(px / patch, first, end - 1);
+  };
+  const auto row = [&](int32_t y) { return cell(y, among.first_row, among.end_row); };
+  const auto column = [&](int32_t x) { return cell(x, among.first_column, among.end_column); };
+  return {row(rect.y), row(rect.y + rect.height - 1) + 1, column(rect.x),
+          column(rect.x + rect.width - 1) + 1};
+}
+
+void mask_pixels(kad_windows* board, const kad_rect& rect, const PatchRange& among) {
+  if (rect.width < 1 || rect.height < 1) return;
+  const PatchRange range = patches_of(rect, board->options.patch, among);
   for (int32_t row = range.first_row; row < range.end_row; ++row) {
     for (int32_t column = range.first_column; column < range.end_column; ++column) {
       uint8_t& live = board->live[static_cast<size_t>(board->at(row, column))];
       board->masked = board->masked || live != 0;
       live = 0;
     }
+  }
+}
+
+// Patches of which a pixel lies within the margin of a label count for nothing. At the edge of an
+// area, where up to half a patch of it belongs to the patch beside it, these are its pixels too.
+void mask_label(kad_windows* board, const kad_rect& label) {
+  const kad_windows_options& options = board->options;
+  const kad_rect image = {0, 0, options.image_width, options.image_height};
+  mask_pixels(board, label_part(label, options.label_margin, image),
+              {0, board->grid_height, 0, board->grid_width});
+  for (const Area& area : board->areas) {
+    mask_pixels(board, label_part(label, options.label_margin, area.rect), area.patches);
   }
 }
 
