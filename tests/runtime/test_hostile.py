@@ -3,6 +3,7 @@ its class by Python; and what one door accepts, the other accepts too."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING
@@ -150,6 +151,22 @@ def test_precisions(method, tmp_path):
 def test_windows(tmp_path):
     good = tiny.write(tmp_path / "good.kad", tiny.windows())
     check(hostile_manifest.window_cases(), good, tmp_path)
+
+
+def test_a_list_of_millions_takes_little_memory(tmp_path):
+    """As large as a manifest may be: its values alone take 134 MB, their names would take 800."""
+    path = tiny.write(tmp_path / "long.kad", tiny.patchcore()) / "manifest.json"
+    content = json.loads(path.read_text())
+    content["preprocessing"]["mean"] = "here"
+    text = json.dumps(content, separators=(",", ":"))
+    path.write_text(text.replace('"here"', "[" + "0," * ((16 << 20) // 2 - len(text)) + "0]"))
+    result = programs.run(
+        *("sh", "-c", 'ulimit -v 524288 && exec "$@"', "sh"),
+        *(programs.program("test", "open_artifacts"), "--no-network", path.parent),
+    )
+    status, text = result.stdout.split("\t")
+    assert status == "KAD_ERROR_ARTIFACT_MANIFEST"
+    assert "preprocessing.mean: expected 3 items" in text
 
 
 @pytest.mark.parametrize("make", [tiny.windows, tiny.patchcore])

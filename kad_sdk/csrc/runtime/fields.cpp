@@ -105,9 +105,10 @@ std::vector<Item> read_list(Value value, const std::string& path) {
 }
 
 std::vector<Item> read_list(Value value, const std::string& path, size_t length) {
-  std::vector<Item> items = read_list(value, path);
-  if (items.size() != length) schema_error(path, std::to_string(length) + " items", value);
-  return items;
+  if (value.kind() != Kind::array) schema_error(path, "a list", value);
+  // Before they are read: of a hostile file there may be millions, each with a path of its own.
+  if (value.count() != length) schema_error(path, std::to_string(length) + " items", value);
+  return read_list(value, path);
 }
 
 Fields::Fields(Value object, std::string path, bool allow_unknown)

@@ -127,6 +127,12 @@ std::vector<Value> Value::items() const {
   return found;
 }
 
+size_t Value::count() const {
+  size_t n = 0;
+  for (uint32_t i = node_ + 1; i < node().next; i = document_->nodes_[i].next) ++n;
+  return n;
+}
+
 std::vector<Value::Member> Value::members() const {
   std::vector<Member> found;
   for (uint32_t i = node_ + 1; i < node().next;) {

@@ -61,8 +61,9 @@ class Value {
   double number() const;
   bool is_true() const { return text() == "true"; }
 
-  /// The values of an array.
+  /// The values of an array, and how many they are.
   std::vector<Value> items() const;
+  size_t count() const;
 
   struct Member;
   /// The members of an object, in the order of the text.
