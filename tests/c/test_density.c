@@ -38,6 +38,20 @@ static void test_mahalanobis(void) {
   }
 }
 
+// Nothing above the diagonal of L is looked at; below it and on it every value must be finite.
+static void test_triangle(void) {
+  const float mean[2] = {0};
+  const float embedding[2] = {2.0F, 4.0F};
+  float cholesky[4] = {1.0F, NAN, 0.0F, 2.0F};
+  float score = 0.0F;
+  const kad_density density = gaussian(2, mean, cholesky);
+  CHECK_OK(kad_density_score(&density, embedding, 1, 1, &score));
+  CHECK(score == (float)sqrt(8.0));
+  cholesky[2] = INFINITY;
+  CHECK_FAILS(kad_density_score(&density, embedding, 1, 1, &score), KAD_ERROR_NOT_FINITE,
+              "cholesky: row 1 holds NaN or Inf");
+}
+
 // One sample: its distance. Two at distances 3 and 5 from x, b = 2: by the formula. Far from all,
 // where each term alone would underflow: the distance to the nearest, and a bit for the mean.
 static void test_kernel(void) {
@@ -97,6 +111,7 @@ static void test_errors(void) {
 
 int main(void) {
   test_mahalanobis();
+  test_triangle();
   test_kernel();
   test_errors();
   return check_result();

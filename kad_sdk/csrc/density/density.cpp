@@ -14,22 +14,26 @@ namespace {
 
 constexpr int64_t kLanes = 8;
 
-void check_finite(const float* values, int64_t rows, int64_t columns, const char* name) {
-  for (int64_t i = 0; i < rows * columns; ++i) {
-    if (!std::isfinite(values[i])) {
-      fail(KAD_ERROR_NOT_FINITE, "%s: row %lld holds NaN or Inf", name,
-           static_cast<long long>(i / columns));
-    }
+void check_row(const float* values, int64_t n, int64_t row, const char* name) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (std::isfinite(values[i])) continue;
+    fail(KAD_ERROR_NOT_FINITE, "%s: row %lld holds NaN or Inf: every value must be finite", name,
+         static_cast<long long>(row));
   }
+}
+
+void check_finite(const float* values, int64_t rows, int64_t columns, const char* name) {
+  for (int64_t i = 0; i < rows; ++i) check_row(values + i * columns, columns, i, name);
 }
 
 void check_gaussian(const kad_density& density) {
   check_pointer(density.mean, "density->mean");
   check_pointer(density.cholesky, "density->cholesky");
   check_finite(density.mean, 1, density.dims, "mean");
-  check_finite(density.cholesky, density.dims, density.dims, "cholesky");
   for (int64_t i = 0; i < density.dims; ++i) {
-    const float value = density.cholesky[i * density.dims + i];
+    const float* row = density.cholesky + i * density.dims;
+    check_row(row, i + 1, i, "cholesky");  // what is above the diagonal is not used
+    const float value = row[i];
     if (!(value > 0.0F)) {
       fail(KAD_ERROR_INVALID_ARGUMENT,
            "cholesky: the diagonal must be above 0, got %g in row %lld: it is no Cholesky factor",
