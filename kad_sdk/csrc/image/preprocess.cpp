@@ -141,7 +141,8 @@ void convert_window(const ImageView& image, const kad_rect& rect, const Converte
   constexpr int32_t kRows = 32;
   parallel_for((rect.height - 1) / kRows + 1, n_threads, [&](int64_t strip, int32_t) {
     const auto begin = static_cast<int32_t>(strip) * kRows;
-    convert_rows(image, rect, begin, std::min(begin + kRows, rect.height), converter, out);
+    const int32_t end = begin + std::min(kRows, rect.height - begin);  // heights go to 2^31 - 1
+    convert_rows(image, rect, begin, end, converter, out);
   });
 }
 
