@@ -81,6 +81,18 @@ static void test_skipped(void) {
   kad_kcenter_close(kcenter);
 }
 
+// Points at a distance of 0, and centres, are not measured, nor counted as if they were.
+static void test_decided(void) {
+  const float points[12] = {0, 0, 0, 3, 4, 0, 0, 0, 1, 1, 1, 1};
+  const float centre[3] = {0, 0, 0};
+  const kad_directions directions = all_dims(3);  // for so few centres nothing is sketched
+  float dist[4] = {0.0F, 9.0F, -1.0F, 9.0F};
+  int64_t decided = -1;
+  CHECK_OK(kad_kcenter_flush(&directions, points, 4, centre, 1, 1, dist, &decided));
+  CHECK(decided == 2);
+  CHECK(dist[0] == 0.0F && dist[1] == 5.0F && dist[2] == -1.0F && dist[3] < 2.0F);
+}
+
 // However many are to be passed over: none is left then.
 static void test_all_skipped(void) {
   const float points[3] = {0.0F, 10.0F, 5.0F};
@@ -147,6 +159,7 @@ static void test_errors(void) {
 
 static void test_all(void) {
   test_flush();
+  test_decided();
   test_order();
   test_outside();
   test_skipped();

@@ -40,14 +40,15 @@ bool sketching_costs_more(const SketchSpace& space, int64_t n_centres) {
 
 int64_t decide_all(const SketchSpace& space, const SearchKernels& kernels, const Centres& centres,
                    const float* points, int64_t n, float* dist) {
+  int64_t decided = 0;
   for (int64_t i = 0; i < n; ++i) {
     if (dist[i] <= 0.0F) continue;
     const PointBlock point = {points + i * space.dims(), 1, nullptr, nullptr, dist + i, nullptr};
     for (int64_t p = 0; p < centres.panels(); ++p) {
-      decide(kernels, centres, p, centres.present(p), point, 0, space.dims());
+      decided += decide(kernels, centres, p, centres.present(p), point, 0, space.dims());
     }
   }
-  return n * centres.n();
+  return decided;
 }
 
 // What one thread needs to flush blocks of points that it sketches itself.
