@@ -63,6 +63,9 @@ static void test_outside(void) {
     CHECK_OK(kad_kcenter_create(&directions, points, 3, first, 0, 1, &kcenter));
     CHECK_OK(kad_kcenter_pick(kcenter, 3, 5.0F, outside_row, 1, rows, dist, &count));
     CHECK(count == expected[outside_row - 2]);
+    CHECK_FAILS(kad_kcenter_pick(kcenter, 3, NAN, outside_row, 1, rows, dist, &count),
+                KAD_ERROR_NOT_FINITE, "outside_dist is NaN: expected the distance");
+    CHECK(count == 0);
     kad_kcenter_close(kcenter);
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <functional>
@@ -205,6 +206,12 @@ kad_status kad_kcenter_pick(kad_kcenter* kcenter, int64_t wanted, float outside_
     *out_count = 0;
     kad::check_threads(n_threads);
     kad::check_count(wanted, 1, "wanted");
+    if (std::isnan(outside_dist)) {
+      kad::fail(
+          KAD_ERROR_NOT_FINITE,
+          "outside_dist is NaN: expected the distance of the farthest point outside, -INFINITY "
+          "where there is none");
+    }
     if (wanted == 0) return;
     kad::check_pointer(out_rows, "out_rows");
     kad::check_pointer(out_dist, "out_dist");

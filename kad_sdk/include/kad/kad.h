@@ -371,8 +371,9 @@ KAD_API void kad_kcenter_close(kad_kcenter* kcenter);
 /* Choose up to `wanted` more points, always the one farthest from all centres, ties to the lowest
  * row; its row and distance go to out_rows and out_dist (wanted,). Stops, with *out_count below
  * wanted, when no point is left, or when the next would not be farther than outside_dist (or as
- * far, from row outside_row on): then a point that is not among these may be the farthest. When
- * memory runs out, too, *out_count points have been chosen; a further call goes on from there. */
+ * far, from row outside_row on): then a point that is not among these may be the farthest. It is
+ * -INFINITY where there are no others. When memory runs out, too, *out_count points have been
+ * chosen; a further call goes on from there. */
 KAD_API kad_status kad_kcenter_pick(kad_kcenter* kcenter, int64_t wanted, float outside_dist,
                                     int64_t outside_row, int32_t n_threads, int64_t* out_rows,
                                     float* out_dist, int64_t* out_count);
