@@ -180,7 +180,7 @@ static float* make_values(int64_t n) {
 static void test_stored(void) {
   const int32_t channels[1] = {DIMS}, sides[1] = {3};
   kad_base_maps maps = make_maps();
-  maps.n_tiles = 0;
+  maps.n_tiles = 1;  // not looked at
   maps.n_layers = 1;
   maps.data = NULL;
   maps.channels = channels;

@@ -187,7 +187,7 @@ kad_status kad_index_create_for_maps(const float* bank, int64_t rows, const kad_
   return kad::guard([&] {
     kad::check_pointer(out_index, "out_index");
     *out_index = nullptr;
-    create(bank, rows, kad::SplitLayout(kad::FeatureMaps(maps)), n_threads, out_index);
+    create(bank, rows, kad::layout_of(maps), n_threads, out_index);
   });
 }
 

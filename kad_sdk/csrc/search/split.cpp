@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "base/guard.hpp"
+
 namespace kad {
 namespace {
 
@@ -68,6 +70,12 @@ SplitLayout::SplitLayout(const FeatureMaps& maps) : dims_(maps.dims()) {
     first_layer_ = begin;
     n_layers_ = end - begin;
   }
+}
+
+SplitLayout layout_of(const kad_base_maps* given) {
+  kad_base_maps maps = read_struct(given, KAD_FIRST_SIZE(kad_base_maps, widths), "kad_base_maps");
+  maps.n_tiles = 0;
+  return SplitLayout(FeatureMaps(&maps));
 }
 
 bool SplitLayout::matches(const SplitLayout& other) const {

@@ -53,6 +53,9 @@ class SplitLayout {
   size_t n_layers_ = 0;
 };
 
+/// That of the features of maps, whose values are not looked at: n_tiles and data may be anything.
+SplitLayout layout_of(const kad_base_maps* maps);
+
 /// The coarse maps below a window.
 class CoarseWindow {
  public:

@@ -142,7 +142,7 @@ kad_status kad_index_create_stored(const float* bank, int64_t rows, const kad_ba
     kad::check_pointer(stored, "stored");
     kad::check_threads(n_threads);
     kad::check_count(stored_bytes, 1, "stored_bytes");
-    const kad::SplitLayout layout{kad::FeatureMaps(maps)};
+    const kad::SplitLayout layout = kad::layout_of(maps);
     kad::check_bank_shape(rows, layout.dims());
     *out_index = kad::restore_index(bank, rows, layout, bank_sha256, stored,
                                     static_cast<size_t>(stored_bytes), n_threads)

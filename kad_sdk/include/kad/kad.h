@@ -232,7 +232,7 @@ KAD_API kad_status kad_index_create(const float* bank, int64_t rows, int64_t dim
 
 /* The same for a bank of patch features of such maps, whose queries are then a good deal faster:
  * what comes from a coarser map than the grid of patches is searched at that map's resolution.
- * n_tiles may be 0; data is not read. The answers are the same. */
+ * n_tiles and data of the maps are not looked at. The answers are the same. */
 KAD_API kad_status kad_index_create_for_maps(const float* bank, int64_t rows,
                                              const kad_base_maps* maps, int32_t n_threads,
                                              kad_index** out_index);
