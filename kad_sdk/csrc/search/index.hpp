@@ -8,8 +8,9 @@
 //   1. The computed distance d of the defined arithmetic is the root of a sum of squares in which
 //      every term goes through at most a = ceil(D / 16) + 8 roundings, so the true squared distance
 //      t obeys t <= (d^2 (1 + 4u) + D 2^-149) / (1 - 2 a u); the second term covers squares that
-//      underflow. Let T be that limit for the k-th best distance known so far: a row with t > T
-//      cannot be among the k nearest, not even by a tie.
+//      underflow. Let T be that limit, with 8u for 4u, which leaves room for its own rounding, for
+//      the k-th best distance known so far: a row with t > T cannot be among the k nearest, not
+//      even by a tie.
 //   2. Centring rounds each coordinate once: |q' - m'| <= sqrt(t) + u (X + Y). With
 //      2ab <= a^2 + b^2, |q' - m'|^2 <= T (1 + 4u) + 2u (X^2 + Y^2).
 //   3. q'.m' = (X^2 + Y^2 - |q' - m'|^2) / 2, and a chain of g roundings, here

@@ -64,7 +64,6 @@ class CoarseWindow {
   void load(const SplitLayout& layout, const FeatureMaps& maps, const Window& window,
             const float* centre);
 
-  int64_t n_rows() const { return n_rows_; }
   int64_t n_columns() const { return n_columns_; }
   int64_t n_positions() const { return n_rows_ * n_columns_; }
 

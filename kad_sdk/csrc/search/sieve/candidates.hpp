@@ -22,8 +22,7 @@ class Candidates {
   /// Take every query's present limit.
   void set_reaches(const QueryBlock& block);
 
-  /// Keep the pairs whose bound by the wide codes, |x~ - y~| - e_q - e_m, is within reach. There is
-  /// room behind them for one more.
+  /// Keep the pairs whose bound by the wide codes, |x~ - y~| - e_q - e_m, is within reach.
   void screen(const CodePair* pairs, int64_t n);
 
   /// How many are kept.

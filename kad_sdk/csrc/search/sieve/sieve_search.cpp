@@ -39,8 +39,7 @@ SieveSearch::SieveSearch(const kad_index& index, const SearchKernels& kernels, T
       dense_cost_(kernels.dim_cost * static_cast<double>(index.dims)),
       queries_(index, kernels),
       seeds_(*index.sieve),
-      candidates_(index, queries_),
-      matches_(1) {}
+      candidates_(index, queries_) {}
 
 const std::vector<int32_t>& SieveSearch::run(QueryBlock& block, const CoarseWindow* coarse) {
   left_ = all_of(block.n());
