@@ -96,7 +96,7 @@ static void test_regions(void) {
   map[50 * WIDTH + 40] = 9.0F;  // one pixel
   int64_t count = 0;
   CHECK_FAILS(kad_board_regions(board, map, 2.0F, 1, sizeof(kad_region), NULL, 0, &count),
-              KAD_ERROR_BUFFER_TOO_SMALL, "the map has 2");
+              KAD_ERROR_BUFFER_TOO_SMALL, "expected room for 2: call again");
   CHECK(count == 2);
   const banded out = banded_new(2 * (sizeof(kad_region) + 8));  // a newer caller's larger struct
   CHECK_OK(
@@ -177,7 +177,7 @@ static void test_bad_regions(void) {
   CHECK_INVALID(kad_board_regions(board, map, 1, 1, size - 1, &region, 1, &count), "kad_region");
   CHECK_INVALID(kad_board_regions(board, map, 1, 0, size, &region, 1, &count), "min_area_px");
   CHECK_FAILS(kad_board_regions(board, map, NAN, 1, size, &region, 1, &count), KAD_ERROR_NOT_FINITE,
-              "threshold");
+              "threshold is NaN: expected the number");
   map[0 * WIDTH + 60] = 100.0F;  // right of both tiles
   CHECK_INVALID(kad_board_regions(board, map, 50, 1, size, &region, 1, &count), "x 60, y 0");
   kad_board_close(board);

@@ -194,7 +194,7 @@ static void test_stored(void) {
   CHECK_OK(kad_index_create_for_maps(bank, ROWS, &maps, 2, &built));
   int64_t capacity = 0, bytes = 0;
   CHECK_FAILS(kad_index_store(built, digest, 2, NULL, 0, &capacity), KAD_ERROR_BUFFER_TOO_SMALL,
-              "room for 0 bytes");
+              "out has room for 0 bytes, expected room for");
   const banded stored = banded_new((size_t)capacity);
   uint8_t* data = (uint8_t*)banded_data(stored);
   CHECK_OK(kad_index_store(built, digest, 2, data, capacity, &bytes));

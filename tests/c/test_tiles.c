@@ -18,7 +18,8 @@ static void test_published_annotation(void) {
   grid.borders = &border;
   grid.n_borders = 1;
   int64_t all = 0;
-  CHECK_FAILS(kad_tiles_plan(&grid, NULL, 0, &all), KAD_ERROR_BUFFER_TOO_SMALL, "the grid has");
+  CHECK_FAILS(kad_tiles_plan(&grid, NULL, 0, &all), KAD_ERROR_BUFFER_TOO_SMALL,
+              "call again with room for as many");
   CHECK(all == 29 * 30);  // 28 columns and 29 rows, one more of each flush with the far edge
   grid.labels = &label;
   grid.n_labels = 1;
@@ -43,7 +44,8 @@ static void test_buffer_of_the_right_size(void) {
   const kad_tile_grid grid = make_grid(336, 448);
   int32_t xy[2 * 6];
   int64_t count = 0;
-  CHECK_FAILS(kad_tiles_plan(&grid, xy, 5, &count), KAD_ERROR_BUFFER_TOO_SMALL, "holds 5");
+  CHECK_FAILS(kad_tiles_plan(&grid, xy, 5, &count), KAD_ERROR_BUFFER_TOO_SMALL,
+              "out_xy has room for 5 tiles, expected room for 6");
   CHECK(count == 6);
   CHECK_OK(kad_tiles_plan(&grid, xy, 6, &count));
   CHECK(count == 6 && xy[10] == 224 && xy[11] == 112);

@@ -50,6 +50,13 @@ void check_count(int64_t count, int64_t item_values, const char* name) {
   }
 }
 
+void check_room(int64_t capacity, int64_t count, const char* name, const char* items) {
+  if (count <= capacity) return;
+  fail(KAD_ERROR_BUFFER_TOO_SMALL,
+       "%s has room for %lld %s, expected room for %lld: call again with room for as many", name,
+       static_cast<long long>(capacity), items, static_cast<long long>(count));
+}
+
 void set_last_error(const char* text) noexcept {
   std::snprintf(last_error, sizeof(last_error), "%s", text);
 }

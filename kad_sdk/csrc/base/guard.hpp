@@ -54,8 +54,8 @@ inline void check_threads(int32_t n_threads) {
 /// the caller's would be overwritten.
 constexpr uint32_t kLargestStruct = 4096;
 
-/// Raise KAD_ERROR_INVALID_ARGUMENT when a struct is older than this library's first version, or its
-/// size cannot be one.
+/// Raise KAD_ERROR_INVALID_ARGUMENT when a struct is older than this library's first version, or
+/// its size cannot be one.
 inline void check_struct_size(uint32_t given, size_t smallest, const char* name) {
   if (given >= smallest && given <= kLargestStruct) return;
   fail(KAD_ERROR_INVALID_ARGUMENT,
@@ -103,6 +103,10 @@ inline void check_reserved(int64_t reserved, const char* name) {
 /// Raise KAD_ERROR_INVALID_ARGUMENT when a count is negative, or when that many items of
 /// `item_values` values, of up to 8 bytes each, could not be addressed.
 void check_count(int64_t count, int64_t item_values, const char* name);
+
+/// Raise KAD_ERROR_BUFFER_TOO_SMALL when a caller's array, called `name`, has no room for what
+/// there is: that many `items`.
+void check_room(int64_t capacity, int64_t count, const char* name, const char* items);
 
 /// Set this thread's last error text ("" clears it).
 void set_last_error(const char* text) noexcept;

@@ -40,17 +40,18 @@ void find_regions(const float* map, int32_t height, int32_t width, const RegionR
                   Explain&& explain) {
   check_pointer(map, "map");
   check_struct_size(request.region_size, KAD_FIRST_SIZE(kad_region, bank_row), "kad_region");
-  if (std::isnan(request.threshold)) fail(KAD_ERROR_NOT_FINITE, "threshold is NaN");
+  if (std::isnan(request.threshold)) {
+    fail(KAD_ERROR_NOT_FINITE,
+         "threshold is NaN: expected the number from which on a value of the map is part of a "
+         "region");
+  }
   check_area(request.min_area_px);
   check_count(request.capacity, request.region_size, "capacity");
   if (request.capacity > 0) check_pointer(request.out, "out_regions");
   const Labeller labeller(map, height, width, request.threshold);
   const std::vector<Component> components = labeller.components(request.min_area_px);
   *request.out_count = static_cast<int64_t>(components.size());
-  if (*request.out_count > request.capacity) {
-    fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_regions holds %lld regions, the map has %lld",
-         static_cast<long long>(request.capacity), static_cast<long long>(*request.out_count));
-  }
+  check_room(request.capacity, *request.out_count, "out_regions", "regions");
   auto* out = reinterpret_cast<unsigned char*>(request.out);
   for (const Component& component : components) {
     kad_region region = to_region(component);

@@ -121,10 +121,7 @@ void plan_into(const kad_tile_grid* grid, int32_t* out_xy, int64_t capacity, int
   if (capacity > 0) check_pointer(out_xy, "out_xy");
   const std::vector<Point> tiles = plan(checked);
   *out_count = static_cast<int64_t>(tiles.size());
-  if (*out_count > capacity) {
-    fail(KAD_ERROR_BUFFER_TOO_SMALL, "out_xy holds %lld tiles, the grid has %lld",
-         static_cast<long long>(capacity), static_cast<long long>(*out_count));
-  }
+  check_room(capacity, *out_count, "out_xy", "tiles");
   for (size_t i = 0; i < tiles.size(); ++i) {
     out_xy[2 * i] = tiles[i].x;
     out_xy[2 * i + 1] = tiles[i].y;

@@ -19,8 +19,9 @@ double normalised(double score, double tau, double scale) {
 
 void check_number(int64_t i, size_t n, const char* what) {
   if (i >= 0 && i < static_cast<int64_t>(n)) return;
-  fail(KAD_ERROR_INVALID_ARGUMENT, "%s %lld: the result has %zu", what, static_cast<long long>(i),
-       n);
+  fail(KAD_ERROR_INVALID_ARGUMENT,
+       "%s %lld: the result has %zu, numbered from 0; kad_result_info says how many", what,
+       static_cast<long long>(i), n);
 }
 
 kad_tile_result tile_of(const Result& result, size_t i) {

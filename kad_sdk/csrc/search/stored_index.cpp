@@ -119,11 +119,7 @@ kad_status kad_index_store(const kad_index* index, const char* bank_sha256, int3
     kad::check_threads(n_threads);
     *out_bytes = kad::most_stored_bytes(*index);
     if (*out_bytes == 0) return;
-    if (capacity < *out_bytes) {
-      kad::fail(KAD_ERROR_BUFFER_TOO_SMALL,
-                "out has room for %lld bytes, a stored index takes up to %lld",
-                static_cast<long long>(capacity), static_cast<long long>(*out_bytes));
-    }
+    kad::check_room(capacity, *out_bytes, "out", "bytes");
     kad::check_pointer(out, "out");
     const std::vector<uint8_t> stored = kad::store_index(*index, bank_sha256, n_threads);
     std::copy(stored.begin(), stored.end(), out);

@@ -267,10 +267,7 @@ kad_status kad_windows_plan(const kad_windows* windows, kad_window* out, int64_t
     kad::check_count(capacity, 4, "capacity");
     if (capacity > 0) kad::check_pointer(out, "out");
     *out_count = static_cast<int64_t>(windows->windows.size());
-    if (*out_count > capacity) {
-      kad::fail(KAD_ERROR_BUFFER_TOO_SMALL, "out holds %lld windows, the board has %lld",
-                static_cast<long long>(capacity), static_cast<long long>(*out_count));
-    }
+    kad::check_room(capacity, *out_count, "out", "windows");
     std::copy(windows->windows.begin(), windows->windows.end(), out);
   });
 }

@@ -213,12 +213,12 @@ static void test_results(void) {
   CHECK_OK(kad_result_region(result, 0, &region));
   CHECK(region.peak == facts.score && region.area_px >= 4 && region.nearest_image != NULL);
   CHECK(facts.map[region.peak_y * WIDTH + region.peak_x] == region.peak);
-  CHECK_INVALID(kad_result_region(result, facts.n_regions, &region), "the result has");
+  CHECK_INVALID(kad_result_region(result, facts.n_regions, &region), "numbered from 0");
   CHECK_INVALID(kad_result_region(result, -1, &region), "region -1");
   kad_tile_result tile = {.struct_size = sizeof(tile)};
   CHECK_OK(kad_result_tile(result, facts.n_tiles - 1, &tile));
   CHECK(tile.x == WIDTH - 32 && tile.y == HEIGHT - 32);
-  CHECK_INVALID(kad_result_tile(result, facts.n_tiles, &tile), "the result has");
+  CHECK_INVALID(kad_result_tile(result, facts.n_tiles, &tile), "numbered from 0");
   CHECK_INVALID(kad_result_tile(NULL, 0, &tile), "result is NULL");
   kad_result_close(result);
   kad_result_close(NULL);
