@@ -29,16 +29,7 @@ void check_options(const kad_board_options* options) {
         "grid must be 1 to %d patches a side (the tile's side in px), got %d x %d (height x width)",
         options->tile, options->grid_height, options->grid_width);
   }
-  if (options->smoothing_radius < 0 || options->smoothing_radius > kMaxTile) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "smoothing_radius must be 0 to %d px, got %d", kMaxTile,
-         options->smoothing_radius);
-  }
-  const float sigma = options->smoothing_sigma;
-  if (options->smoothing_radius > 0 && !(std::isfinite(sigma) && sigma > 0.0F)) {
-    fail(KAD_ERROR_INVALID_ARGUMENT,
-         "smoothing_sigma must be finite and above 0 px when smoothing_radius is above 0, got %g",
-         static_cast<double>(sigma));
-  }
+  check_smoothing(options->smoothing_radius, options->smoothing_sigma);
 }
 
 void create(const kad_board_options* given, kad_board** out_board) {

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/guard.hpp"
 #include "board/board_kernels.hpp"
 
 namespace kad {
 namespace {
+
+constexpr int32_t kMaxRadius = 1 << 15;  // px, as large as a tile may be
 
 // Place of a pixel outside [0, n) after reflection at the edge pixels: -1 -> 1, n -> n - 2.
 int32_t reflect_101(int32_t i, int32_t n) {
@@ -95,6 +98,18 @@ AxisMatrix make_matrix(int32_t length, int32_t grid, double sigma, int32_t radiu
 }
 
 }  // namespace
+
+void check_smoothing(int32_t radius, float sigma) {
+  if (radius < 0 || radius > kMaxRadius) {
+    fail(KAD_ERROR_INVALID_ARGUMENT, "smoothing_radius must be 0 to %d px, got %d", kMaxRadius,
+         radius);
+  }
+  if (radius > 0 && !(std::isfinite(sigma) && sigma > 0.0F)) {
+    fail(KAD_ERROR_INVALID_ARGUMENT,
+         "smoothing_sigma must be finite and above 0 px when smoothing_radius is above 0, got %g",
+         static_cast<double>(sigma));
+  }
+}
 
 AxisMatrix make_axis_matrix(int32_t tile, int32_t grid, double sigma, int32_t radius) {
   return make_matrix(tile, grid, sigma, radius,

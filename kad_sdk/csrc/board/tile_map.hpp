@@ -29,6 +29,9 @@ struct AxisMatrix {
   std::vector<float> block_weights;
 };
 
+/// Check a Gaussian's radius and, where that is above 0, its sigma, px.
+void check_smoothing(int32_t radius, float sigma);
+
 /// Computed in double, stored as float32. radius 0: enlarging only.
 AxisMatrix make_axis_matrix(int32_t tile, int32_t grid, double sigma, int32_t radius);
 

@@ -80,6 +80,13 @@ void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name, i
   }
 }
 
+void check_border(const kad_rect& border, int64_t number, int32_t tile) {
+  if (border.width >= tile && border.height >= tile) return;
+  fail(KAD_ERROR_TOO_SMALL,
+       "borders[%lld] is %d x %d px (height x width), smaller than one tile of %d x %d px",
+       static_cast<long long>(number), border.height, border.width, tile, tile);
+}
+
 void check_tiles(const int32_t* xy, int64_t n, int32_t tile, int32_t height, int32_t width) {
   check_tile_side(tile, height, width);
   for (int64_t i = 0; i < n; ++i) check_tile_inside(i, xy + 2 * i, tile, height, width);

@@ -43,6 +43,9 @@ bool lies_inside(const kad_rect& rect, int32_t height, int32_t width);
 void check_rectangles(const kad_rect* rectangles, int64_t n, const char* name, int32_t height,
                       int32_t width);
 
+/// Check that active area `number` holds a tile; raises KAD_ERROR_TOO_SMALL that names it.
+void check_border(const kad_rect& border, int64_t number, int32_t tile);
+
 /// Check that both sides of an image are at least 1.
 void check_image_size(int32_t height, int32_t width);
 

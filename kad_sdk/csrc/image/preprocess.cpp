@@ -81,15 +81,16 @@ class Direct16 {
   Normalisation normalisation_;
 };
 
+// Rows [begin, end) of a rectangle.
 template <class Converter>
-void convert_tile(const ImageView& image, const int32_t* xy, int32_t tile,
+void convert_rows(const ImageView& image, const kad_rect& rect, int32_t begin, int32_t end,
                   const Converter& converter, float* out) {
-  const int64_t plane = int64_t{tile} * tile;
-  const int64_t left = int64_t{xy[0]} * image.samples * image.bytes_per_value;
-  for (int32_t y = 0; y < tile; ++y) {
-    const uint8_t* pixels = image.row(int64_t{xy[1]} + y) + left;
+  const int64_t plane = int64_t{rect.height} * rect.width;
+  const int64_t left = int64_t{rect.x} * image.samples * image.bytes_per_value;
+  for (int32_t y = begin; y < end; ++y) {
+    const uint8_t* pixels = image.row(int64_t{rect.y} + y) + left;
     for (int c = 0; c < 3; ++c) {
-      converter.row(image, pixels, c, tile, out + c * plane + int64_t{y} * tile);
+      converter.row(image, pixels, c, rect.width, out + c * plane + int64_t{y} * rect.width);
     }
   }
 }
@@ -99,7 +100,8 @@ void convert_tiles(const ImageView& image, const int32_t* xy, int64_t n_tiles, i
                    const Converter& converter, int32_t n_threads, float* out) {
   const int64_t tile_values = 3 * int64_t{tile} * tile;
   parallel_for(n_tiles, n_threads, [&](int64_t i, int32_t) {
-    convert_tile(image, xy + 2 * i, tile, converter, out + i * tile_values);
+    const kad_rect rect = {xy[2 * i], xy[2 * i + 1], tile, tile};
+    convert_rows(image, rect, 0, tile, converter, out + i * tile_values);
   });
 }
 
@@ -118,20 +120,6 @@ void preprocess(const kad_image* image, const int32_t* xy, int64_t n_tiles, int3
     convert_tiles(view, xy, n_tiles, tile, Table8(normalisation), n_threads, out);
   } else {
     convert_tiles(view, xy, n_tiles, tile, Direct16(normalisation), n_threads, out);
-  }
-}
-
-// Rows [begin, end) of a window.
-template <class Converter>
-void convert_rows(const ImageView& image, const kad_rect& rect, int32_t begin, int32_t end,
-                  const Converter& converter, float* out) {
-  const int64_t plane = int64_t{rect.height} * rect.width;
-  const int64_t left = int64_t{rect.x} * image.samples * image.bytes_per_value;
-  for (int32_t y = begin; y < end; ++y) {
-    const uint8_t* pixels = image.row(int64_t{rect.y} + y) + left;
-    for (int c = 0; c < 3; ++c) {
-      converter.row(image, pixels, c, rect.width, out + c * plane + int64_t{y} * rect.width);
-    }
   }
 }
 

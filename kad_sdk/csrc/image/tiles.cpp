@@ -96,18 +96,11 @@ class Planner {
   int64_t examined_ = 0;
 };
 
-void check_area(const kad_rect& area, int64_t number, int32_t tile) {
-  if (area.width >= tile && area.height >= tile) return;
-  fail(KAD_ERROR_TOO_SMALL,
-       "borders[%lld] is %d x %d px (height x width), smaller than one tile of %d x %d px",
-       static_cast<long long>(number), area.height, area.width, tile, tile);
-}
-
 std::vector<Point> plan(const kad_tile_grid& grid) {
   Planner planner(grid);
   if (grid.n_borders == 0) planner.add_area({0, 0, grid.image_width, grid.image_height});
   for (int64_t i = 0; i < grid.n_borders; ++i) {
-    check_area(grid.borders[i], i, grid.tile);
+    check_border(grid.borders[i], i, grid.tile);
     planner.add_area(grid.borders[i]);
   }
   return planner.take();

@@ -1,6 +1,5 @@
 // Which windows of a board the network sees, and which patches count.
 #include <algorithm>
-#include <cmath>
 #include <memory>
 
 #include "base/guard.hpp"
@@ -9,8 +8,6 @@
 
 namespace kad {
 namespace {
-
-constexpr int32_t kMaxRadius = 1 << 15;
 
 int32_t divide_up(int32_t value, int32_t by) { return (value - 1) / by + 1; }
 
@@ -41,24 +38,11 @@ void check_sizes(const kad_windows_options& options) {
   }
 }
 
-void check_smoothing(const kad_windows_options& options) {
-  if (options.smoothing_radius < 0 || options.smoothing_radius > kMaxRadius) {
-    fail(KAD_ERROR_INVALID_ARGUMENT, "smoothing_radius must be 0 to %d px, got %d", kMaxRadius,
-         options.smoothing_radius);
-  }
-  const float sigma = options.smoothing_sigma;
-  if (options.smoothing_radius > 0 && !(std::isfinite(sigma) && sigma > 0.0F)) {
-    fail(KAD_ERROR_INVALID_ARGUMENT,
-         "smoothing_sigma must be finite and above 0 px when smoothing_radius is above 0, got %g",
-         static_cast<double>(sigma));
-  }
-}
-
 kad_windows_options checked(const kad_windows_options* given) {
   const kad_windows_options options =
       read_struct(given, KAD_FIRST_SIZE(kad_windows_options, n_tiles), "kad_windows_options");
   check_sizes(options);
-  check_smoothing(options);
+  check_smoothing(options.smoothing_radius, options.smoothing_sigma);
   check_rectangles(options.borders, options.n_borders, "borders", options.image_height,
                    options.image_width);
   check_rectangles(options.labels, options.n_labels, "labels", options.image_height,
@@ -71,11 +55,7 @@ kad_windows_options checked(const kad_windows_options* given) {
 
 void add_area(kad_windows* board, const kad_rect& rect, int64_t number) {
   const kad_windows_options& options = board->options;
-  if (rect.width < options.tile || rect.height < options.tile) {
-    fail(KAD_ERROR_TOO_SMALL,
-         "borders[%lld] is %d x %d px (height x width), smaller than one tile of %d x %d px",
-         static_cast<long long>(number), rect.height, rect.width, options.tile, options.tile);
-  }
+  check_border(rect, number, options.tile);
   const PatchRange p = patches_in(rect, options.patch);
   const auto axis = [&](int32_t start, int32_t length, int32_t first, int32_t end) {
     return make_cell_matrix(start, length, options.patch, first, end - first,
