@@ -215,7 +215,8 @@ def _learn(
         blocks = training_blocks(module, options.tile)
         options = replace(options, train_stride=options.train_stride or blocks.side)
     boards = survey_boards(learn, judge, options, console, blocks=blocks)
-    preprocessing = measure_normalisation(learn, options, console)
+    stride = options.stride if options.mode == "windows" else None
+    preprocessing = measure_normalisation(learn, options, console, stride=stride)
     with scratch_folder(None if options.resume else options.scratch) as scratch:
         console.line("exporting the network to ONNX")
         with console.step("network"):

@@ -17,6 +17,7 @@ from kad_sdk.session import default_threads
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kad_export.cutpaste.options import TrainingOptions
     from kad_export.data import Blocks
     from kad_export.options import PatchCoreOptions
     from kad_export.report import Silent
@@ -100,10 +101,17 @@ def _plan(sample: Sample, options: PatchCoreOptions, blocks: Blocks | None) -> B
 
 
 def measure_normalisation(
-    samples: Sequence[Sample], options: PatchCoreOptions, console: Silent
+    samples: Sequence[Sample],
+    options: PatchCoreOptions | TrainingOptions,
+    console: Silent,
+    *,
+    stride: int | None = None,
 ) -> Preprocessing:
-    """Settle mean and standard deviation, and with them how boards become tiles."""
-    stride = options.train_stride or options.stride
+    """Settle mean and standard deviation, and with them how boards become tiles.
+
+    `stride`, px, is that of the tiles whose statistics are taken; None: that of training.
+    """
+    train_stride = options.train_stride or options.stride
     if options.normalisation != "dataset":
         mean, std = NORMALISATIONS[options.normalisation]
     else:
@@ -114,7 +122,7 @@ def measure_normalisation(
             mean, std, _ = tile_statistics(
                 samples,
                 tile=options.tile,
-                stride=options.stride if options.mode == "windows" else stride,
+                stride=stride or train_stride,
                 resize=options.resize,
                 denoise=options.denoise,
                 threads=options.threads or default_threads(),
@@ -123,7 +131,7 @@ def measure_normalisation(
     return Preprocessing(
         tile=options.tile,
         stride=options.stride,
-        train_stride=stride,
+        train_stride=train_stride,
         resize=options.resize,
         mean=tuple(float(np.float32(v)) for v in mean),
         std=tuple(float(np.float32(v)) for v in std),

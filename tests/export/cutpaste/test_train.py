@@ -19,10 +19,12 @@ from kad_export.cutpaste.checkpoint import load_checkpoint, read_document
 from kad_export.cutpaste.options import TrainingOptions
 from kad_export.cutpaste.run_folder import RunFolder, Validation
 from kad_export.cutpaste.train import train_cutpaste
+from kad_export.data import tile_statistics
 from kad_export.errors import CheckpointError, MemoryBudgetError, TrainingError
 from kad_export.report import Console
 from kad_export.weights import load_weights
 
+from kad_sdk.dataset import scan_dataset
 from kad_sdk.errors import InvalidArgumentError, OutputError, ProviderUnavailableError
 from kad_sdk.tensors import encode_tensors
 
@@ -61,6 +63,21 @@ def test_another_seed_is_another_training(tmp_path, small_dataset, train_options
     other = dataclasses.replace(train_options, seed=6, epochs=1)
     train_cutpaste(small_dataset, tmp_path / "other", other)
     assert curves(tmp_path / "other")[0] != curves(trained)[0][: 4 * STEPS]
+
+
+def test_tiles_may_be_normalised_by_their_own_statistics(tmp_path, small_dataset, train_options):
+    own = dataclasses.replace(train_options, normalisation="dataset", epochs=1)
+    found = load_checkpoint(train_cutpaste(small_dataset, tmp_path / "own", own)).preprocessing
+    mean, std, _ = tile_statistics(
+        scan_dataset(small_dataset).train,
+        tile=own.tile,
+        stride=own.train_stride or own.stride,
+        resize=own.resize,
+        denoise=None,
+        threads=1,
+    )
+    assert found.normalisation == "dataset"
+    assert np.allclose((found.mean, found.std), (mean, std), atol=0.02)  # boards held out
 
 
 @pytest.mark.parametrize(
