@@ -15,6 +15,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from kad_bench.blas import blas_libraries
 from kad_sdk.errors import KadError
 
 __all__ = ["collect", "format_table"]
@@ -23,7 +24,11 @@ PACKAGES = (
     *("kad-sdk", "numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "onnx", "torch"),
     *("torchvision", "scikit-learn", "faiss-cpu", "anomalib", "numba", "numba-cuda"),
 )
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY")
+_VARIABLES = (
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY"),
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA"),
+    *("ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES"),
+)
 _GPU_FIELDS = ("name", "memory.total", "driver_version", "compute_cap")
 _TOOL_LIMIT_S = 20  # nvidia-smi starts the driver, which takes seconds
 
@@ -40,8 +45,8 @@ def collect(root: Path = Path("/")) -> dict[str, Any]:
     -------
     dict
         Blocks ``cpu``, ``memory`` (bytes), ``os``, ``python``, ``packages`` (name to version, None
-        where not installed), ``variables`` (that set thread counts), ``onnxruntime_providers``,
-        ``gpus``, ``git``.
+        where not installed), ``variables`` (that set threads and instructions), ``blas`` (see
+        :func:`kad_bench.blas.blas_libraries`), ``onnxruntime_providers``, ``gpus``, ``git``.
     """
     return {
         "cpu": _cpu(root),
@@ -50,6 +55,7 @@ def collect(root: Path = Path("/")) -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: _version(name) for name in PACKAGES},
         "variables": {name: os.environ.get(name) for name in _VARIABLES},
+        "blas": blas_libraries(),
         "onnxruntime_providers": _providers(),
         "gpus": _gpus(),
         "git": _git(Path(__file__).parent),
@@ -180,6 +186,10 @@ def format_table(environment: dict[str, Any]) -> str:
         ("memory limit", _gib(memory["limit_bytes"], "")),
         ("system", f"{system['name']}, kernel {system['kernel']}, {system['libc'] or 'no glibc'}"),
         ("python", environment["python"]),
+        *(
+            ("BLAS", found["file"], found["version"], found["kernels"])
+            for found in environment.get("blas") or []
+        ),
         ("ONNX Runtime runs", ", ".join(environment["onnxruntime_providers"] or ["nothing"])),
         *(("gpu", *gpu.values()) for gpu in environment["gpus"] or [{"name": "none"}]),
         ("commit", _commit(environment["git"])),

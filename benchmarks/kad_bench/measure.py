@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["interleave", "ratios", "sgemm_gflop_per_s", "summarise"]
+__all__ = ["interleave", "ratios", "summarise"]
 
 # OpenMP's threads spin on after a parallel region, on cores that the next call needs.
 PAUSE_S = 0.02
@@ -88,17 +88,3 @@ def _binomial_quantile(q: float, n: int) -> int:
 def ratios(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
     """Summary of slower / faster, round by round."""
     return summarise([a / b for a, b in zip(slower, faster, strict=True)])
-
-
-def sgemm_gflop_per_s(threads: int, *, side: int = 1536, repeats: int = 6) -> float:
-    """Float32 matrix product of this machine, best of several: its peak for dense search."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415 - of scikit-learn, not always there
-
-    a, b = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
-    seconds = []
-    with threadpool_limits(threads, user_api="blas"):
-        for _ in range(repeats):
-            start = time.perf_counter()
-            a @ b
-            seconds.append(time.perf_counter() - start)
-    return 2 * side**3 / min(seconds) / 1e9

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ProcessorUse"]
+__all__ = ["ProcessorUse", "disturbed_text"]
 
 _BUSY = (0, 1, 2, 5, 6)  # columns of /proc/stat: user, nice, system, irq, softirq
 _STEAL = 7
+_DISTURBED = 0.1  # share of the processors' time that others take
 
 
 class ProcessorUse:
@@ -59,6 +61,25 @@ class ProcessorUse:
             return None
         ticks = [int(column) / os.sysconf("SC_CLK_TCK") for column in columns]
         return sum(ticks[i] for i in _BUSY), ticks[_STEAL]
+
+
+def disturbed_text(run: dict[str, Any]) -> str:
+    """Say in which suites of a run others took so much that times are not to be trusted.
+
+    Parameters
+    ----------
+    run
+        The block ``run`` of a document, with what :meth:`ProcessorUse.read` gave for each suite.
+    """
+    found = []
+    for suite, use in run["processor_use"].items():
+        others = (use["other_cpu_s"] or 0.0) + (use["steal_s"] or 0.0)
+        share = others / max(others + use["own_cpu_s"], 1e-9)
+        if share > _DISTURBED:
+            found.append(f"{suite} ({100 * share:.0f} %)")
+    if not found:
+        return ""
+    return f"others took a part of the processors' time, so times mean little: {', '.join(found)}"
 
 
 def _own_s() -> float:

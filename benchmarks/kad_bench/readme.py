@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kad_bench.noise import disturbed_text
 from kad_bench.pages import replace_between
-from kad_bench.tables import case_name, format_seconds, markdown, ratio_text
+from kad_bench.tables import case_name, format_seconds, like_with_like, markdown, ratio_text
 from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -28,16 +29,15 @@ def performance_table(documents: Sequence[dict[str, Any]]) -> str:
     rows = []
     for suite, what in _SUITES.items():
         for case in (c for d in documents for c in d["suites"].get(suite, {}).get("cases", [])):
-            for ours, peers in list(case["ratios"].items())[:1]:
-                for peer, ratio in _shown(suite, peers).items():
-                    row = [what, case_name(case), _time(case, ours), _difference(case, ours)]
-                    row += [peer, _time(case, peer), _difference(case, peer)]
-                    rows.append([*row, ratio_text(ratio), str(ratio["n"])])
+            for ours, peer, ratio in _shown(suite, case):
+                row = [what, case_name(case), ours, _time(case, ours), _difference(case, ours)]
+                row += [peer, _time(case, peer), _difference(case, peer)]
+                rows.append([*row, ratio_text(ratio), str(ratio["n"])])
     if not rows:
         raise InvalidArgumentError(
             f"the results hold none of the suites {', '.join(_SUITES)}: run kad-bench run again"
         )
-    header = ["what", "network, bank", "kad", "largest difference", "against", "its time"]
+    header = ["what", "network, bank", "how", "time", "largest difference", "against", "its time"]
     header += ["its largest difference", "kad is faster by", "rounds"]
     notes = dict.fromkeys(map(_note, documents))  # each once, in order
     parts = [*notes, markdown(header, rows), "\n".join(_remarks(documents))]
@@ -60,12 +60,13 @@ def _remarks(documents: Sequence[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _shown(suite: str, peers: dict[str, Any]) -> dict[str, Any]:
-    """Of the search, whose cases are many, the peer that comes closest."""
-    if suite != "search":
-        return peers
-    closest = min(peers, key=lambda peer: peers[peer]["median"])
-    return {closest: peers[closest]}
+def _shown(suite: str, case: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
+    """Of the search, whose cases are many, the peer that comes closest.
+
+    What a detector does is shown where there is that: a search of base maps.
+    """
+    found = like_with_like(case)
+    return found if suite != "search" else [min(found, key=lambda one: one[2]["median"])]
 
 
 def _note(document: dict[str, Any]) -> str:
@@ -77,8 +78,8 @@ def _note(document: dict[str, Any]) -> str:
     return (
         f"{suites}: {cpu['model']}, {run['threads']} threads, {cpu['kad_level']}, float32, commit "
         f"{commit['commit'][:12]}{changed}, {run['started'][:10]}; medians, and the bounds of "
-        "their ratio."
-    )
+        f"their ratio. {disturbed_text(run)}"
+    ).rstrip()
 
 
 def _time(case: dict[str, Any], engine: str) -> str:

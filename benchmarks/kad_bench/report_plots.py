@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from kad_bench.laws import law_text
-from kad_bench.tables import case_name, format_seconds
+from kad_bench.tables import case_name, format_seconds, like_with_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,12 +139,12 @@ def _wrap(label: str, look: Look) -> str:
 
 
 def _bars(cases: list[dict[str, Any]]) -> list[tuple[str, dict[str, float]]]:
-    """Label and ratio of every peer, for the first of kad's engines."""
-    found = []
-    for case in cases:
-        for peers in list(case.get("ratios", {}).values())[:1]:
-            found += [(f"{case_name(case)}: {peer}", ratio) for peer, ratio in peers.items()]
-    return found
+    """Label and ratio of every peer, each against the engine of kad's that is like it."""
+    return [
+        (f"{case_name(case)}: {peer}", ratio)
+        for case in cases
+        for _, peer, ratio in like_with_like(case)
+    ]
 
 
 def _draw_bars(look: Look, bars: list[tuple[str, dict[str, float]]]) -> Figure:

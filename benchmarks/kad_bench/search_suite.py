@@ -11,7 +11,8 @@ import numpy as np
 from kad_bench.answers import check_answer, find_truth
 from kad_bench.bank_probe import probe_bank
 from kad_bench.cases import PROFILES
-from kad_bench.measure import interleave, ratios, sgemm_gflop_per_s, summarise
+from kad_bench.measure import interleave, ratios, summarise
+from kad_bench.peaks import sgemm_gflop_per_s
 from kad_bench.peers import make_peers
 from kad_bench.search_report import table
 from kad_bench.search_work import measure_work, shortest_time

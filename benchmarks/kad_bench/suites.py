@@ -50,7 +50,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kad_bench.environment import collect
-from kad_bench.noise import ProcessorUse
+from kad_bench.noise import ProcessorUse, disturbed_text
 from kad_bench.pages import replace_between
 from kad_sdk.errors import InvalidArgumentError
 
@@ -160,13 +160,14 @@ def document_table(document: dict[str, Any]) -> str:
     """
     check_format(document)
     cpu, run = document["environment"]["cpu"], document["run"]
-    commit = (document["environment"]["git"] or {}).get("commit", "unknown")
+    git = document["environment"]["git"] or {"commit": "unknown", "dirty": False}
+    changed = " with changes" if git["dirty"] else ""
     head = (
         f"{cpu['model']}, {run['threads']} threads, kad level {cpu['kad_level']}, "
-        f"commit {commit[:12]}, {run['started']}"
+        f"commit {git['commit'][:12]}{changed}, {run['started']}"
     )
     tables = [suite_markdown(name, results) for name, results in document["suites"].items()]
-    return "\n\n".join([head, *tables]) + "\n"
+    return "\n\n".join([head, *filter(None, [disturbed_text(run)]), *tables]) + "\n"
 
 
 def suite_markdown(name: str, results: dict[str, Any]) -> str:

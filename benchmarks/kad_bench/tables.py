@@ -9,7 +9,14 @@ from kad_bench.laws import law_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["case_name", "format_seconds", "markdown", "ratio_text", "suite_table"]
+__all__ = [
+    "case_name",
+    "format_seconds",
+    "like_with_like",
+    "markdown",
+    "ratio_text",
+    "suite_table",
+]
 
 
 _TIMES = ("p50", "p90", "p99", "n", "a second", "kad is faster by")  # n: times that were taken
@@ -19,6 +26,20 @@ def case_name(case: dict[str, Any]) -> str:
     """Name of a case, which no other of its suite has."""
     parts = [case["case"], case.get("queries"), f"k = {case['k']}" if "k" in case else None]
     return ", ".join(filter(None, parts))
+
+
+def like_with_like(case: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
+    """Give for every peer which of kad's engines it is compared with, and the ratio.
+
+    That is one that is given as many tiles at a time where there is one, else the first.
+    """
+    found: dict[str, tuple[str, str, dict[str, float]]] = {}
+    for ours, peers in case.get("ratios", {}).items():
+        for peer, ratio in peers.items():
+            mine, its = (case["engines"].get(name, {}).get("batch") for name in (ours, peer))
+            if peer not in found or mine == its:
+                found[peer] = (ours, peer, ratio)
+    return list(found.values())
 
 
 def suite_table(results: dict[str, Any]) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from kad_bench import environment
+from kad_bench.blas import take_best_kernels
 from kad_bench.cli import main
 from kad_bench.environment import collect, format_table
 
@@ -96,3 +98,33 @@ def test_command_prints_a_table_or_json(found: dict) -> None:
     answer = CliRunner().invoke(main, ["env", "--json"])
     assert answer.exit_code == 0
     assert json.loads(answer.output).keys() == found.keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "kernels"),
+    [
+        ("fpu avx2 fma avx512f avx512dq avx512bw avx512vl", "SkylakeX"),
+        ("fpu avx2 fma avx512f", "Haswell"),
+        ("fpu sse4_2", "Barcelona"),
+        (None, "Barcelona"),
+    ],
+)
+def test_openblas_takes_the_best_kernels_of_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, kernels: str
+) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Barcelona")
+    if flags is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(f"model name\t: X\nflags\t\t: {flags}\nbugs\t:\n")
+    take_best_kernels(tmp_path)
+    assert os.environ["OPENBLAS_CORETYPE"] == kernels
+
+
+def test_the_command_measures_with_the_best_kernels() -> None:
+    """Of a process of its own: OpenBLAS has chosen before this one began."""
+    command = [sys.executable, "-m", "kad_bench", "env", "--json"]
+    poor = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem"}
+    found = json.loads(subprocess.run(command, env=poor, check=True, capture_output=True).stdout)
+    kernels = {one["kernels"] for one in found["blas"] if one["api"] == "openblas"}
+    assert kernels
+    assert "Nehalem" not in kernels or "avx2" not in Path("/proc/cpuinfo").read_text()

@@ -16,7 +16,8 @@ from kad_bench.cases import PROFILES, SmoothFeatures
 from kad_bench.cli import main
 from kad_bench.counts import check_counts, collect_counts
 from kad_bench.features import ImageFeatures, StoredFeatures
-from kad_bench.measure import interleave, ratios, sgemm_gflop_per_s, summarise
+from kad_bench.measure import interleave, ratios, summarise
+from kad_bench.peaks import sgemm_gflop_per_s
 from kad_bench.peers import FAISS, TORCH_CDIST, TORCH_MATMUL, make_peers
 from kad_bench.search_suite import KAD_MAPS, KAD_VECTORS, NEIGHBOURS
 from kad_bench.suites import LEVELS, default_cache, document_table
@@ -323,7 +324,7 @@ def test_summaries() -> None:
     twenty = summarise(list(range(20)))
     assert (twenty["low"], twenty["high"]) == (5, 14)  # ranks 6 and 15 of 20
     assert ratios([8.0, 9.0], [4.0, 1.0])["max"] == 9
-    assert sgemm_gflop_per_s(1, side=64, repeats=2) > 0
+    assert sgemm_gflop_per_s(1, sides=(64,)) > 0
 
 
 def test_features_of_images_are_made_once(

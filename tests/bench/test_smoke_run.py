@@ -245,7 +245,8 @@ def test_readme_s_table_comes_from_the_document(smoke_run: Any, tmp_path: Path) 
     assert text.startswith("before\n")
     assert text.endswith("<!-- end of performance -->\nafter\n")
     assert "old" not in text
-    assert "| a whole board | resnet18, 500 rows | " in text
+    assert "| a whole board | resnet18, 500 rows | kad | " in text
+    assert "| a tile | resnet18, 500 rows | kad, one tile at a time | " in text
     if anomalib_missing():
         assert "- a tile, resnet18, 500 rows, as anomalib: anomalib PatchCore not run: " in text
     again = text

@@ -14,9 +14,9 @@ from kad_bench.compare import Change, compare_documents
 from kad_bench.counts import CountRegressionError, check_counts, collect_counts, write_counts
 from kad_bench.laws import fit_law, law_text
 from kad_bench.measure import summarise
-from kad_bench.noise import ProcessorUse
+from kad_bench.noise import ProcessorUse, disturbed_text
 from kad_bench.report_plots import plots_of
-from kad_bench.tables import case_name, format_seconds, suite_table
+from kad_bench.tables import case_name, format_seconds, like_with_like, suite_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,3 +221,23 @@ def test_counts_are_written_as_json(tmp_path: Path) -> None:
     path = tmp_path / "counts.json"
     write_counts(_counted(), path)
     assert json.loads(path.read_text()) == {"made: small: kad": {"pairs": 1000, "bytes": 50}}
+
+
+def test_peers_are_compared_with_what_is_like_them() -> None:
+    engines = {"kad": {"batch": 16}, "kad, one": {"batch": 1}, "one": {"batch": 1}, "many": {}}
+    ratios = {
+        "kad": {"one": {"median": 5.0}, "many": {"median": 3.0}},
+        "kad, one": {"one": {"median": 4.0}, "many": {"median": 2.0}},
+    }
+    found = like_with_like({"engines": engines, "ratios": ratios})
+    assert found == [("kad, one", "one", {"median": 4.0}), ("kad", "many", {"median": 3.0})]
+
+
+def test_what_others_took_of_the_processors_is_told() -> None:
+    def use(own: float, other: float | None, steal: float | None) -> dict[str, float | None]:
+        return {"wall_s": 1.0, "own_cpu_s": own, "other_cpu_s": other, "steal_s": steal}
+
+    quiet = {"board": use(9.5, 0.2, 0.1), "tile": use(1.0, None, None)}
+    assert disturbed_text({"processor_use": quiet}) == ""
+    busy = {**quiet, "search": use(3.0, 0.5, 0.5)}
+    assert disturbed_text({"processor_use": busy}).endswith("mean little: search (25 %)")

@@ -197,7 +197,7 @@ def _sanitize(check: Check, kind: str) -> None:
 def _measure(check: Check, suite: str, limit_s: float) -> None:
     out = check.folder / f"{suite}.json"
     cache = os.environ.get("KAD_BENCH_CACHE") or str(check.folder / "cache")
-    command = [sys.executable, "-m", "kad_bench.cli", "run", suite, "--profile", "regular"]
+    command = [sys.executable, "-m", "kad_bench", "run", suite, "--profile", "regular"]
     check.run(suite, [*command, "--cache", cache, "--json", str(out)], limit_s)
 
 
