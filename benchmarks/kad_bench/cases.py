@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -30,6 +30,7 @@ _RESNET18 = ImageFeatures(
     projected=False,
     tiles=16,
 )
+_RESNET18_LARGE = replace(_RESNET18, rows=72_500, candidates=150_000, projected=True)
 _RESNET50 = ImageFeatures(
     name="resnet50",
     data="kolektor_sdd",
@@ -197,6 +198,7 @@ PROFILES = {
         (
             Entry(_RESNET18, tiles=16, peer_tiles=16),
             Entry(UniformVectors(10_000, 384), tiles=4, peer_tiles=4),
+            Entry(_RESNET18_LARGE, tiles=4, peer_tiles=4),
             Entry(_RESNET50, tiles=2, peer_tiles=2),
             Entry(UniformVectors(72_500, 1536), tiles=1, peer_tiles=1),
         ),
@@ -207,6 +209,7 @@ PROFILES = {
         (
             Entry(_RESNET18, tiles=16, peer_tiles=16),
             Entry(UniformVectors(10_000, 384), tiles=16, peer_tiles=16),
+            Entry(_RESNET18_LARGE, tiles=16, peer_tiles=16),
             Entry(_RESNET50, tiles=4, peer_tiles=4),
             Entry(UniformVectors(72_500, 1536), tiles=4, peer_tiles=4),
         ),
