@@ -22,6 +22,7 @@ from kad_export.budget import BankSettings, scratch_folder
 from kad_export.report import Silent, parse_bytes, peak_memory_bytes
 
 from kad_bench.generated import GeneratedExtractor, generated_boards
+from kad_bench.level import follow_level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,4 +129,5 @@ def _build(wanted: BankRun) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    follow_level()
     json.dump(_build(BankRun(**json.loads(sys.argv[1]))), sys.stdout)

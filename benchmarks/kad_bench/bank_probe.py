@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kad_bench.level import follow_level
 from kad_sdk._native import NativeIndex, StoredIndex
 from kad_sdk.search import MapLayout
 from kad_sdk.tensors import read_tensors, write_tensors
@@ -88,6 +89,7 @@ def _own_memory() -> int | None:
 
 def _main(arguments: Sequence[str]) -> None:
     features, threads, index = arguments
+    follow_level()
     json.dump(_probe(Path(features), int(threads), Path(index)), sys.stdout)
 
 

@@ -28,6 +28,7 @@ from kad_bench.generated import PATCHES, generated_boards
 from kad_bench.laws import fit_law, law_text
 from kad_bench.measure import summarise
 from kad_bench.tables import markdown
+from kad_sdk._native import cpu_level
 from kad_sdk.storage import write_atomic
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def run(settings: Settings) -> dict[str, Any]:
 
 
 def _built(wanted: BankRun, settings: Settings) -> dict[str, Any]:
-    digest = hashlib.sha256(json.dumps(asdict(wanted), sort_keys=True).encode()).hexdigest()
+    made_by = asdict(wanted) | {"level": cpu_level()}  # which the counts depend on
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
     path = settings.cache / f"bank-{digest[:16]}.json"
     if not path.is_file():
         found = build_in_process(wanted)

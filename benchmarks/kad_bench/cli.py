@@ -78,8 +78,9 @@ def env(as_json: bool) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="What is made once is kept here.  [default: kad/bench in the user's cache folder]",
 )
-@click.option("--counts", type=_FILE, help="Fail if the run did more work than this file says.")
-@click.option("--write-counts", type=_FILE, help="Write such a file.")
+@click.option("--level", help="Of instructions, a lower one than the processor's: avx2, for one.")
+@click.option("--counts", type=_RESULTS, help="Fail if the run did more work than this file says.")
+@click.option("--write-counts", type=_FILE, help="Write such a file; other levels in it stay.")
 def run(
     suites: tuple[str, ...],
     *,
@@ -89,6 +90,7 @@ def run(
     provider: str,
     takt: float,
     cache: Path | None,
+    level: str | None,
     counts: Path | None,
     write_counts: Path | None,
 ) -> None:
@@ -101,6 +103,7 @@ def run(
     images and the weights. full: longer.
     """
     from kad_bench import counts as guard
+    from kad_bench.level import at_level
     from kad_bench.suites import Settings, default_cache, document_table, run_suites
     from kad_sdk.storage import write_atomic
 
@@ -110,7 +113,8 @@ def run(
     names = [name for group in asked for name in GROUPS.get(group, (group,))]
     say = partial(click.echo, err=True)
     settings = Settings(profile, threads, cache or default_cache(), say, provider, takt)
-    document = run_suites(names, settings)
+    with at_level(level):
+        document = run_suites(names, settings)
     if json_path:
         write_atomic(json_path, json.dumps(document, indent=1).encode() + b"\n")
     click.echo(document_table(document), nl=False)
@@ -121,6 +125,9 @@ def run(
     if write_counts:
         guard.write_counts(document, write_counts)
     if counts:
+        unheld = guard.name_unheld(document, counts)
+        if unheld:
+            say(f"kad-bench: {unheld}")
         for text in guard.check_counts(document, counts):
             say(f"less work than before: {text}")
 

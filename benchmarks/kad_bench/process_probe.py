@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from kad_bench.level import follow_level
+
 __all__ = ["Job", "forget_files", "probe_process"]
 
 
@@ -183,4 +185,5 @@ def _device_bytes() -> int | None:
 
 if __name__ == "__main__":
     _began = time.time()
+    follow_level()
     json.dump(_do(Job(**json.loads(sys.argv[1])), _began), sys.stdout)

@@ -10,8 +10,11 @@ import pytest
 from kad_bench import bank_suite, coreset_peers, coreset_plot, coreset_suite
 from kad_bench.answers import WrongAnswerError
 from kad_bench.generated import GeneratedExtractor, generated_boards, generated_features
+from kad_bench.level import at_level
 from kad_bench.suites import Settings
 from kad_kernels import reference
+
+from kad_sdk._native import cpu_level
 
 
 def _settings(tmp_path) -> Settings:
@@ -78,6 +81,16 @@ def test_bank_suite_builds_every_row_and_keeps_it(tmp_path, monkeypatch):
     assert case["found"]["peak_bytes"] > 10 << 20
     monkeypatch.setattr(bank_suite, "build_in_process", None)  # all is there already
     assert bank_suite.run(_settings(tmp_path))["cases"][0]["found"] == case["found"]
+    built = []  # its counts depend on the level of instructions, so it is built at each
+
+    def build(_):
+        built.append(cpu_level())
+        return dict(case["found"])
+
+    monkeypatch.setattr(bank_suite, "build_in_process", build)
+    with at_level("scalar"):
+        bank_suite.run(_settings(tmp_path))
+    assert built == ["scalar"]
 
 
 def test_a_cut_row_is_extrapolated(tmp_path):

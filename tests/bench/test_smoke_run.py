@@ -19,7 +19,7 @@ from kad_bench.anomalib_path import ANOMALIB, anomalib_missing
 from kad_bench.answers import WrongAnswerError
 from kad_bench.board_runs import BoardFile, ThesisBoard
 from kad_bench.cli import main
-from kad_bench.counts import check_counts, collect_counts
+from kad_bench.counts import check_counts, collect_counts, name_unheld
 from kad_bench.cutpaste_model import MAP_BOUNDS
 from kad_bench.model_cases import MODELS
 from kad_bench.models import save_weights, write_with_rows
@@ -49,7 +49,9 @@ def test_every_suite_ran(smoke_run: Any) -> None:
 def test_no_more_work_than_the_committed_counts(smoke_run: Any) -> None:
     """The guard against regressions: exact operations, bytes and candidates, no clock."""
     check_counts(smoke_run.document, COUNTS)
-    title = f"tile ({smoke_run.document['environment']['cpu']['kad_level']})"
+    level = smoke_run.document["environment"]["cpu"]["kad_level"]
+    assert (name_unheld(smoke_run.document, COUNTS) == "") == (level != "scalar")
+    title = f"tile ({level})"
     counts = collect_counts(smoke_run.document)[f"{title}: resnet18, 500 rows: kad"]
     assert counts["queries"] == 4 * 784
     assert counts["network_flop"] == pytest.approx(4 * 2.81e9, rel=0.02)  # 2.81 GFLOP a tile

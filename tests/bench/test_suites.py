@@ -6,22 +6,31 @@ import copy
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from kad_bench.compare import Change, compare_documents
-from kad_bench.counts import CountRegressionError, check_counts, collect_counts, write_counts
+from kad_bench.counts import (
+    CountRegressionError,
+    check_counts,
+    collect_counts,
+    name_unheld,
+    read_counts,
+    write_counts,
+)
 from kad_bench.laws import fit_law, law_text
+from kad_bench.level import at_level
 from kad_bench.measure import summarise
 from kad_bench.noise import ProcessorUse, disturbed_text
 from kad_bench.report_plots import plots_of
 from kad_bench.tables import case_name, format_seconds, like_with_like, suite_table
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from kad_sdk._native import cpu_level
+from kad_sdk.errors import InvalidArgumentError
 
-
+COUNTS = Path(__file__).parents[2] / "benchmarks" / "results" / "smoke_counts.json"
 EXAMPLE_S = [0.02, 0.021, 0.022]
 
 
@@ -169,16 +178,75 @@ def test_guard_stops_more_work_and_tells_of_less(tmp_path: Path) -> None:
         check_counts(document, path)
 
 
-def test_guard_holds_the_search_on_its_own_instructions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suite", ["search", "tile", "coreset", "bank"])
+def test_guard_holds_what_hangs_on_instructions_on_its_own_level(
+    suite: str, tmp_path: Path
+) -> None:
     path = tmp_path / "counts.json"
-    write_counts(_counted("search"), path)
-    assert list(json.loads(path.read_text())) == ["search (avx2): small: kad"]
-    more, elsewhere = _counted("search"), _counted("search", "scalar")
+    write_counts(_counted(suite), path)
+    assert list(json.loads(path.read_text())) == [f"{suite} (avx2): small: kad"]
+    more, elsewhere = _counted(suite), _counted(suite, "scalar")
     for document in (more, elsewhere):
-        document["suites"]["search"]["cases"][0]["engines"]["kad"]["counts"]["pairs"] = 2000
+        document["suites"][suite]["cases"][0]["engines"]["kad"]["counts"]["pairs"] = 2000
     assert check_counts(elsewhere, path) == []
-    with pytest.raises(CountRegressionError, match=r"search \(avx2\): small: kad: pairs"):
+    text = f"not held at level scalar, of which {path} has no counts: {suite}"
+    assert name_unheld(elsewhere, path) == text
+    with pytest.raises(CountRegressionError, match=rf"{suite} \(avx2\): small: kad: pairs"):
         check_counts(more, path)
+    assert name_unheld(more, path) == ""
+
+
+def test_counts_of_other_levels_and_suites_stay_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    for document in (_counted("network"), _counted("search"), _counted("search", "avx512")):
+        write_counts(document, path)
+    before = read_counts(path)
+    again = _counted("search")
+    (case,) = again["suites"]["search"]["cases"]
+    case["case"] = "other"
+    write_counts(again, path)
+    expected = dict(before)
+    expected["search (avx2): other: kad"] = expected.pop("search (avx2): small: kad")
+    assert read_counts(path) == expected
+    assert list(before) == [
+        "network: small: kad",
+        "search (avx2): small: kad",
+        "search (avx512): small: kad",
+    ]
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"format": 1}', '{"a": {"b": "c"}}', "no JSON"])
+def test_a_file_without_counts_is_refused_and_kept(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "quality.json"
+    path.write_text(text)
+    wrong = r"quality\.json: expected a file that kad-bench run --write-counts wrote"
+    for use in (check_counts, name_unheld, write_counts):
+        with pytest.raises(InvalidArgumentError, match=wrong):
+            use(_counted(), path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("level", ["avx2", "avx512", "avx512vnni"])
+def test_the_committed_counts_hold_every_suite_at_a_level(level: str) -> None:
+    held = {place.partition(": ")[0] for place in read_counts(COUNTS)}
+    by_level = {f"{suite} ({level})" for suite in ("search", "tile", "coreset", "bank")}
+    assert held >= {"network", *by_level}
+
+
+def test_a_forced_level_reaches_what_a_run_starts() -> None:
+    look = "from kad_bench.level import follow_level; follow_level(); "
+    look += "from kad_sdk._native import cpu_level; print(cpu_level())"
+
+    def levels() -> tuple[str, str]:
+        done = subprocess.run([sys.executable, "-c", look], capture_output=True, check=True)
+        return cpu_level(), done.stdout.decode().strip()
+
+    best = levels()
+    with at_level("scalar"):
+        assert levels() == ("scalar", "scalar")
+    assert levels() == best
+    with at_level(None):
+        assert levels() == best
 
 
 def test_laws_find_line_and_power() -> None:
