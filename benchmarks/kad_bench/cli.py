@@ -181,17 +181,37 @@ def report(results: Path, *, out: Path, plots: Path | None) -> None:
     show_default=True,
     help="Share by which a time or a size may grow, beyond the noise of both runs.",
 )
-def compare(before: Path, after: Path, *, limit: float) -> None:
-    """Compare kad's times and memory in two files of ``run --json``; exit 1 on a regression."""
-    from kad_bench.compare import changes_table, compare_documents
+@click.option(
+    "--across-machines",
+    is_flag=True,
+    help="Compare what was measured on other processors, or otherwise, all the same.",
+)
+def compare(before: Path, after: Path, *, limit: float, across_machines: bool) -> None:
+    """Compare kad's times and memory in two files of ``run --json``.
+
+    Exits with 1 on a regression, and where AFTER lacks what BEFORE has.
+    """
+    from kad_bench import compare as comparing
     from kad_bench.suites import read_document
 
-    changes = compare_documents(read_document(before), read_document(after))
-    click.echo(changes_table(changes, limit))
+    documents = read_document(before), read_document(after)
+    for text in comparing.check_machines(*documents, across=across_machines):
+        click.echo(f"kad-bench: warning: not measured alike: {text}", err=True)
+    changes = comparing.compare_documents(*documents)
+    missing = comparing.name_missing(*documents)
+    click.echo(comparing.changes_table(changes, limit))
+    notes = [f"- {after}: missing: {text}" for text in missing]
+    for path, document in zip((before, after), documents, strict=True):
+        notes += [f"- {path}: {text}" for text in comparing.name_busy_suites(document)]
+    if notes:
+        click.echo("\n" + "\n".join(notes))
     worse = sum(change.regressed(limit) for change in changes)
     if worse:
         click.echo(f"kad-bench: {worse} of {len(changes)} times and sizes grew by more than "
                    f"{limit:.0%}, noise aside", err=True)  # fmt: skip
+    if missing:
+        click.echo(f"kad-bench: {after} lacks what {before} has: {len(missing)}", err=True)
+    if worse or missing:
         sys.exit(1)
 
 

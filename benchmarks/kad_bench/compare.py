@@ -16,11 +16,27 @@ from kad_sdk.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Change", "changes_table", "compare_documents"]
+__all__ = [
+    "Change",
+    "changes_table",
+    "check_machines",
+    "compare_documents",
+    "name_busy_suites",
+    "name_missing",
+]
 
 _FEW = 5  # times: bounds of fewer are widened
 _NOISE_OF_FEW = 1.25  # factor, each way
 _NOISE_OF_SIZES = 1.02
+_BUSY = 0.1  # share of the processors that others may take before it is told
+_MACHINE = {
+    "processor": ("environment", "cpu", "model"),
+    "level of instructions": ("environment", "cpu", "kad_level"),
+    "threads": ("run", "threads"),
+    "provider": ("run", "provider"),
+    "profile": ("run", "profile"),
+}
+_Key = tuple[str, str, str, str]  # suite, case, engine, what is measured
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ def compare_documents(before: dict[str, Any], after: dict[str, Any]) -> list[Cha
         They have none in common, or are not of this format.
     """
     old, new = dict(_values(before)), dict(_values(after))
-    found = [_change(place, old[place], new[place]) for place in old if place in new]
+    found = [_change(key, old[key], new[key]) for key in old if key in new]
     if not found:
         raise InvalidArgumentError(
             "the two files have no suite, case and engine in common: expected runs of the same "
@@ -81,17 +97,75 @@ def compare_documents(before: dict[str, Any], after: dict[str, Any]) -> list[Cha
     return found
 
 
-def _values(document: dict[str, Any]) -> Iterator[tuple[str, _Value]]:
+def name_missing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Name suites, cases, engines and figures of kad's that `after` lacks, each at its highest."""
+    old, new = dict(_values(before)), dict(_values(after))
+    there = {*new, *_places(after)}
+    lacking = (
+        next(key[:depth] for depth in range(1, 5) if key[:depth] not in there)
+        for key in old
+        if key not in new
+    )
+    return list(dict.fromkeys(": ".join(place) for place in lacking))
+
+
+def _places(document: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Suites, cases and engines that a document has."""
+    for suite, results in document["suites"].items():
+        yield (suite,)
+        for case in results["cases"]:
+            yield suite, case_name(case)
+            yield from ((suite, case_name(case), engine) for engine in case["engines"])
+
+
+def check_machines(before: dict[str, Any], after: dict[str, Any], *, across: bool) -> list[str]:
+    """Hold two documents to one machine and way to measure; with `across` say what differs.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Processor, level, threads, provider or profile differ, and `across` is not set.
+    """
+    found = {what: [_at(d, keys) for d in (before, after)] for what, keys in _MACHINE.items()}
+    differences = [f"{what}: {a} before, {b} after" for what, (a, b) in found.items() if a != b]
+    if differences and not across:
+        raise InvalidArgumentError(
+            "the two files were not measured alike: expected the same processor, level, threads, "
+            f"provider and profile, got {'; '.join(differences)}: measure both on one machine, or "
+            "give --across-machines"
+        )
+    return differences
+
+
+def _at(document: Any, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        document = document.get(key, "unknown")
+    return document
+
+
+def name_busy_suites(document: dict[str, Any]) -> list[str]:
+    """Say of which suites others took more than a tenth of the processors meanwhile."""
+    cores = document["environment"]["cpu"].get("logical_cores") or 1
+    found = []
+    for suite, use in document["run"]["processor_use"].items():
+        others = (use.get("other_cpu_s") or 0) + (use.get("steal_s") or 0)
+        share = others / (use["wall_s"] * cores)
+        if share > _BUSY:
+            found.append(f"{suite}: others took {share:.0%} of the processors meanwhile")
+    return found
+
+
+def _values(document: dict[str, Any]) -> Iterator[tuple[_Key, _Value]]:
     for suite, results in document["suites"].items():
         for case in results["cases"]:
             for engine, figures in case["engines"].items():
                 if not engine.startswith("kad"):  # that a peer became slower is no regression
                     continue
-                place = f"{suite}: {case_name(case)}: {engine}"
+                place = suite, case_name(case), engine
                 if "seconds" in figures:
-                    yield f"time: {place}", _time(figures["seconds"])
+                    yield (*place, "time"), _time(figures["seconds"])
                 for kind, size in figures.get("memory_bytes", {}).items():
-                    yield f"{kind} memory: {place}", _size(size)
+                    yield (*place, f"{kind} memory"), _size(size)
 
 
 def _time(seconds: dict[str, float]) -> _Value:
@@ -104,9 +178,10 @@ def _size(size: float) -> _Value:
     return _Value(size, size / _NOISE_OF_SIZES, size * _NOISE_OF_SIZES, seconds=False)
 
 
-def _change(place: str, before: _Value, after: _Value) -> Change:
+def _change(key: _Key, before: _Value, after: _Value) -> Change:
+    *place, kind = key
     return Change(
-        *(place, before.text(), after.text()),
+        *(f"{kind}: {': '.join(place)}", before.text(), after.text()),
         after.value / before.value,
         after.low / before.high,
         after.high / before.low,
