@@ -73,6 +73,13 @@ __all__ = [
 ]
 
 FORMAT = 1  # of the document; raised when a reader of older ones would go wrong
+_EXPECTED = "expected a file that kad-bench run --json wrote"
+_PARTS = (  # of every document, as paths of keys
+    *(("environment", "cpu", "model"), ("environment", "cpu", "kad_level"), ("environment", "git")),
+    *(("run", key) for key in ("profile", "threads", "started", "processor_use")),
+    ("suites",),
+)
+_CASE = {"case", "engines", "ratios", "skipped"}  # keys of every case
 LEVELS = ("smoke", "regular", "full")
 TABLE_BEGIN, TABLE_END = "<!-- kad-bench table: {} -->", "<!-- end of table -->"
 SUITES = {
@@ -187,18 +194,55 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text())
     except ValueError as error:
-        raise InvalidArgumentError(f"{path}: expected results in JSON: {error}") from error
-    check_format(document)
+        raise InvalidArgumentError(f"{path}: {_EXPECTED}, got no JSON: {error}") from error
+    check_format(document, str(path))
     return dict(document)
 
 
-def check_format(document: dict[str, Any]) -> None:
-    """Raise InvalidArgumentError for a document of another format."""
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
+def check_format(document: Any, name: str = "these results") -> None:
+    """Raise InvalidArgumentError for what is no document of a run, or one of another format.
+
+    Parameters
+    ----------
+    document
+        Read from JSON.
+    name : str
+        What the error calls it.
+    """
+    if not isinstance(document, dict) or "format" not in document:
+        raise InvalidArgumentError(f"{name}: {_EXPECTED}, got other JSON")
+    if document["format"] != FORMAT:
         raise InvalidArgumentError(
-            f"expected results of format {FORMAT}, got {found}: run kad-bench run again"
+            f"{name}: expected results of format {FORMAT}, got {document['format']}: "
+            "run kad-bench run again"
         )
+    wrong = [".".join(keys) for keys in _PARTS if not _has(document, keys)]
+    if not wrong:
+        found = _object(document["suites"])
+        wrong = [f"suites.{suite}" for suite in found if not _is_suite(suite, found[suite])]
+    if wrong or not document["suites"]:
+        got = f"got one without a right {', '.join(wrong) or 'suites'}"
+        raise InvalidArgumentError(f"{name}: {_EXPECTED}, {got}: run kad-bench run again")
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _has(document: dict[str, Any], keys: tuple[str, ...]) -> bool:
+    *path, last = keys
+    for key in path:
+        document = _object(document.get(key))
+    return last in document
+
+
+def _is_suite(name: str, results: Any) -> bool:
+    cases = _object(results).get("cases")
+    return (
+        name in SUITES
+        and isinstance(cases, list)
+        and all(_object(case).keys() >= _CASE for case in cases)
+    )
 
 
 def replace_table(page: Path, document: dict[str, Any]) -> None:
