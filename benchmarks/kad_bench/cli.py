@@ -17,7 +17,21 @@ from kad_sdk.errors import KadError
 
 __all__ = ["main"]
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+
+class _OutFile(click.Path):
+    """A file to write, in a folder that is there: said before hours of measuring, not after."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what could not be written."""
+        path = super().convert(value, param, ctx)
+        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            self.fail(
+                f"{path}: expected a folder that can be written to: make it first", param, ctx
+            )
+        return path
+
+
+_FILE = _OutFile(dir_okay=False, writable=True, path_type=Path)
 _RESULTS = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -107,29 +121,48 @@ def run(
     from kad_bench.suites import Settings, default_cache, document_table, run_suites
     from kad_sdk.storage import write_atomic
 
-    if "smoke" in suites:
-        profile = "smoke"
+    for path in filter(None, (counts, write_counts)):
+        if path.exists():
+            guard.read_counts(path)  # another file is refused before anything is measured
+
+    def keep(document: dict[str, Any]) -> None:
+        if json_path:
+            write_atomic(json_path, json.dumps(document, indent=1).encode() + b"\n")
+
     asked = [name for name in suites if name != "smoke"] or list(SUITES)
     names = [name for group in asked for name in GROUPS.get(group, (group,))]
-    say = partial(click.echo, err=True)
-    settings = Settings(profile, threads, cache or default_cache(), say, provider, takt)
+    chosen = "smoke" if "smoke" in suites else profile
+    settings = Settings(chosen, threads, cache or default_cache(), _say, provider, takt)
     with at_level(level):
-        document = run_suites(names, settings)
-    if json_path:
-        write_atomic(json_path, json.dumps(document, indent=1).encode() + b"\n")
+        document = run_suites(names, settings, keep)
     click.echo(document_table(document), nl=False)
-    failed = [case for results in document["suites"].values() for case in results.get("failed", {})]
-    if failed:
-        say(f"kad-bench: failed: {', '.join(failed)}")
-        sys.exit(1)
+    _exit_if_not_measured(document)
     if write_counts:
         guard.write_counts(document, write_counts)
     if counts:
-        unheld = guard.name_unheld(document, counts)
-        if unheld:
-            say(f"kad-bench: {unheld}")
-        for text in guard.check_counts(document, counts):
-            say(f"less work than before: {text}")
+        _hold(document, counts)
+
+
+_say = partial(click.echo, err=True)
+
+
+def _exit_if_not_measured(document: dict[str, Any]) -> None:
+    """Exit with 1 where a case failed."""
+    failed = [case for results in document["suites"].values() for case in results.get("failed", {})]
+    if failed:
+        _say(f"kad-bench: failed: {', '.join(failed)}")
+        sys.exit(1)
+
+
+def _hold(document: dict[str, Any], counts: Path) -> None:
+    """Hold a run to the counts of a file, and say what is not held and what has become less."""
+    from kad_bench import counts as guard
+
+    unheld = guard.name_unheld(document, counts)
+    if unheld:
+        _say(f"kad-bench: {unheld}")
+    for text in guard.check_counts(document, counts):
+        _say(f"less work than before: {text}")
 
 
 @main.command()

@@ -127,8 +127,20 @@ class Settings:
         return "cpu" if self.provider == "cpu" else "cuda"
 
 
-def run_suites(names: Sequence[str], settings: Settings) -> dict[str, Any]:
+def run_suites(
+    names: Sequence[str],
+    settings: Settings,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> dict[str, Any]:
     """Run suites by name.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of `SUITES`.
+    settings : Settings
+    keep : callable
+        Given the document so far after each suite, so that an error in a later one loses nothing.
 
     Returns
     -------
@@ -137,24 +149,24 @@ def run_suites(names: Sequence[str], settings: Settings) -> dict[str, Any]:
         threads, provider, takt, start, load average before and after, and for each suite what
         :class:`kad_bench.noise.ProcessorUse` saw), ``suites`` (name to results).
     """
-    environment, loads = collect(), [os.getloadavg()]
-    started = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    results, use = {}, {}
-    for name in names:
-        watch = ProcessorUse()
-        results[name] = importlib.import_module(SUITES[name]).run(settings)
-        use[name] = watch.read()
-    loads.append(os.getloadavg())
-    run = {
+    before = os.getloadavg()
+    run: dict[str, Any] = {
         "profile": settings.profile,
         "threads": settings.threads,
         "provider": settings.provider,
         "takt_s": settings.takt_s,
-        "started": started,
-        "load_average_before_and_after": loads,
-        "processor_use": use,
+        "started": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "load_average_before_and_after": [before, before],
+        "processor_use": {},
     }
-    return {"format": FORMAT, "environment": environment, "run": run, "suites": results}
+    document = {"format": FORMAT, "environment": collect(), "run": run, "suites": {}}
+    for name in names:
+        watch = ProcessorUse()
+        document["suites"][name] = importlib.import_module(SUITES[name]).run(settings)
+        run["processor_use"][name] = watch.read()
+        run["load_average_before_and_after"][1] = os.getloadavg()
+        keep(document)
+    return document
 
 
 def document_table(document: dict[str, Any]) -> str:

@@ -1,19 +1,97 @@
-"""``kad-bench``'s commands with files of other kinds."""
+"""``kad-bench``'s commands with suites that measure nothing, and with files of other kinds."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from kad_bench.cli import main
-from kad_bench.suites import read_document
+from kad_bench.suites import SUITES, read_document
 
 from kad_sdk.errors import InvalidArgumentError
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+
+
+def case(*engines: str, counts: dict[str, int] | None = None) -> dict[str, Any]:
+    figures = {name: {"counts": counts or {}} for name in engines}
+    return {"case": "a", "engines": figures, "ratios": {}, "skipped": {"peer": "missing"}}
+
+
+@pytest.fixture
+def suite(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put a suite that gives a case, or raises an error, in a real one's place."""
+
+    def put(name: str, given: dict[str, Any] | Exception) -> list[str]:
+        profiles = []
+
+        def run(settings: Any) -> dict[str, Any]:
+            profiles.append(settings.profile)
+            if isinstance(given, Exception):
+                raise given
+            return {"cases": [given]}
+
+        fake = SimpleNamespace(run=run, table=lambda _: f"table of {name}")
+        monkeypatch.setitem(sys.modules, SUITES[name], fake)
+        return profiles
+
+    return put
+
+
+def run(*words: Any) -> Any:
+    return CliRunner().invoke(main, ["run", *map(str, words)])
+
+
+def test_an_error_keeps_what_was_measured_before(suite: Any, tmp_path: Path) -> None:
+    suite("search", case("kad"))
+    suite("network", InvalidArgumentError("no network"))
+    result = run("search", "network", "--json", tmp_path / "out.json")
+    assert result.exit_code == 1
+    assert "no network" in result.stderr
+    assert list(read_document(tmp_path / "out.json")["suites"]) == ["search"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--write-counts"])
+def test_a_missing_folder_is_told_before_measuring(option: str, suite: Any, tmp_path: Path) -> None:
+    measured = suite("search", case("kad"))
+    result = run("search", option, tmp_path / "nowhere" / "out.json")
+    assert result.exit_code == 2
+    assert "nowhere/out.json: expected a folder that can be written to" in result.stderr
+    assert measured == []
+
+
+@pytest.mark.parametrize("option", ["--counts", "--write-counts"])
+def test_a_file_without_counts_is_told_before_measuring(option: str, suite: Any) -> None:
+    measured = suite("search", case("kad"))
+    result = run("search", option, RESULTS / "quality.json")
+    assert result.exit_code == 1
+    assert "quality.json: expected a file that kad-bench run --write-counts wrote" in result.stderr
+    assert measured == []
+
+
+def test_counts_that_are_missing_are_told_before_measuring(suite: Any, tmp_path: Path) -> None:
+    measured = suite("search", case("kad"))
+    assert run("search", "--counts", tmp_path / "none.json").exit_code == 2
+    assert measured == []
+
+
+def test_suites_that_are_not_held_are_named(suite: Any, tmp_path: Path) -> None:
+    suite("search", case("kad", counts={"pairs": 5}))
+    suite("network", case("kad", counts={"flop": 5}))
+    path = tmp_path / "counts.json"
+    assert run("network", "--write-counts", path).exit_code == 0
+    result = run("search", "network", "--level", "scalar", "--counts", path)
+    assert result.exit_code == 0, result.output
+    assert f"not held at level scalar, of which {path} has no counts: search\n" in result.stderr
+
+
+# ---- files of other kinds ------------------------------------------------------------------------
+
 COMMANDS = {
     "table": ["table", "{}"],
     "report": ["report", "{}", "--out", "page.html"],
