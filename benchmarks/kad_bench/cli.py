@@ -65,7 +65,7 @@ def env(as_json: bool) -> None:
 
 @main.command()
 @click.argument("suites", nargs=-1, type=click.Choice([*SUITES, *GROUPS, "smoke"]))
-@click.option("--profile", type=click.Choice(LEVELS), default="regular", show_default=True)
+@click.option("--profile", type=click.Choice(LEVELS), help="[default: regular]")
 @click.option("--json", "json_path", type=_FILE, metavar="OUT", help="Write the results here.")
 @click.option(
     "--threads",
@@ -98,7 +98,7 @@ def env(as_json: bool) -> None:
 def run(
     suites: tuple[str, ...],
     *,
-    profile: str,
+    profile: str | None,
     json_path: Path | None,
     threads: int,
     provider: str,
@@ -131,7 +131,7 @@ def run(
 
     asked = [name for name in suites if name != "smoke"] or list(SUITES)
     names = [name for group in asked for name in GROUPS.get(group, (group,))]
-    chosen = "smoke" if "smoke" in suites else profile
+    chosen = _profile(suites, profile)
     settings = Settings(chosen, threads, cache or default_cache(), _say, provider, takt)
     with at_level(level):
         document = run_suites(names, settings, keep)
@@ -146,12 +146,29 @@ def run(
 _say = partial(click.echo, err=True)
 
 
+def _profile(suites: tuple[str, ...], asked: str | None) -> str:
+    if "smoke" not in suites:
+        return asked or "regular"
+    if asked not in (None, "smoke"):
+        raise click.UsageError(
+            f"smoke is a profile: expected no other one beside it, got --profile {asked}: "
+            "leave one out"
+        )
+    return "smoke"
+
+
 def _exit_if_not_measured(document: dict[str, Any]) -> None:
-    """Exit with 1 where a case failed."""
+    """Exit with 1 where a case failed, or where none was measured."""
+    from kad_bench.suites import has_measured
+
     failed = [case for results in document["suites"].values() for case in results.get("failed", {})]
     if failed:
         _say(f"kad-bench: failed: {', '.join(failed)}")
-        sys.exit(1)
+    elif not has_measured(document):
+        _say("kad-bench: nothing was measured: the tables say why")
+    else:
+        return
+    sys.exit(1)
 
 
 def _hold(document: dict[str, Any], counts: Path) -> None:

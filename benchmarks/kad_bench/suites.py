@@ -66,6 +66,7 @@ __all__ = [
     "check_format",
     "default_cache",
     "document_table",
+    "has_measured",
     "read_document",
     "replace_table",
     "run_suites",
@@ -167,6 +168,12 @@ def run_suites(
         run["load_average_before_and_after"][1] = os.getloadavg()
         keep(document)
     return document
+
+
+def has_measured(document: dict[str, Any]) -> bool:
+    """Whether any engine of any case was measured."""
+    suites = document["suites"].values()
+    return any(case["engines"] for results in suites for case in results["cases"])
 
 
 def document_table(document: dict[str, Any]) -> str:

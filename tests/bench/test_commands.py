@@ -90,6 +90,27 @@ def test_suites_that_are_not_held_are_named(suite: Any, tmp_path: Path) -> None:
     assert f"not held at level scalar, of which {path} has no counts: search\n" in result.stderr
 
 
+def test_a_run_that_measured_nothing_fails(suite: Any, tmp_path: Path) -> None:
+    suite("search", case())
+    result = run("search", "--json", tmp_path / "out.json")
+    assert (result.exit_code, (tmp_path / "out.json").is_file()) == (1, True)
+    assert "table of search" in result.stdout
+    assert "kad-bench: nothing was measured" in result.stderr
+    suite("network", case("kad"))  # whose peer is skipped
+    assert run("search", "network").exit_code == 0
+
+
+def test_smoke_takes_no_other_profile(suite: Any) -> None:
+    profiles = suite("search", case("kad"))
+    result = run("search", "smoke", "--profile", "regular")
+    assert result.exit_code == 2
+    assert "smoke is a profile: expected no other one beside it, got" in result.stderr
+    assert run("search", "smoke", "--profile", "smoke").exit_code == 0
+    assert run("search", "smoke").exit_code == 0
+    assert run("search").exit_code == 0
+    assert profiles == ["smoke", "smoke", "regular"]
+
+
 # ---- files of other kinds ------------------------------------------------------------------------
 
 COMMANDS = {

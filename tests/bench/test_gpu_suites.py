@@ -89,7 +89,8 @@ def test_without_a_gpu_all_is_named(tmp_path):
     if device.gpu_is_available():
         pytest.skip("there is a GPU")
     done, suites = run(tmp_path, "gpu", simulated="0")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "kad-bench: nothing was measured" in done.stderr
     assert list(suites) == ["gpu_search", "gpu_coreset", "gpu_board"]
     assert suites["gpu_board"]["not_run"] == {
         f"{name}": "no GPU" for name in ("resnet18, 40 rows",)
