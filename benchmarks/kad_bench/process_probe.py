@@ -69,7 +69,7 @@ def probe_process(job: Job) -> dict[str, Any]:
         where the system does not say.
     """
     command = [sys.executable, "-m", "kad_bench.process_probe", json.dumps(asdict(job))]
-    start = time.time()  # the other process compares with its own clock
+    start = time.monotonic()  # one clock for all processes, which setting the time does not move
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     found: dict[str, Any] = json.loads(done.stdout)
     found["stages_s"] = {"interpreter": found.pop("began") - start, **found["stages_s"]}
@@ -97,7 +97,7 @@ def _do(job: Job, began: float) -> dict[str, Any]:
     steps = _kad_steps(job) if job.engine == "kad" else _thesis_steps(job)
     opened_bytes, scores = None, []
     for step in steps:
-        marks.append(time.time())
+        marks.append(time.monotonic())
         if step is not None:
             scores = step
         elif len(marks) == 3:
@@ -184,6 +184,6 @@ def _device_bytes() -> int | None:
 
 
 if __name__ == "__main__":
-    _began = time.time()
+    _began = time.monotonic()
     follow_level()
     json.dump(_do(Job(**json.loads(sys.argv[1])), _began), sys.stdout)

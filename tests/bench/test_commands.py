@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from kad_bench import process_probe
 from kad_bench.cli import main
 from kad_bench.suites import SUITES, read_document
 
@@ -165,3 +166,22 @@ def test_another_format_is_told_with_the_file(tmp_path: Path) -> None:
 )
 def test_committed_documents_are_read(name: str) -> None:
     assert read_document(RESULTS / f"{name}.json")["format"] == 1
+
+
+# ---- the clock of fresh processes ----------------------------------------------------------------
+
+
+def test_setting_the_time_does_not_move_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = process_probe.Job("kad", "artifact", "image", "weights", 1)
+    steps = [None, None, [1.0]]
+    monkeypatch.setattr(process_probe, "_kad_steps", lambda _: iter(steps))
+    monkeypatch.setattr(process_probe.time, "time", iter(range(0, 10**9, 10**6)).__next__)
+
+    def answer(*_: Any, **__: Any) -> Any:
+        done = process_probe._do(job, process_probe.time.monotonic())
+        return SimpleNamespace(stdout=json.dumps(done))
+
+    monkeypatch.setattr(process_probe.subprocess, "run", answer)
+    found = process_probe.probe_process(job)
+    assert list(found["stages_s"]) == ["interpreter", "import", "open", "score"]
+    assert all(0 <= seconds < 60 for seconds in found["stages_s"].values())
