@@ -52,17 +52,29 @@ class Engine:
 def check_engines(
     engines: Mapping[str, Engine],
     tiles: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
+    labels: NDArray[np.uint8] | None,
     *,
     right: Engine,
     map_bounds: tuple[float, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Let every engine score all tiles, which also warms it up, and compare it with the right one.
 
+    Parameters
+    ----------
+    engines : mapping of str to Engine
+    tiles : (n, t, t, 3) uint8
+    labels : (n,) uint8 or None
+        Of the tiles; None where nothing was learnt that could tell them apart.
+    right : Engine
+        Gives the right answers.
+    map_bounds : (float, float) or None
+        As for :func:`kad_bench.tile_paths.check_found`.
+
     Returns
     -------
     dict
-        Engine to ``tile AUROC``, ``score difference`` and ``map difference``.
+        Engine to ``tile AUROC`` (with `labels` alone), ``score difference`` and
+        ``map difference``.
 
     Raises
     ------
@@ -73,7 +85,7 @@ def check_engines(
     accuracy = {}
     for name, engine in engines.items():
         found = expected if engine is right else _score_all(engine, tiles)
-        accuracy[name] = {"tile AUROC": roc_auc(labels, found.scores)}
+        accuracy[name] = {} if labels is None else {"tile AUROC": roc_auc(labels, found.scores)}
         if engine is not right:
             accuracy[name] |= check_found(
                 *(name, expected, found), tolerance=engine.tolerance, map_bounds=map_bounds

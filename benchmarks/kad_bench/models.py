@@ -114,6 +114,11 @@ class Model:
     annotation: Annotation
     labelled: LabelledTiles
 
+    @property
+    def learnt(self) -> bool:
+        """Whether the network's weights are learnt; the AUROC of random ones says nothing."""
+        return self.network.weights.source != "random"
+
     def read_board(self) -> NDArray[np.uint8]:
         """Decode the whole board, (H, W, 3) RGB."""
         return read_image(self.board)

@@ -132,12 +132,14 @@ def _compare(model: Model, profile: Profile, i: int, settings: Settings) -> dict
     engines |= {name: _by_products(path, batch, batch) for name, path in peers.items()}
     settings.say(f"tile: {model.name}")
     labelled = model.labelled.first(checked)
-    figures, totals = _measure(engines, _right(model, settings), labelled, profile.rounds)
+    right = _right(model, settings)
+    figures, totals = _measure(engines, right, labelled, profile.rounds, judged=model.learnt)
     kad_again = _open(model, settings, batch)
     kad_again(labelled.tiles, Stopwatch())
     figures[KAD]["counts"] = search_counts(kad_again, checked, model.artifact.network)
     found = ratio_figures(totals, (KAD, KAD_ONE))
-    case = _case(model.name, f"{model.what}; {AUROC}", figures, found)
+    what = f"{model.what}; {AUROC}" if model.learnt else model.what
+    case = _case(model.name, what, figures, found)
     return case | {"checked_tiles": checked, "skipped": skipped}
 
 
@@ -146,10 +148,16 @@ def _measure(
     right: Engine,
     labelled: LabelledTiles,
     rounds: int,
+    *,
+    judged: bool,
     **bounds: Any,
 ) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """Check and then time engines; their figures and their seconds of a tile, round by round."""
-    accuracy = check_engines(engines, labelled.tiles, labelled.labels, right=right, **bounds)
+    """Check and then time engines; their figures and their seconds of a tile, round by round.
+
+    Where `judged` is not set, nothing was learnt, and no AUROC is given.
+    """
+    labels = labelled.labels if judged else None
+    accuracy = check_engines(engines, labelled.tiles, labels, right=right, **bounds)
     figures, totals = time_engines(engines, labelled.tiles, rounds)
     for name, found in accuracy.items():
         figures[name]["accuracy"] = found
@@ -185,7 +193,7 @@ def _anomalib_case(profile: Profile, settings: Settings) -> dict[str, Any]:
     kad = Engine(_open(model, settings, batch), batch, batch)
     engines = {KAD: kad, ANOMALIB: Engine(AnomalibTiles(model), batch, batch)}
     labelled = model.labelled.first(profile.checked[0])
-    figures, totals = _measure(engines, kad, labelled, profile.rounds)
+    figures, totals = _measure(engines, kad, labelled, profile.rounds, judged=model.learnt)
     return _case(name, model.what, figures, ratio_figures(totals))
 
 
@@ -205,10 +213,10 @@ def _cutpaste_case(model: Model, profile: Profile, settings: Settings) -> dict[s
     }
     right = Engine(cutpaste.thesis(settings.device, exact=True), 1, 1)
     figures, totals = _measure(
-        *(engines, right, LabelledTiles(tiles, labels), profile.rounds), map_bounds=MAP_BOUNDS
+        *(engines, right, LabelledTiles(tiles, labels), profile.rounds),
+        judged=False,  # the head is not trained
+        map_bounds=MAP_BOUNDS,
     )
-    for figure in figures.values():
-        figure["accuracy"].pop("tile AUROC")  # of an untrained head: it would say nothing
     return _case("CutPaste with Grad-CAM", cutpaste.what, figures, ratio_figures(totals))
 
 
@@ -228,7 +236,8 @@ def _settings_case(model: Model, profile: Profile, settings: Settings) -> dict[s
             size = min(batch, n)
             engines[name] = Engine(_open(model, settings, size, threads=threads), size, n)
     labelled = model.labelled.first(n)
-    figures, _ = _measure(engines, _right(model, settings), labelled, profile.rounds)
+    right = _right(model, settings)
+    figures, _ = _measure(engines, right, labelled, profile.rounds, judged=model.learnt)
     what = f"kad on {model.name}, other batches and threads"
     return _case("batches and threads", what, figures, {})
 
@@ -245,7 +254,8 @@ def _bank_growth(model: Model, profile: Profile, settings: Settings) -> dict[str
             THESIS: _by_products(thesis, 1, n // 4),
         }
         right = _right(model, settings, rows)
-        _, totals = _measure(engines, right, model.labelled.first(n), profile.rounds)
+        labelled = model.labelled.first(n)
+        _, totals = _measure(engines, right, labelled, profile.rounds, judged=False)
         for name, seconds in totals.items():
             points[name].append([rows, float(np.median(seconds))])
     return growth("rows of the bank", "seconds of a tile", points)
