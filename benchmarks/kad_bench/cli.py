@@ -112,7 +112,7 @@ def run(
 
     gpu: those named gpu_..., which need an NVIDIA GPU, numba-cuda and PyTorch with CUDA.
 
-    smoke: seconds, no images needed; `run smoke` is all suites in it. regular: minutes, the first
+    smoke: two minutes, no images needed; `run smoke` is all suites in it. regular: minutes, the first
     time a quarter of an hour more for what is made once; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the
     images and the weights. full: longer.
     """
@@ -242,6 +242,7 @@ def compare(before: Path, after: Path, *, limit: float, across_machines: bool) -
     Exits with 1 on a regression, and where AFTER lacks what BEFORE has.
     """
     from kad_bench import compare as comparing
+    from kad_bench.noise import name_busy_suites
     from kad_bench.suites import read_document
 
     documents = read_document(before), read_document(after)
@@ -252,7 +253,7 @@ def compare(before: Path, after: Path, *, limit: float, across_machines: bool) -
     click.echo(comparing.changes_table(changes, limit))
     notes = [f"- {after}: missing: {text}" for text in missing]
     for path, document in zip((before, after), documents, strict=True):
-        notes += [f"- {path}: {text}" for text in comparing.name_busy_suites(document)]
+        notes += [f"- {path}: {text}" for text in name_busy_suites(document)]
     if notes:
         click.echo("\n" + "\n".join(notes))
     worse = sum(change.regressed(limit) for change in changes)

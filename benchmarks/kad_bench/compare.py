@@ -21,14 +21,12 @@ __all__ = [
     "changes_table",
     "check_machines",
     "compare_documents",
-    "name_busy_suites",
     "name_missing",
 ]
 
 _FEW = 5  # times: bounds of fewer are widened
 _NOISE_OF_FEW = 1.25  # factor, each way
 _NOISE_OF_SIZES = 1.02
-_BUSY = 0.1  # share of the processors that others may take before it is told
 _MACHINE = {
     "processor": ("environment", "cpu", "model"),
     "level of instructions": ("environment", "cpu", "kad_level"),
@@ -141,18 +139,6 @@ def _at(document: Any, keys: tuple[str, ...]) -> Any:
     for key in keys:
         document = document.get(key, "unknown")
     return document
-
-
-def name_busy_suites(document: dict[str, Any]) -> list[str]:
-    """Say of which suites others took more than a tenth of the processors meanwhile."""
-    cores = document["environment"]["cpu"].get("logical_cores") or 1
-    found = []
-    for suite, use in document["run"]["processor_use"].items():
-        others = (use.get("other_cpu_s") or 0) + (use.get("steal_s") or 0)
-        share = others / (use["wall_s"] * cores)
-        if share > _BUSY:
-            found.append(f"{suite}: others took {share:.0%} of the processors meanwhile")
-    return found
 
 
 def _values(document: dict[str, Any]) -> Iterator[tuple[_Key, _Value]]:

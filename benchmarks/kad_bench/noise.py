@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ProcessorUse", "disturbed_text"]
+__all__ = ["ProcessorUse", "name_busy_suites"]
 
 _BUSY = (0, 1, 2, 5, 6)  # columns of /proc/stat: user, nice, system, irq, softirq
 _STEAL = 7
-_DISTURBED = 0.1  # share of the processors' time that others take
+_BUSY_SHARE = 0.1  # of the processors, that others may take before it is told
 
 
 class ProcessorUse:
@@ -63,23 +63,19 @@ class ProcessorUse:
         return sum(ticks[i] for i in _BUSY), ticks[_STEAL]
 
 
-def disturbed_text(run: dict[str, Any]) -> str:
-    """Say in which suites of a run others took so much that times are not to be trusted.
+def name_busy_suites(document: dict[str, Any]) -> list[str]:
+    """Say of which suites of a document others took more than a tenth of the processors meanwhile.
 
-    Parameters
-    ----------
-    run
-        The block ``run`` of a document, with what :meth:`ProcessorUse.read` gave for each suite.
+    Times mean little then.
     """
+    cores = document["environment"]["cpu"].get("logical_cores") or 1
     found = []
-    for suite, use in run["processor_use"].items():
-        others = (use["other_cpu_s"] or 0.0) + (use["steal_s"] or 0.0)
-        share = others / max(others + use["own_cpu_s"], 1e-9)
-        if share > _DISTURBED:
-            found.append(f"{suite} ({100 * share:.0f} %)")
-    if not found:
-        return ""
-    return f"others took a part of the processors' time, so times mean little: {', '.join(found)}"
+    for suite, use in document["run"]["processor_use"].items():
+        others = (use.get("other_cpu_s") or 0) + (use.get("steal_s") or 0)
+        share = others / (use["wall_s"] * cores)
+        if share > _BUSY_SHARE:
+            found.append(f"{suite}: others took {share:.0%} of the processors meanwhile")
+    return found
 
 
 def _own_s() -> float:

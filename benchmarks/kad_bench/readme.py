@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kad_bench.noise import disturbed_text
+from kad_bench.noise import name_busy_suites
 from kad_bench.pages import replace_between
 from kad_bench.tables import case_name, format_seconds, like_with_like, markdown, ratio_text
 from kad_sdk.errors import InvalidArgumentError
@@ -78,8 +78,8 @@ def _note(document: dict[str, Any]) -> str:
     return (
         f"{suites}: {cpu['model']}, {run['threads']} threads, {cpu['kad_level']}, float32, commit "
         f"{commit['commit'][:12]}{changed}, {run['started'][:10]}; medians, and the bounds of "
-        f"their ratio. {disturbed_text(run)}"
-    ).rstrip()
+        f"their ratio{'. '.join(['', *name_busy_suites(document)])}."
+    )
 
 
 def _time(case: dict[str, Any], engine: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from markdown_it import MarkdownIt
 
 from kad_bench.environment import format_table
-from kad_bench.noise import disturbed_text
+from kad_bench.noise import name_busy_suites
 from kad_bench.suites import suite_markdown
 from kad_sdk.storage import write_atomic
 
@@ -64,7 +64,7 @@ def report_html(document: dict[str, Any], plots: Sequence[Plot]) -> str:
         f"commit {(commit.get('commit') or 'unknown')[:12]}"
         f"{' with changes' if commit.get('dirty') else ''}, {run['started']}"
     )
-    head = ". ".join(filter(None, [head, disturbed_text(run)]))
+    head = ". ".join([head, *name_busy_suites(document)])
     sections = [
         _section(name, results, [plot for plot in plots if plot.name.startswith(f"{name}-")])
         for name, results in document["suites"].items()

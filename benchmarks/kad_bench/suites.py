@@ -50,7 +50,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kad_bench.environment import collect
-from kad_bench.noise import ProcessorUse, disturbed_text
+from kad_bench.noise import ProcessorUse, name_busy_suites
 from kad_bench.pages import replace_between
 from kad_sdk.errors import InvalidArgumentError
 
@@ -193,7 +193,7 @@ def document_table(document: dict[str, Any]) -> str:
         f"commit {git['commit'][:12]}{changed}, {run['started']}"
     )
     tables = [suite_markdown(name, results) for name, results in document["suites"].items()]
-    return "\n\n".join([head, *filter(None, [disturbed_text(run)]), *tables]) + "\n"
+    return "\n\n".join([head, *name_busy_suites(document), *tables]) + "\n"
 
 
 def suite_markdown(name: str, results: dict[str, Any]) -> str:

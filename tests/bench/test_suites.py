@@ -23,7 +23,7 @@ from kad_bench.counts import (
 from kad_bench.laws import fit_law, law_text
 from kad_bench.level import at_level
 from kad_bench.measure import summarise
-from kad_bench.noise import ProcessorUse, disturbed_text
+from kad_bench.noise import ProcessorUse
 from kad_bench.report_plots import plots_of
 from kad_bench.tables import case_name, format_seconds, like_with_like, suite_table
 
@@ -299,13 +299,3 @@ def test_peers_are_compared_with_what_is_like_them() -> None:
     }
     found = like_with_like({"engines": engines, "ratios": ratios})
     assert found == [("kad, one", "one", {"median": 4.0}), ("kad", "many", {"median": 3.0})]
-
-
-def test_what_others_took_of_the_processors_is_told() -> None:
-    def use(own: float, other: float | None, steal: float | None) -> dict[str, float | None]:
-        return {"wall_s": 1.0, "own_cpu_s": own, "other_cpu_s": other, "steal_s": steal}
-
-    quiet = {"board": use(9.5, 0.2, 0.1), "tile": use(1.0, None, None)}
-    assert disturbed_text({"processor_use": quiet}) == ""
-    busy = {**quiet, "search": use(3.0, 0.5, 0.5)}
-    assert disturbed_text({"processor_use": busy}).endswith("mean little: search (25 %)")
