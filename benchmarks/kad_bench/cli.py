@@ -112,9 +112,9 @@ def run(
 
     gpu: those named gpu_..., which need an NVIDIA GPU, numba-cuda and PyTorch with CUDA.
 
-    smoke: two minutes, no images needed; `run smoke` is all suites in it. regular: minutes, the first
-    time a quarter of an hour more for what is made once; KAD_DATA_DIR and KAD_WEIGHTS_DIR name the
-    images and the weights. full: longer.
+    smoke: two minutes, no images needed; `run smoke` is all suites in it. regular: minutes, the
+    first time a quarter of an hour more for what is made once; KAD_DATA_DIR and KAD_WEIGHTS_DIR
+    name the images and the weights. full: longer.
     """
     from kad_bench import counts as guard
     from kad_bench.level import at_level
