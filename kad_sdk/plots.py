@@ -232,7 +232,7 @@ def examples_png(examples: Sequence[Example], map_threshold: float) -> bytes:
 def _draw_scale(figure: Any, shown: Any, grid: Any, map_threshold: float) -> None:
     place = {"ax": grid.ravel().tolist(), "orientation": "horizontal", "location": "bottom"}
     bar = figure.colorbar(shown, **place, fraction=0.03, aspect=60, pad=0.02, panchor=False)
-    bar.set_label(f"anomaly map (patch distance); white line: threshold {map_threshold:.4g}")
+    bar.set_label(f"anomaly map; white line: threshold {map_threshold:.4g}")
     bar.ax.axvline(map_threshold, color="white", linewidth=1.5)
     bar.outline.set_visible(False)
 

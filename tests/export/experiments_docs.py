@@ -62,16 +62,20 @@ def run(folder: Path, words: list[str]) -> None:
     subprocess.run([program, *words[1:]], cwd=folder, check=True)
 
 
-def page(folder: Path, images: Path, typed: list[list[str]]) -> str:
-    """Give the tables, one heading level down, with the commands and the pictures."""
+def page(folder: Path, images: Path, typed: list[list[str]], *, examples: bool) -> str:
+    """Give the tables, one heading level down, with the commands and the pictures.
+
+    `examples` are pictures of boards: those of others' data sets are not ours to show.
+    """
     text = (folder / "grid" / "experiments.md").read_text(encoding="utf-8")
     tables = text.partition("\n")[2].strip().replace("\n## ", "\n### ")
     lines = ["```", *map(shlex.join, typed), "```", "", tables]
+    pictures = {"roc.png": "Curves", **({"examples.png": "Boards"} if examples else {})}
     best = json.loads((folder / "grid" / "experiments.json").read_bytes())["best"]
     for category, by_method in best.items():
         runs = [folder / "grid" / "runs" / name for name in by_method.values()]
         names = " and ".join(by_method.values())
-        for picture, told in (("roc.png", "Curves"), ("examples.png", "Boards")):
+        for picture, told in pictures.items():
             target = images / f"experiments_{category}_{picture.removesuffix('.png')}.jpg"
             stack = side_by_side([cv2.imread(str(run / "evaluation" / picture)) for run in runs])
             cv2.imwrite(str(target), stack, QUALITY)
@@ -107,7 +111,7 @@ def main() -> None:
             run(folder, words)
     given.results.write_bytes((folder / "grid" / "experiments.json").read_bytes())
     begin = f"<!-- {given.study}: made by `make experiments` -->"
-    text = page(folder, given.images, typed)
+    text = page(folder, given.images, typed, examples=not surfaces)
     replace_between(given.docs, begin, f"<!-- end of {given.study} -->", text)
 
 
