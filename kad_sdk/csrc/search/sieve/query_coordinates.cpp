@@ -10,14 +10,6 @@ namespace {
 
 constexpr double kUnit = 0x1p-24;
 
-double length_of(const float* values, int64_t n) {
-  double sum = 0.0;
-  for (int64_t i = 0; i < n; ++i) {
-    sum += static_cast<double>(values[i]) * static_cast<double>(values[i]);
-  }
-  return std::sqrt(sum);
-}
-
 // The largest length of vectors (dims, stride), rounded up.
 double largest_length(const float* values, int64_t dims, int64_t stride) {
   std::vector<float> sums(static_cast<size_t>(stride));
@@ -58,41 +50,14 @@ void QueryCoordinates::load(const QueryBlock& block) {
 }
 
 bool QueryCoordinates::load(const QueryBlock& block, const CoarseWindow& coarse) {
-  begin(block);
-  coarse_ = &coarse;
-  const Basis& basis = sieve_.basis();
-  const double coarse_error = load_positions(coarse);
-  if (!(coarse_error < kLongest)) return false;
-  const float* centre = index_.centre.data() + basis.fine_first();
-  for (int64_t first = 0; first < n_; first += kPackedVectors) {
-    const int64_t count = std::min(kPackedVectors, n_ - first);
-    kernels_.pack(block.query(first) + basis.fine_first(), index_.dims, count, kPackedVectors,
-                  basis.fine().dims(), centre, packed_.data());
-    basis.fine().apply(kernels_, packed_.data(), kPackedVectors, count,
-                       values_.data() + first * basis.width(), basis.width());
-  }
-  for (int64_t q = 0; q < n_; ++q) {
-    mix_positions(positions_.data(), basis.coarse_width(), q, basis.coarse_width(),
-                  values_.data() + q * basis.width() + basis.fine_width());
-    errors_[static_cast<size_t>(q)] = basis.error(length(q)) + coarse_error + kUnit * length(q);
-  }
-  encode_wide(block);
-  return true;
-}
-
-// Returns how far the coarse coordinates of a patch may be off. With A the largest length of a
-// position's values and c the centre's part, both of which are exact up to:
-//   - the patch feature's own resampling, at most 4.01 u (A + |c|), its centring and that of the
-//     positions, 2.01 u A;
-//   - the positions' coordinates (projection.hpp), and their mixing, at most 4.01 u A.
-double QueryCoordinates::load_positions(const CoarseWindow& coarse) {
+  load(block);
   const Projection& map = sieve_.basis().coarse();
+  if (!(largest_length(coarse.values(), map.dims(), coarse.stride()) < kLongest)) return false;
+  coarse_ = &coarse;
   positions_.resize(static_cast<size_t>(coarse.stride() * map.width()));
   map.apply(kernels_, coarse.values(), coarse.stride(), coarse.n_positions(), positions_.data(),
             map.width());
-  const double largest = largest_length(coarse.values(), map.dims(), coarse.stride());
-  const double centre = length_of(index_.centre.data() + sieve_.basis().coarse_first(), map.dims());
-  return (map.relative_error() + 16.0 * kUnit) * largest + 8.0 * kUnit * centre;
+  return true;
 }
 
 void QueryCoordinates::mix_positions(const float* values, int64_t stride, int64_t patch, int64_t n,

@@ -19,8 +19,9 @@ class QueryCoordinates {
   /// Take a block of plain vectors.
   void load(const QueryBlock& block);
 
-  /// Take a block of the patches of a window, the coarse part from the maps below it. False when
-  /// the maps hold values too large for that, though the patches are none.
+  /// Take a block of the patches of a window, and the coarse part of the positions below it, from
+  /// whose codes those of patches are mixed. False when the maps hold values too large for that,
+  /// though the patches are none.
   bool load(const QueryBlock& block, const CoarseWindow& coarse);
 
   int64_t n() const { return n_; }
@@ -49,7 +50,6 @@ class QueryCoordinates {
  private:
   void begin(const QueryBlock& block);
   void encode_wide(const QueryBlock& block);
-  double load_positions(const CoarseWindow& coarse);
 
   const kad_index& index_;
   const Sieve& sieve_;
