@@ -193,14 +193,14 @@ class BoundCheck {
   void encode_queries(const kad::FeatureMaps* maps) {
     const kad::Sieve& sieve = *index_.sieve;
     queries_ = std::make_unique<kad::QueryCoordinates>(index_, kernels_);
+    queries_->load(block_);
     if (maps != nullptr) {
       const kad::SplitLayout layout(*maps);
       if (index_.layout.matches(layout)) {
         coarse_.load(layout, *maps, maps->whole(0), index_.centre.data());
-        window_ = queries_->load(block_, coarse_);
+        window_ = queries_->load_positions(coarse_);
       }
     }
-    if (!window_) queries_->load(block_);
     watched_ = sieve.codes();
     watched_.match = match_watched;
     std::vector<int32_t> all(size(data_.n));

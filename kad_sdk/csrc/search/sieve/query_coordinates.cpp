@@ -22,7 +22,7 @@ double largest_length(const float* values, int64_t dims, int64_t stride) {
 
 }  // namespace
 
-void QueryCoordinates::begin(const QueryBlock& block) {
+void QueryCoordinates::load(const QueryBlock& block) {
   n_ = block.n();
   coarse_ = nullptr;
   const int64_t padded = (n_ + kPackedVectors - 1) / kPackedVectors * kPackedVectors;
@@ -32,25 +32,18 @@ void QueryCoordinates::begin(const QueryBlock& block) {
   lengths_.resize(static_cast<size_t>(n_));
   for (int64_t q = 0; q < n_; ++q) {
     lengths_[static_cast<size_t>(q)] = std::sqrt(block.norm2(q)) * (1.0 + 1e-9);
+    errors_[static_cast<size_t>(q)] = sieve_.basis().error(length(q)) + kUnit * length(q);
   }
-}
-
-void QueryCoordinates::load(const QueryBlock& block) {
-  begin(block);
   for (int64_t first = 0; first < n_; first += kPackedVectors) {
     const int64_t count = std::min(kPackedVectors, n_ - first);
     kernels_.pack(block.query(first), index_.dims, count, kPackedVectors, index_.dims,
                   index_.centre.data(), packed_.data());
     sieve_.basis().apply(kernels_, packed_.data(), count, values_.data() + first * sieve_.width());
   }
-  for (int64_t q = 0; q < n_; ++q) {
-    errors_[static_cast<size_t>(q)] = sieve_.basis().error(length(q)) + kUnit * length(q);
-  }
   encode_wide(block);
 }
 
-bool QueryCoordinates::load(const QueryBlock& block, const CoarseWindow& coarse) {
-  load(block);
+bool QueryCoordinates::load_positions(const CoarseWindow& coarse) {
   const Projection& map = sieve_.basis().coarse();
   if (!(largest_length(coarse.values(), map.dims(), coarse.stride()) < kLongest)) return false;
   coarse_ = &coarse;

@@ -16,13 +16,13 @@ class QueryCoordinates {
   QueryCoordinates(const kad_index& index, const SearchKernels& kernels)
       : index_(index), sieve_(*index.sieve), kernels_(kernels) {}
 
-  /// Take a block of plain vectors.
+  /// Take a block of vectors.
   void load(const QueryBlock& block);
 
-  /// Take a block of the patches of a window, and the coarse part of the positions below it, from
-  /// whose codes those of patches are mixed. False when the maps hold values too large for that,
+  /// Take the coarse part of the positions below the block, which is the patches of a window: from
+  /// their codes those of patches are mixed. False when the maps hold values too large for that,
   /// though the patches are none.
-  bool load(const QueryBlock& block, const CoarseWindow& coarse);
+  bool load_positions(const CoarseWindow& coarse);
 
   int64_t n() const { return n_; }
   const float* of(int64_t q) const { return values_.data() + q * sieve_.width(); }
@@ -48,7 +48,6 @@ class QueryCoordinates {
                      float* out) const;
 
  private:
-  void begin(const QueryBlock& block);
   void encode_wide(const QueryBlock& block);
 
   const kad_index& index_;

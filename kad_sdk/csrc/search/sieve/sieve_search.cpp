@@ -45,10 +45,8 @@ const std::vector<int32_t>& SieveSearch::run(QueryBlock& block, const CoarseWind
   left_ = all_of(block.n());
   const double longest2 = *std::max_element(block.norms2(), block.norms2() + block.n());
   if (!(longest2 < kLongest * kLongest)) return left_;
-  if (coarse == nullptr || !queries_.load(block, *coarse)) {
-    coarse = nullptr;
-    queries_.load(block);
-  }
+  queries_.load(block);
+  if (coarse != nullptr && !queries_.load_positions(*coarse)) coarse = nullptr;
   candidates_.begin(block);
   tally_.lap(kPrepareTime);
   take_seeds(block);
