@@ -270,10 +270,10 @@ def _write_beside(path: Path, temporary: Path, content: bytes) -> None:
     except OSError as error:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise
-        raise OutputError(
-            f"cannot write {path / INSPECTION}: it is made in the folder above first, and "
+        raise _not_by_way_of_above(
+            path,
             f"{path.parent} cannot be written to: {error.strerror}. Allow this user to write "
-            "there; in a container, mount that folder writable"
+            "there; in a container, mount that folder writable",
         ) from error
 
 
@@ -283,11 +283,17 @@ def _rename_into(path: Path, temporary: Path, folder: int) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        raise OutputError(
-            f"cannot write {path / INSPECTION}: it is made in the folder above first, and "
+        raise _not_by_way_of_above(
+            path,
             f"{path} is mounted there by itself. Mount the folder that holds the artifact, not the "
-            "artifact alone"
+            "artifact alone",
         ) from error
+
+
+def _not_by_way_of_above(path: Path, why: str) -> OutputError:
+    return OutputError(
+        f"cannot write {path / INSPECTION}: it is made in the folder above first, and {why}"
+    )
 
 
 def _check_unchanged(folder: int, path: Path, before: Inspection) -> None:
