@@ -27,7 +27,7 @@ from kad_sdk.errors import (
     ProviderUnavailableError,
 )
 from kad_sdk.recording import gpu_lock
-from kad_sdk.scoring import BoardScorer, BoardScores, Stopwatch, TileFindings, in_batch
+from kad_sdk.scoring import BoardScorer, Stopwatch, TileFindings, in_batch
 from kad_sdk.session import Buffer, NetworkSession, require_provider
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from kad_sdk.annotations import Annotation
     from kad_sdk.artifact import PatchCoreArtifact
 
 __all__ = ["CudaPatchCoreScorer", "DeviceNetwork", "SessionNetwork", "open_batches"]
@@ -214,20 +213,6 @@ class CudaPatchCoreScorer(BoardScorer):
 
     def forget(self, image: NDArray[Any]) -> None:  # noqa: D102 - as the base's
         self._uploads.forget(image)
-
-    def score(  # noqa: D102 - as the base's
-        self,
-        image: NDArray[Any],
-        annotation: Annotation | None = None,
-        pixel_format: str | None = None,
-        *,
-        keep_patches: bool = True,
-    ) -> BoardScores:
-        try:
-            return super().score(image, annotation, pixel_format, keep_patches=keep_patches)
-        except BaseException:
-            self.forget(image)  # perhaps it was not asked for: the array may be filled anew
-            raise
 
     def close(self) -> None:  # noqa: D102 - as the base's
         with self._running():  # what frees memory asks for a current GPU

@@ -244,8 +244,13 @@ class Detector:
         """
         if self._scorer is None:
             raise InvalidArgumentError("this detector is closed; open the artifact again")
+        try:
+            scores = self._scorer.score(image, annotation, pixel_format, keep_patches=keep_patches)
+        except BaseException:
+            self._forget([image])  # perhaps it was not asked for: the array may be filled anew
+            raise
         return judge_board(
-            self._scorer.score(image, annotation, pixel_format, keep_patches=keep_patches),
+            scores,
             self.rules,
             size=(image.shape[0], image.shape[1]),
             annotation=annotation,

@@ -227,7 +227,7 @@ class BoardScorer(ABC):
         """
 
     def forget(self, image: NDArray[Any]) -> None:  # noqa: B027 - nothing to do on the CPU
-        """Undo :meth:`send_ahead`, if need be; a board whose score fails is forgotten."""
+        """Undo :meth:`send_ahead`, if need be; the detector does for a board whose score fails."""
 
     def close(self) -> None:  # noqa: B027 - a method that holds nothing has nothing to free
         """Free what the method holds; the scorer cannot be used after."""
