@@ -176,7 +176,8 @@ def _describe_mode(core: PatchCore) -> list[tuple[str, str]]:
     windows = core.windows
     if windows is None:
         return []
-    text = f"of at most {windows.window_px} px, seen with a halo of {windows.halo_px} px"
+    side = windows.window_px
+    text = f"as large as {side} x {side} px, seen with a halo of {windows.halo_px} px"
     return [("windows", text)]
 
 

@@ -162,7 +162,8 @@ class Preprocessing:
 class Windows:
     """How a board is cut into windows; lengths in px.
 
-    A window without its halo has sides of at most `window_px`. Cells of the coarsest layer have
+    No window has more pixels than a square one, which has sides of `window_px` without its halo.
+    Cells of the coarsest layer have
     sides of `align_px`, of the finest, the patches, `patch_px`. What is nearer than
     `label_margin_px` to a label has no value.
     """

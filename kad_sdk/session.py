@@ -377,6 +377,8 @@ def _create(runtime: Any, data: bytes, provider: str, options: dict[str, str], t
     settings.log_severity_level = _FATAL_ONLY
     # Threads that spin after their work would take the cores from the search, which runs next.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan of the memory is kept beside what the first pass took: twice the memory, and no faster.
+    settings.enable_mem_pattern = provider != "cpu"
     if provider != "cpu":
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session = runtime.InferenceSession(

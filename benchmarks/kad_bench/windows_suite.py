@@ -108,7 +108,8 @@ def run(settings: Settings) -> dict[str, Any]:
     for name, model in ((WINDOWS, windows), (TILES, tiles)):
         engines[name]["memory_bytes"] = _peak(model, settings)
     seen = windows.artifact.manifest.patchcore.windows
-    engines[WINDOWS]["notes"] = f"windows of at most {seen.window_px} px, halo {seen.halo_px} px"
+    side, halo = seen.window_px, seen.halo_px
+    engines[WINDOWS]["notes"] = f"windows as large as {side} x {side} px, halo {halo} px"
     part = f"{len(board.chosen)} of {len(board.xy):,} tiles, scaled to all"
     engines[THESIS]["notes"] = "all tiles" if board.whole else part
     seconds = {name: [one.seconds for one in found] for name, found in taken.items()}

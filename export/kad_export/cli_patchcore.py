@@ -40,13 +40,13 @@ __all__ = ["patchcore"]
 @option(
     "--window",
     type=click.IntRange(16, 1 << 15),
-    help="Of --mode windows only: longest side of a window without its halo, px. Default: by "
-    "--window-memory, up to 2048.",
+    help="Of --mode windows only: side of a square window without its halo, px; others have no "
+    "more pixels. Default: by --window-memory.",
 )
 @option(
     "--window-memory",
     type=Parsed("size", shared.parse_memory),
-    help="Of --mode windows only: what the network may take for a window. Default: 1GB.",
+    help="Of --mode windows only: what the network may take for a window. Default: 1.5GB.",
 )
 @option(
     "--coreset",

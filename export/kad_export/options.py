@@ -21,6 +21,7 @@ __all__ = [
     "BOARD_SCORES",
     "ENGINES",
     "HOLDOUT",
+    "LARGEST_WINDOW",
     "N_NEIGHBORS",
     "WINDOW_MEMORY_BYTES",
     "PatchCoreOptions",
@@ -31,7 +32,8 @@ __all__ = [
 N_NEIGHBORS = {"none": 0, "thesis": 3, "paper": 8}
 """Re-weighting to the bank rows it uses beside m*; the paper counts m* itself as the ninth."""
 
-HOLDOUT, WINDOW_MEMORY_BYTES = 0.1, 2**30  # where they are not given
+HOLDOUT, WINDOW_MEMORY_BYTES = 0.1, 3 * 2**29  # where they are not given
+LARGEST_WINDOW = 1 << 15  # px
 ENGINES = ("local", "ray")
 MODES = ("tiles", "windows")
 BOARD_SCORES = ("map-peak", "largest-tile")
@@ -56,8 +58,8 @@ class PatchCoreOptions:
         ``"tiles"``: every tile goes through the network by itself; ``"windows"``: every pixel goes
         through it once, and bank and thresholds are fitted to that.
     window, window_memory_bytes
-        Of windows alone. Longest side of a window without its halo, px; None: the largest, up to
-        2048 px, of which a pass stays within that memory (None: 1 GiB).
+        Of windows alone. Side of a square window without its halo, px, than which none has more
+        pixels; None: the largest of which a pass stays within that memory (None: 1.5 GiB).
     resize : (height, width), float or None
         px, or a factor; None keeps the boards' own resolution.
     sigma : float
@@ -136,7 +138,10 @@ class PatchCoreOptions:
             "stride": (self.stride >= 1, "at least 1 px"),
             "train_stride": (self.train_stride is None or self.train_stride >= 1, "at least 1 px"),
             "mode": (self.mode in MODES, ", ".join(MODES)),
-            "window": (self.window is None or 16 <= self.window <= 1 << 15, "16 to 32768 px"),
+            "window": (
+                self.window is None or 16 <= self.window <= LARGEST_WINDOW,
+                f"16 to {LARGEST_WINDOW} px",
+            ),
             "window_memory_bytes": (
                 self.window_memory_bytes is None or self.window_memory_bytes >= 1,
                 "at least 1 byte",

@@ -19,6 +19,7 @@ import torch
 from kad_export.data import Blocks
 from kad_export.errors import OutputMismatchError
 from kad_export.features import BoardTiles, PatchExtractor
+from kad_export.options import LARGEST_WINDOW
 from kad_export.parity import compare
 from kad_export.receptive_field import halo_px, receptive_fields
 from kad_sdk._native import preprocess_window, window_features
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from kad_sdk.manifest import Preprocessing
 
 __all__ = [
-    "LARGEST_WINDOW",
     "WindowExtractor",
     "activation_bytes",
     "block_px",
@@ -46,7 +46,6 @@ __all__ = [
     "window_gate",
 ]
 
-LARGEST_WINDOW = 2048  # px: of larger ones the halo is hardly less of the work
 MEMORY_FACTOR = 2.0
 """Memory of a pass over what its activations take at once, at most: see docs/windows.md."""
 
@@ -83,8 +82,8 @@ def choose_windows(
     tile
         Side of a tile, px.
     window
-        Longest side without the halo, px; None: the largest, up to ``LARGEST_WINDOW``, of which a
-        pass stays within the budget.
+        Side of a square one without the halo, px; None: the largest of which a pass stays within
+        the budget.
     memory_bytes
         That budget.
     label_margin

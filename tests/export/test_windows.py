@@ -9,6 +9,7 @@ import torch
 from kad_export.backbones import BACKBONES
 from kad_export.errors import BackboneError
 from kad_export.onnx_export import encode_graph
+from kad_export.options import LARGEST_WINDOW
 from kad_export.patchcore import build_network
 from kad_export.receptive_field import Reach, halo_px, receptive_fields
 from kad_export.windows import activation_bytes, choose_windows, window_gate
@@ -177,7 +178,7 @@ def test_the_window_follows_the_memory(built):
     small = choose_windows(graph, memory_bytes=2**27, **common)
     assert small.window_px % 16 == 0
     assert 2 * activation_bytes(graph) * (small.window_px + 2 * 144) ** 2 <= 2**27
-    assert choose_windows(graph, memory_bytes=2**40, **common).window_px == 2048
+    assert choose_windows(graph, memory_bytes=2**50, **common).window_px == LARGEST_WINDOW
     with pytest.raises(InvalidArgumentError, match="--window-memory"):
         choose_windows(graph, memory_bytes=2**20, **common)
 

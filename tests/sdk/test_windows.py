@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from kad_kernels.reference import nearest
@@ -246,7 +249,7 @@ def test_windows_cover_the_active_areas_and_see_their_halo(borders, window):
     covered = np.zeros((HEIGHT, WIDTH), bool)
     for w in board.windows:
         assert w.core_x % ALIGN == w.core_y % ALIGN == w.x % ALIGN == w.y % ALIGN == 0
-        assert max(w.core_width, w.core_height) <= window
+        assert (w.core_width + 32) * (w.core_height + 32) <= (window + 32) ** 2
         assert (w.x, w.y) == (max(w.core_x - 16, 0), max(w.core_y - 16, 0))
         assert w.x + w.width == min(w.core_x + w.core_width + 16, WIDTH)
         assert w.y + w.height == min(w.core_y + w.core_height + 16, HEIGHT)
@@ -258,6 +261,23 @@ def test_windows_cover_the_active_areas_and_see_their_halo(borders, window):
         covered[core] = True
     y, x = np.nonzero(mask_of(borders, (), 0))
     assert covered[y * PATCH, x * PATCH].all()
+
+
+@pytest.mark.parametrize("halo", [0, 16, 48])
+@pytest.mark.parametrize("window", [8, 40, 72, 104, 512])
+def test_windows_are_those_of_the_fewest_pixels(window, halo):
+    board, _ = make_board(window, halo=halo)
+    sides = [-(-side // ALIGN) for side in (HEIGHT, WIDTH)]  # cells
+    most, around = ((window + 2 * halo) // ALIGN) ** 2, 2 * halo // ALIGN
+
+    def cells(counts: tuple[int, int]) -> int:
+        rows, columns = (-(-side // n) + around for side, n in zip(sides, counts, strict=True))
+        whole = (side + n * around for side, n in zip(sides, counts, strict=True))
+        return math.prod(whole) if rows * columns <= most else math.inf
+
+    least = min(map(cells, itertools.product(*(range(1, side + 1) for side in sides))))
+    counts = tuple(len({getattr(w, at) for w in board.windows}) for at in ("core_y", "core_x"))
+    assert cells(counts) == least
 
 
 def test_the_map_of_some_tiles_is_made_of_their_patches_alone(bank, neighbors):

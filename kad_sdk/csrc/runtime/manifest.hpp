@@ -79,7 +79,7 @@ struct ThresholdSettings {
 
 /// Lengths in px.
 struct WindowSettings {
-  int32_t window = 0;  // longest side of a window without its halo
+  int32_t window = 0;  // side of the largest square window without its halo
   int32_t halo = 0;
   int32_t align = 0;  // a cell of the coarsest layer
   int32_t patch = 0;  // a cell of the finest layer

@@ -145,7 +145,11 @@ OrtOwned<OrtSessionOptions> make_session_options(const OrtApi& api, const Networ
   check(api.SetSessionLogSeverityLevel(session.get(),
                                        logs ? ORT_LOGGING_LEVEL_WARNING : ORT_LOGGING_LEVEL_FATAL));
   if (logs) check(api.SetUserLoggingFunction(session.get(), pass_on, const_cast<Log*>(log)));
-  if (options.provider == KAD_PROVIDER_CPU) return session;
+  if (options.provider == KAD_PROVIDER_CPU) {
+    // A plan of the memory is kept beside what the first pass took: twice the memory, no faster.
+    check(api.DisableMemPattern(session.get()));
+    return session;
+  }
   check(api.AddSessionConfigEntry(session.get(), "session.disable_cpu_ep_fallback", "1"));
   if (options.provider == KAD_PROVIDER_CUDA) append_cuda(api, options, session.get());
   if (options.provider == KAD_PROVIDER_TENSORRT) {

@@ -1,5 +1,6 @@
 // Which windows of a board the network sees, and which patches count.
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "base/guard.hpp"
@@ -126,20 +127,53 @@ struct Span {
   int32_t end;
 };
 
-// As few parts as the window allows, of nearly the same length. They begin at whole cells of the
-// coarsest layer; the last ends at one, or where the image ends.
-std::vector<Span> split_axis(int32_t first_patch, int32_t end_patch, int32_t image,
-                             const kad_windows_options& options) {
+/// Cells of the coarsest layer that the windows of an axis cover.
+struct Cells {
+  int64_t begin;
+  int64_t end;
+
+  int64_t size() const { return end - begin; }
+};
+
+Cells cells_of(int32_t first_patch, int32_t end_patch, const kad_windows_options& options) {
   const int64_t align = options.align, patch = options.patch;
-  const int64_t begin = first_patch * patch / align * align;
-  const int64_t cells = (end_patch * patch - begin + align - 1) / align;
-  const int64_t most = options.window / align;
-  const int64_t n = (cells + most - 1) / most;
-  const int64_t step = (cells + n - 1) / n * align;
-  const int64_t end = std::min(begin + cells * align, int64_t{image});
+  return {first_patch * patch / align, (end_patch * patch - 1) / align + 1};
+}
+
+int64_t parts(int64_t cells, int64_t most) { return (cells - 1) / most + 1; }
+
+/// Sides of the windows of an area, in cells and without the halo.
+struct Step {
+  int64_t rows;
+  int64_t columns;
+};
+
+// Of all ways to share an area in windows of no more px, with their halos, than a square one, that
+// of the fewest px in all.
+Step choose_step(const Cells& rows, const Cells& columns, const kad_windows_options& options) {
+  const int64_t halo = 2 * int64_t{options.halo} / options.align;
+  const int64_t side = options.window / options.align + halo;
+  Step best = {1, 1};
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int64_t n = 1; n <= columns.size(); ++n) {
+    const int64_t width = parts(columns.size(), n), most = side * side / (width + halo) - halo;
+    if (most < 1) continue;
+    const int64_t m = parts(rows.size(), most);
+    const int64_t seen = (columns.size() + n * halo) * (rows.size() + m * halo);
+    if (seen < least) {
+      least = seen;
+      best = {parts(rows.size(), m), width};
+    }
+  }
+  return best;
+}
+
+// Parts begin at whole cells; the last ends at one, or where the image ends.
+std::vector<Span> split_axis(const Cells& cells, int64_t step, int32_t image, int32_t align) {
   std::vector<Span> spans;
-  for (int64_t at = begin; at < end; at += step) {
-    spans.push_back({static_cast<int32_t>(at), static_cast<int32_t>(std::min(at + step, end))});
+  for (int64_t at = cells.begin; at < cells.end; at += step) {
+    const int64_t end = std::min(std::min(at + step, cells.end) * align, int64_t{image});
+    spans.push_back({static_cast<int32_t>(at * align), static_cast<int32_t>(end)});
   }
   return spans;
 }
@@ -152,8 +186,11 @@ Span with_halo(const Span& core, int32_t image, int32_t halo) {
 void plan_area(kad_windows* board, const Area& area) {
   const kad_windows_options& options = board->options;
   const PatchRange& p = area.patches;
-  const auto columns = split_axis(p.first_column, p.end_column, options.image_width, options);
-  for (const Span& y : split_axis(p.first_row, p.end_row, options.image_height, options)) {
+  const Cells down = cells_of(p.first_row, p.end_row, options);
+  const Cells across = cells_of(p.first_column, p.end_column, options);
+  const Step step = choose_step(down, across, options);
+  const auto columns = split_axis(across, step.columns, options.image_width, options.align);
+  for (const Span& y : split_axis(down, step.rows, options.image_height, options.align)) {
     const Span rows = with_halo(y, options.image_height, options.halo);
     for (const Span& x : columns) {
       const Span seen = with_halo(x, options.image_width, options.halo);

@@ -531,7 +531,8 @@ typedef struct kad_windows_options {
   uint32_t struct_size;
   int32_t image_height;
   int32_t image_width;
-  int32_t window; /* longest side of a window without its halo, px; a multiple of align */
+  int32_t window; /* px, a multiple of align: a square of this side is the largest window without
+                   * its halo; longer ones have no more px, halo included */
   int32_t halo;   /* px, a multiple of align */
   int32_t align;  /* px: side of a cell of the coarsest layer, a multiple of patch */
   int32_t patch;  /* px: side of a cell of the finest layer */
