@@ -247,27 +247,27 @@ def _draw_label(
         cv2.putText(canvas, text, at, _FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
-# Of a 19-megapixel map the first takes a third of the default's time and a twentieth more bytes.
-_MAP_PNG = [
+# Less than half of the default's time for a map of 19 megapixels, and a twentieth more bytes; for
+# an overlay half of the time, and fewer bytes.
+_PNG = [
     *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
 ]
-_PICTURE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
-def _png(pixels: NDArray[Any], settings: list[int]) -> bytes:
-    _, data = cv2.imencode(".png", pixels, settings)
+def _png(pixels: NDArray[Any]) -> bytes:
+    _, data = cv2.imencode(".png", pixels, _PNG)
     return bytes(data.tobytes())
 
 
 def picture_png(picture: NDArray[np.uint8]) -> bytes:
     """Encode an RGB picture."""
-    return _png(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _PICTURE_PNG)
+    return _png(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
 def map_png(anomaly_map: NDArray[np.float32], *, high: float) -> bytes:
     """Encode a map as 16-bit PNG; the values mean what :func:`map_to_uint16` says."""
-    return _png(map_to_uint16(anomaly_map, high), _MAP_PNG)
+    return _png(map_to_uint16(anomaly_map, high))
 
 
 def map_npy(anomaly_map: NDArray[np.float32]) -> bytes:
