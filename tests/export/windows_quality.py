@@ -28,6 +28,7 @@ MODES = ("tiles", "windows")
 NAMES = ("image AUROC", "pixel AUROC", "AUPRO", "tile AUROC")
 TOLERANCE = 0.005
 RESAMPLINGS = 1000
+SPLITS = 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Case:
     """A data set, and the options that both modes are exported with.
 
     `synth` are the options of ``kad-export synth`` where the boards are painted; otherwise `data`
-    is a folder of KAD_DATA_DIR. `tiles` are options of tiles alone.
+    is a folder of KAD_DATA_DIR. `tiles` are options of tiles alone. `splits` are further ways to
+    share the normal images of `data` between training and test, as many as there are in each.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Case:
     data: str = ""
     synth: str = ""
     tiles: str = ""
+    splits: int = 0
 
     def command(self, mode: str) -> str:
         """What a user would type."""
@@ -53,13 +56,24 @@ class Case:
 
 _BOARDS = "--boards 6 --test-boards 24 --size 1400x1200 --seed 5"
 CASES = (
-    Case("KolektorSDD, half resolution", "--resize 0.5 --max-bank 5000", "kolektor_sdd"),
+    Case(
+        "KolektorSDD, half resolution",
+        "--resize 0.5 --max-bank 5000",
+        "kolektor_sdd",
+        splits=SPLITS,
+    ),
     Case(
         "the same, largest tile decides",
         "--resize 0.5 --max-bank 5000 --board-score largest-tile",
         "kolektor_sdd",
     ),
-    Case("KolektorSDD, native resolution", "--sigma 8", "kolektor_sdd", tiles="--train-stride 224"),
+    Case(
+        "KolektorSDD, native resolution",
+        "--sigma 8",
+        "kolektor_sdd",
+        tiles="--train-stride 224",
+        splits=SPLITS,
+    ),
     Case("synthetic, White", "--max-bank 4000", synth=f"{_BOARDS} --category white"),
     Case(
         "synthetic, White with Edges",
@@ -69,7 +83,7 @@ CASES = (
 )
 
 
-def measure(case: Case, mode: str, source: Path, weights: Path, folder: Path) -> dict:
+def measure(case: Case, mode: str, split: int, source: Path, weights: Path, folder: Path) -> dict:
     """Export in one mode and evaluate; returns what the results file keeps of it."""
     artifact = folder / f"{mode}.kad"
     words = case.command(mode).split()
@@ -81,6 +95,7 @@ def measure(case: Case, mode: str, source: Path, weights: Path, folder: Path) ->
     return {
         "case": case.name,
         "mode": mode,
+        "split": split,
         "command": case.command(mode),
         "synth": case.synth,
         **{key: metrics[key] for key in (*FIGURES, "average_precision", "counts")},
@@ -111,11 +126,25 @@ def image_interval(before: dict, after: dict) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def measure_case(case: Case, known: dict[tuple[str, str], dict], weights: Path) -> list[dict]:
-    """Measure a case in the modes that are missing."""
-    missing = [mode for mode in MODES if (case.name, case.command(mode)) not in known]
-    if not missing:
-        return []
+def split_anew(source: Path, folder: Path, seed: int) -> Path:
+    """Lay out a data set in the MVTec AD layout with other normal images in training, by links."""
+    parts = [sorted((source / part / "good").iterdir()) for part in ("train", "test")]
+    images = [*parts[0], *parts[1]]
+    order = np.random.default_rng(seed).permutation(len(images))
+    for part, chosen in zip(("train", "test"), np.split(order, [len(parts[0])]), strict=True):
+        (folder / part / "good").mkdir(parents=True)
+        for i in chosen.tolist():
+            link = folder / part / "good" / f"{i:04}{images[i].suffix}"
+            link.symlink_to(images[i].resolve())
+    for kind in (source / "test").iterdir():
+        if kind.name != "good":
+            (folder / "test" / kind.name).symlink_to(kind.resolve())
+    (folder / "ground_truth").symlink_to((source / "ground_truth").resolve())
+    return folder
+
+
+def measure_case(case: Case, split: int, modes: list[str], weights: Path) -> list[dict]:
+    """Measure a case in some modes; split 0 is the one that the data set comes with."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "boards"
@@ -123,7 +152,9 @@ def measure_case(case: Case, known: dict[tuple[str, str], dict], weights: Path) 
             run("kad-export", "synth", source, *case.synth.split(), "--quiet")
         else:
             source = Path(os.environ["KAD_DATA_DIR"]) / case.data
-        return [measure(case, mode, source, weights, folder) for mode in missing]
+        if split:
+            source = split_anew(source, folder / "split", split)
+        return [measure(case, mode, split, source, weights, folder) for mode in modes]
 
 
 def table(results: list[dict]) -> str:
@@ -132,25 +163,38 @@ def table(results: list[dict]) -> str:
         f"| boards | mode | bank | {' | '.join(NAMES)} |",
         f"|---|---|---|{'---|' * len(NAMES)}",
     ]
-    by_mode = {(r["case"], r["mode"]): r for r in results}
+    by_mode = {(r["case"], r["split"], r["mode"]): r for r in results}
     commands = []
     for case in CASES:
-        pair = [by_mode.get((case.name, mode)) for mode in MODES]
-        if None in pair:
+        pairs = [
+            [by_mode.get((case.name, split, mode)) for mode in MODES]
+            for split in range(case.splits + 1)
+        ]
+        if any(None in pair for pair in pairs):
             continue
-        for one in pair:
+        for one in pairs[0]:
             figures = " | ".join(f"{one[key]:.4f}" for key in FIGURES)
             lines.append(f"| {case.name} | {one['mode']} | {one['bank_rows']:,} | {figures} |")
             commands.append(one["command"])
-        gains = [pair[1][key] - pair[0][key] for key in FIGURES]
-        low, high = image_interval(*pair)
-        cells = list(map(_gain, gains))
+        gains = [[pair[1][key] - pair[0][key] for key in FIGURES] for pair in pairs]
+        low, high = image_interval(*pairs[0])
+        cells = list(map(_gain, gains[0]))
         cells[0] += f" (95 %: {low:+.3f} to {high:+.3f})"
         lines.append(f"| | difference | | {' | '.join(cells)} |")
+        if case.splits:
+            lines.append(f"| | of {case.splits} other splits | | {_of_splits(gains[1:])} |")
         if case.synth:
             commands.append(f"  with BOARDS of kad-export synth BOARDS {case.synth}")
     text = "\n".join(commands)
     return "\n".join([*lines, "", "```", text, "```"])
+
+
+def _of_splits(gains: list[list[float]]) -> str:
+    """Give the mean difference of each figure, the smallest and the largest."""
+    return " | ".join(
+        f"{_gain(float(np.mean(each)))} ({min(each):+.3f} to {max(each):+.3f})"
+        for each in zip(*gains, strict=True)
+    )
 
 
 def _gain(difference: float) -> str:
@@ -167,10 +211,13 @@ def main() -> None:
     given = parser.parse_args()
     weights = Path(os.environ["KAD_WEIGHTS_DIR"]) / "resnet18_trunk.safetensors"
     results = json.loads(given.results.read_text()) if given.results.exists() else []
-    for case in CASES:
-        known = {(r["case"], r["command"]): r for r in results}
-        results += measure_case(case, known, weights)
-        given.results.write_text(json.dumps(results, indent=1) + "\n")
+    known = {(r["case"], r["split"], r["command"]) for r in results}
+    runs = [(case, split) for case in CASES for split in range(case.splits + 1)]
+    for case, split in runs:
+        missing = [mode for mode in MODES if (case.name, split, case.command(mode)) not in known]
+        if missing:
+            results += measure_case(case, split, missing, weights)
+            given.results.write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))  # noqa: T201
     if given.docs:
         replace_between(given.docs, BEGIN, END, table(results))
