@@ -99,7 +99,7 @@ def score(
     by their largest tile, the JSON alone is written, without regions.
     """
     from kad_sdk.annotations import read_annotations
-    from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
+    from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_jobs
     from kad_sdk.facts import extension_notes
 
     if not maps and (npy or hot or heat):
@@ -115,9 +115,9 @@ def score(
         click.echo(f"{artifact.name}: {_describe(detector)}")
         for note in extension_notes(detector.artifact.manifest, detector.artifact.inspection):
             click.echo(f"kad: warning: the thresholds were {note}", err=True)
-        for job in jobs:
+        for job, written in score_jobs(detector, jobs, outputs):
             try:
-                result, timings = score_job(detector, job, outputs)
+                result, timings = written.result()
             except BOARD_ERRORS as error:
                 summary.failed += 1
                 text = str(error)
