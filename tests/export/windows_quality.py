@@ -92,7 +92,7 @@ def measure(case: Case, mode: str, split: int, source: Path, weights: Path, fold
     run("kad-export", "patchcore", source, "--out", artifact, *options, *common)
     run("kad", "evaluate", artifact, source, "--out", folder / mode)
     metrics = json.loads((folder / mode / "metrics.json").read_text())
-    return {
+    kept = {
         "case": case.name,
         "mode": mode,
         "split": split,
@@ -100,8 +100,10 @@ def measure(case: Case, mode: str, split: int, source: Path, weights: Path, fold
         "synth": case.synth,
         **{key: metrics[key] for key in (*FIGURES, "average_precision", "counts")},
         "bank_rows": metrics["artifact"]["bank_rows"],
-        "image_scores": read_scores(folder / mode / "scores.csv"),
     }
+    if split == 0:  # the interval of its difference is told
+        kept["image_scores"] = read_scores(folder / mode / "scores.csv")
+    return kept
 
 
 def read_scores(path: Path) -> dict[str, list[float]]:
