@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from kad_export.bank import nearest_rows
-from kad_export.options import PatchCoreOptions
+from kad_export.options import WINDOW_MEMORY_BYTES, PatchCoreOptions
 from kad_export.patchcore import build_network
 from kad_export.pipeline import export_patchcore
 from kad_export.stored_index import store_index
@@ -191,7 +191,7 @@ class ModelSpec:
         boards = dataclasses.asdict(self.boards)
         made_from = [_MAKER, FORMAT_VERSION, boards, self.pooling, self.reweighting]
         made_from.append(network.weights.sha256)
-        made_from += [] if self.mode == "tiles" else [self.mode]
+        made_from += [] if self.mode == "tiles" else [self.mode, WINDOW_MEMORY_BYTES]
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
 
     def _export(self, boards: Path, path: Path, settings: Settings) -> None:
