@@ -99,7 +99,7 @@ def score(
     by their largest tile, the JSON alone is written, without regions.
     """
     from kad_sdk.annotations import read_annotations
-    from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_jobs
+    from kad_sdk.cli_score import BOARD_ERRORS, Outputs, Summary, plan_jobs, score_job
     from kad_sdk.facts import extension_notes
 
     if not maps and (npy or hot or heat):
@@ -110,14 +110,14 @@ def score(
     if annotations is None:
         _warn_of_annotations(images)
     outputs = Outputs(out, maps, npy, hot, overlay, heat, max_overlay_side or None, log_scores)
-    summary = Summary()
     with open_detector(artifact, maps=maps, **how) as detector:
         click.echo(f"{artifact.name}: {_describe(detector)}")
         for note in extension_notes(detector.artifact.manifest, detector.artifact.inspection):
             click.echo(f"kad: warning: the thresholds were {note}", err=True)
-        for job, written in score_jobs(detector, jobs, outputs):
+        summary = Summary()
+        for job in jobs:
             try:
-                result, timings = written.result()
+                result, timings = score_job(detector, job, outputs)
             except BOARD_ERRORS as error:
                 summary.failed += 1
                 text = str(error)

@@ -7,11 +7,11 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from kad_sdk.annotations import find_annotation
 from kad_sdk.errors import (
@@ -27,7 +27,7 @@ from kad_sdk.scoring import Stopwatch
 from kad_sdk.storage import made_folder, write_together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
     from kad_sdk.detector import Detector
     from kad_sdk.result import Result
 
-    Written = tuple[Result, dict[str, float]]
-
-__all__ = ["BOARD_ERRORS", "Job", "Outputs", "Summary", "plan_jobs", "score_job", "score_jobs"]
-
-T = TypeVar("T")
+__all__ = ["Job", "Outputs", "Summary", "plan_jobs", "score_job"]
 
 # What is wrong with one board alone: the others are still scored.
 BOARD_ERRORS = (ImageReadError, ImageTooSmallError, AnnotationError)
@@ -147,46 +143,7 @@ def plan_jobs(
     ]
 
 
-def score_jobs(
-    detector: Detector, jobs: Sequence[Job], outputs: Outputs
-) -> Iterator[tuple[Job, Future[Written]]]:
-    """Score boards in turn: while one is scored, the next is read and the one before is written.
-
-    Yields
-    ------
-    tuple
-        A job, and what :func:`score_job` returns of it; what is wrong with the board alone, one of
-        ``BOARD_ERRORS``, is raised when the result is asked for.
-    """
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        reads = _one_behind(reader.submit(_read, job) for job in jobs)
-
-        def scored() -> Iterator[tuple[Job, Future[Written]]]:
-            for job, read in zip(jobs, reads, strict=True):
-                try:
-                    yield job, writer.submit(_write, _score(detector, job, *read.result()), outputs)
-                except BOARD_ERRORS as error:
-                    failed: Future[Written] = Future()
-                    failed.set_exception(error)
-                    yield job, failed
-
-        yield from _one_behind(scored())
-
-
-def _one_behind(items: Iterable[T]) -> Iterator[T]:
-    """Give each of some items once the next was taken, also where that fails."""
-    waiting: list[T] = []
-    try:
-        for item in items:
-            yield from waiting
-            waiting = [item]
-    except Exception:
-        yield from waiting
-        raise
-    yield from waiting
-
-
-def score_job(detector: Detector, job: Job, outputs: Outputs) -> Written:
+def score_job(detector: Detector, job: Job, outputs: Outputs) -> tuple[Result, dict[str, float]]:
     """Score a board and write its files, all or none; the JSON comes last.
 
     Returns
@@ -195,42 +152,19 @@ def score_job(detector: Detector, job: Job, outputs: Outputs) -> Written:
         The result, and stage to ms with ``read``, ``encode`` (the pictures are made), ``write``
         and ``total``; the JSON has those up to ``encode``.
     """
-    return _write(_score(detector, job, *_read(job)), outputs)
-
-
-class _Scored(NamedTuple):
-    """A board to be written: its stages so far, and in all with what is between them, in ms."""
-
-    detector: Detector
-    job: Job
-    image: NDArray[Any]
-    result: Result
-    timings: dict[str, float]
-    total: float
-
-
-def _read(job: Job) -> tuple[NDArray[Any], float]:
     begin = time.perf_counter()
-    return read_image(job.image), _ms_since(begin)
-
-
-def _score(detector: Detector, job: Job, image: NDArray[Any], read_ms: float) -> _Scored:
-    begin = time.perf_counter()
+    watch = Stopwatch()
+    with watch.stage("read"):
+        image = read_image(job.image)
     result = detector.score(image, job.annotation)
-    timings = {"read": read_ms, **result.timings_ms}
-    return _Scored(detector, job, image, result, timings, read_ms + _ms_since(begin))
-
-
-def _write(board: _Scored, outputs: Outputs) -> Written:
-    begin = time.perf_counter()
-    detector, job, image, result, timings, total = board
+    timings = {**watch.ms, **result.timings_ms}
     base = outputs.folder / job.stem
     watch = Stopwatch()
     files = {}
     if outputs.maps:
         with watch.stage("encode"):
             files = _pictures(image, result, base, outputs, detector.threads)
-    timings = {**timings, **watch.ms, "total": total + _ms_since(begin)}
+    timings = {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
     high = 2 * result.map_threshold
     scale = {"file": _beside(base, "_map.png").name, "value_1": 0.0, "value_65535": high}
     content = {
@@ -248,11 +182,7 @@ def _write(board: _Scored, outputs: Outputs) -> Written:
         write_together({**files, _beside(base, ".json"): [text.encode()]})
         if outputs.log_scores is not None:
             append_entry(outputs.log_scores, entry_of(detector, result, image, job.image.name))
-    return result, {**timings, **watch.ms, "total": total + _ms_since(begin)}
-
-
-def _ms_since(begin: float) -> float:
-    return 1e3 * (time.perf_counter() - begin)
+    return result, {**timings, **watch.ms, "total": 1e3 * (time.perf_counter() - begin)}
 
 
 def _pictures(

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from inspect import signature
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,10 +18,6 @@ from click.testing import CliRunner
 
 from kad_sdk._native import force_cpu_level
 from kad_sdk.cli import main
-from kad_sdk.cli_score import Job, Outputs, score_jobs
-from kad_sdk.detector import Detector
-from kad_sdk.errors import ProviderUnavailableError
-from kad_sdk.images import read_image
 from kad_sdk.render import render_overlay
 from kad_sdk.report import write_report
 
@@ -162,50 +157,6 @@ def test_two_boards_of_one_name_are_refused(tiny_artifact, boards, tmp_path):
     assert not out.exists()
     twice = kad("score", tiny_artifact, boards / "bad.png", boards / "bad.png", "--out", out)
     assert "1 scored" in twice.stdout
-
-
-class Paced:
-    """A detector whose scoring waits until a board is read, or has been written, beside it."""
-
-    def __init__(self, detector, reads, folder) -> None:
-        self._detector, self._reads, self._folder, self.scored = detector, reads, folder, 0
-
-    def __getattr__(self, name):
-        return getattr(self._detector, name)
-
-    def score(self, *given):
-        self.scored += 1
-        wanted = min(self.scored + 1, 3)  # the next one, while it is this one's turn
-        written = [f"{n}.json" for n in range(1, self.scored)]
-        end = time.monotonic() + 30
-        while len(self._reads) < wanted or any(not (self._folder / n).exists() for n in written):
-            assert time.monotonic() < end, "nothing is read and written while boards are scored"
-            time.sleep(0.01)
-        assert len(self._reads) == wanted  # no more than one board waits
-        if self.scored == 3:
-            raise ProviderUnavailableError("the device is gone")
-        return self._detector.score(*given)
-
-
-def test_boards_are_read_and_written_while_others_are_scored(
-    tiny_artifact, boards, tmp_path, monkeypatch
-):
-    jobs = [Job(boards / "bad.png", Path(str(n)), None) for n in (1, 2, 3)]
-    out, reads = tmp_path / "out", []
-    outputs = Outputs(out, maps=True, npy=False, hot=False, overlay=True, heat=False, max_side=None)
-    monkeypatch.setattr(
-        "kad_sdk.cli_score.read_image", lambda path: (reads.append(path), read_image(path))[1]
-    )
-    with Detector.open(tiny_artifact) as detector:
-        scoring = score_jobs(Paced(detector, reads, out), jobs, outputs)
-        for n in (1, 2):  # also the one before what goes wrong
-            job, written = next(scoring)
-            result, timings = written.result()
-            assert (job.stem.name, result.anomalous) == (str(n), True)
-            assert timings["total"] >= timings["read"] + timings["encode"] + timings["write"]
-        with pytest.raises(ProviderUnavailableError, match="the device is gone"):
-            next(scoring)
-    assert {name.split("_")[0] for name in files(out)} == {"1", "1.json", "2", "2.json"}
 
 
 def test_a_bad_image_is_reported_and_the_others_are_scored(tiny_artifact, boards, tmp_path):
