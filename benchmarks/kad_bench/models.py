@@ -144,6 +144,8 @@ class ModelSpec:
         Those of the thesis' code, or others.
     mode : str
         ``"tiles"`` or ``"windows"``.
+    precision : str
+        As for kad-export.
     """
 
     backbone: str
@@ -155,6 +157,7 @@ class ModelSpec:
     pooling: str = "valid-adaptive"
     reweighting: str = "thesis"
     mode: str = "tiles"
+    precision: str = "fp32"
 
     @property
     def name(self) -> str:
@@ -192,6 +195,7 @@ class ModelSpec:
         made_from = [_MAKER, FORMAT_VERSION, boards, self.pooling, self.reweighting]
         made_from.append(network.weights.sha256)
         made_from += [] if self.mode == "tiles" else [self.mode, WINDOW_MEMORY_BYTES]
+        made_from += [] if self.precision == "fp32" else [self.precision]
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:12]
 
     def _export(self, boards: Path, path: Path, settings: Settings) -> None:
@@ -201,6 +205,7 @@ class ModelSpec:
             pooling=self.pooling,
             reweighting=self.reweighting,
             mode=self.mode,
+            precision=self.precision,
             train_stride=TILE if self.mode == "tiles" else None,  # each patch once in both
             coreset=1.0,
             max_bank=self.rows,

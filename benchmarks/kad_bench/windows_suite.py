@@ -3,10 +3,11 @@
 Windows are checked against a single pass of PyTorch over all of a part of the board, its distances
 in float64: with windows so small that several of them make the part, and as the artifact has them;
 and the whole board against itself in windows of other sizes, and cropped.
+Windows in 8-bit integers are checked in the same way, against a single pass of their own graph.
 Tiles are checked against PyTorch in the same way, the thesis' path as the board suite does. Then
-all three score a board in turn, round by round. Both modes have the pooling that kad-export has by
-default, the thesis' path its own. Windows give other scores than tiles: their quality is another
-matter, see tests/export/windows_quality.py.
+all of them score a board in turn, round by round. Both modes have the pooling that kad-export has
+by default, the thesis' path its own. Windows give other scores than tiles, and 8-bit integers other
+ones than float32: their quality is another matter, see tests/export/windows_quality.py.
 """
 
 from __future__ import annotations
@@ -48,9 +49,9 @@ if TYPE_CHECKING:
     from kad_bench.suites import Settings
     from kad_sdk.scoring import BoardScores
 
-__all__ = ["TILES", "WINDOWS", "check_windows", "model_specs", "run", "table"]
+__all__ = ["INT8", "TILES", "WINDOWS", "check_windows", "model_specs", "run", "table"]
 
-WINDOWS, TILES = f"{KAD}, windows", f"{KAD}, tiles"
+WINDOWS, INT8, TILES = f"{KAD}, windows", f"{KAD}, windows, int8", f"{KAD}, tiles"
 SMALL_WINDOW = 256  # px
 WINDOW_TOLERANCE = 1e-4  # of the largest distance
 
@@ -86,11 +87,14 @@ def run(settings: Settings) -> dict[str, Any]:
     """
     torch.set_num_threads(settings.threads)
     profile = PROFILES[settings.profile]
-    thesis, tiles, windows = (spec.prepare(settings) for spec in model_specs(settings.profile))
+    specs = model_specs(settings.profile)
+    models = {name: spec.prepare(settings) for name, spec in specs.items()}
+    tiles, windows = models[TILES], models[WINDOWS]
     settings.say("windows: checking")
     accuracy = {
-        WINDOWS: check_windows(windows, profile.checked, settings)
-        | check_invariance(windows, profile.windows, settings)
+        name: check_windows(models[name], profile.checked, settings)
+        | check_invariance(models[name], profile.windows, settings)
+        for name in (WINDOWS, INT8)
     }
     settings.say("windows: measuring")
     board = BoardFile.plan(
@@ -99,17 +103,18 @@ def run(settings: Settings) -> dict[str, Any]:
         tiles.artifact.manifest.preprocessing,
         profile.thesis_tiles,
     )
-    taken = _measure({TILES: tiles, WINDOWS: windows, THESIS: thesis}, board, profile, settings)
-    accuracy |= _check_tiles(thesis, tiles, board, taken, settings)
+    taken = _measure(models, board, profile, settings)
+    accuracy |= _check_tiles(models[THESIS], tiles, board, taken, settings)
     engines = {
         name: board_figures(found, board, settings) | {"accuracy": accuracy[name]}
         for name, found in taken.items()
     }
-    for name, model in ((WINDOWS, windows), (TILES, tiles)):
-        engines[name]["memory_bytes"] = _peak(model, settings)
-    seen = windows.artifact.manifest.patchcore.windows
-    side, halo = seen.window_px, seen.halo_px
-    engines[WINDOWS]["notes"] = f"windows as large as {side} x {side} px, halo {halo} px"
+    for name in (WINDOWS, INT8, TILES):
+        engines[name]["memory_bytes"] = _peak(models[name], settings)
+    for name in (WINDOWS, INT8):
+        seen = models[name].artifact.manifest.patchcore.windows
+        side, halo = seen.window_px, seen.halo_px
+        engines[name]["notes"] = f"windows as large as {side} x {side} px, halo {halo} px"
     part = f"{len(board.chosen)} of {len(board.xy):,} tiles, scaled to all"
     engines[THESIS]["notes"] = "all tiles" if board.whole else part
     seconds = {name: [one.seconds for one in found] for name, found in taken.items()}
@@ -125,11 +130,13 @@ def run(settings: Settings) -> dict[str, Any]:
     return {"cases": [case]}
 
 
-def model_specs(name: str) -> tuple[ModelSpec, ModelSpec, ModelSpec]:
-    """Give a profile's models: as the thesis pools, of tiles, of windows."""
+def model_specs(name: str) -> dict[str, ModelSpec]:
+    """Give the model of each engine of a profile; the thesis' pools as the thesis does."""
     thesis = SWEEP[name]
     tiles = dataclasses.replace(thesis, pooling="same-bilinear")
-    return thesis, tiles, dataclasses.replace(tiles, mode="windows")
+    windows = dataclasses.replace(tiles, mode="windows")
+    int8 = dataclasses.replace(windows, precision="int8")
+    return {THESIS: thesis, TILES: tiles, WINDOWS: windows, INT8: int8}
 
 
 def _measure(
@@ -140,13 +147,16 @@ def _measure(
         tempfile.TemporaryDirectory() as folder,
         Detector.open(models[TILES].artifact.path, **running) as by_tiles,
         Detector.open(models[WINDOWS].artifact.path, **running) as by_windows,
+        Detector.open(models[INT8].artifact.path, **running) as by_int8,
     ):
         engines = {
             WINDOWS: KadBoard(by_windows, board, Path(folder)),
+            INT8: KadBoard(by_int8, board, Path(folder)),
             TILES: KadBoard(by_tiles, board, Path(folder)),
             THESIS: ThesisBoard(thesis_tiles(models[THESIS], device=settings.device), board),
         }
         engines[WINDOWS]()  # the first windows of this size
+        engines[INT8]()
         engines[THESIS]()
         taken: dict[str, list[Round]] = {name: [] for name in engines}
         calls = {name: lambda name=name: taken[name].append(engines[name]()) for name in engines}
@@ -196,7 +206,9 @@ def _tile_scores(model: Model, board: BoardFile) -> NDArray[np.float32]:
 
 
 def check_windows(model: Model, side: int, settings: Settings) -> dict[str, float]:
-    """Compare the patches of all tiles of a part of a board with one pass of PyTorch over it.
+    """Compare the patches of all tiles of a part of a board with one pass over it.
+
+    The pass is PyTorch's, of 8-bit integers that of the artifact's graph.
 
     Parameters
     ----------
@@ -233,19 +245,22 @@ def check_windows(model: Model, side: int, settings: Settings) -> dict[str, floa
         worst = max(worst, float(difference))
     if not worst <= WINDOW_TOLERANCE:
         raise WrongAnswerError(
-            f"{WINDOWS}: patch distances differ by {worst:.3g} of the largest from those of one "
-            f"pass over the whole image, expected at most {WINDOW_TOLERANCE}"
+            f"{model.artifact.path.name}: patch distances differ by {worst:.3g} of the largest "
+            f"from those of one pass over the whole image, expected at most {WINDOW_TOLERANCE}"
         )
     return {"patch difference": worst}
 
 
 @torch.inference_mode()
 def _whole_image(model: Model, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Patch distances (h, w) of one pass over an image."""
+    """Patch distances (h, w), in float64, of one pass over an image."""
     settings = model.artifact.manifest.preprocessing
     height, width = image.shape[:2]
     pixels = preprocess_window(image, (0, 0, width, height), mean=settings.mean, std=settings.std)
-    maps = model.network(torch.from_numpy(pixels))
+    if model.artifact.manifest.network.precision == "fp32":
+        maps = model.network(torch.from_numpy(pixels))
+    else:
+        maps = list(map(torch.from_numpy, NetworkSession(model.artifact.network).run(pixels)))
     grid = (maps[0].shape[2], maps[0].shape[3])
     features = reference.patch_features(maps, grid=grid, resampling="aligned-bilinear")[0]
     dist, _ = reference.nearest(features, torch.from_numpy(np.array(model.artifact.bank)))
@@ -282,8 +297,8 @@ def check_invariance(model: Model, windows: Sequence[int], settings: Settings) -
         worst = max(worst, _difference(first, found, crop))
     if not worst <= WINDOW_TOLERANCE:
         raise WrongAnswerError(
-            f"{WINDOWS}: another size of windows, or a crop, changes the board by {worst:.3g} of "
-            f"the map's largest value, expected at most {WINDOW_TOLERANCE}"
+            f"{model.artifact.path.name}: another size of windows, or a crop, changes the board by "
+            f"{worst:.3g} of the map's largest value, expected at most {WINDOW_TOLERANCE}"
         )
     return {"difference by windows": worst}
 

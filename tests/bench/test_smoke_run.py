@@ -32,7 +32,7 @@ from kad_bench.suites import Settings
 from kad_bench.thesis_path import THESIS
 from kad_bench.tile_paths import KAD, TOLERANCE, Found, kad_tiles, thesis_tiles
 from kad_bench.tile_suite import KAD_ONE
-from kad_bench.windows_suite import TILES, WINDOWS, check_windows, model_specs
+from kad_bench.windows_suite import INT8, TILES, WINDOWS, check_windows, model_specs
 
 from kad_sdk.scoring import Stopwatch
 
@@ -141,18 +141,19 @@ def test_fresh_processes_start_and_take_memory(smoke_run: Any) -> None:
 
 def test_windows_are_measured_beside_both(smoke_run: Any) -> None:
     case = cases(smoke_run, "windows")["resnet18, 500 rows"]
-    assert set(case["engines"]) == {WINDOWS, TILES, THESIS}
+    assert set(case["engines"]) == {WINDOWS, INT8, TILES, THESIS}
     assert set(case["ratios"][WINDOWS]) == {TILES, THESIS}
-    assert case["engines"][WINDOWS]["accuracy"]["patch difference"] <= TOLERANCE
+    for name in (WINDOWS, INT8):
+        assert case["engines"][name]["accuracy"]["patch difference"] <= TOLERANCE
     assert case["engines"][TILES]["accuracy"]["score difference"] <= TOLERANCE
-    for name in (WINDOWS, TILES):
+    for name in (WINDOWS, INT8, TILES):
         assert 20e6 < case["engines"][name]["memory_bytes"]["peak"] < 4e9
         assert {"network", "search", "map"} <= set(case["engines"][name]["stages_s"])
 
 
 def test_windows_with_wrong_answers_are_not_timed(smoke_run: Any) -> None:
     settings = Settings("smoke", 2, smoke_run.path.parent, lambda _: None)
-    model = model_specs("smoke")[2].prepare(settings)
+    model = model_specs("smoke")[WINDOWS].prepare(settings)
     assert check_windows(model, 448, settings)["patch difference"] <= TOLERANCE
     bank = np.array(model.artifact.bank)
     spoiled = dataclasses.replace(model.artifact, bank=bank * np.float32(1.001))

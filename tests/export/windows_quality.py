@@ -25,6 +25,7 @@ from sklearn.metrics import roc_auc_score
 
 BEGIN, END = "<!-- windows quality: made by `make windows` -->", "<!-- end of windows quality -->"
 MODES = ("tiles", "windows")
+INT8 = "windows, int8"  # of the split that a data set comes with
 NAMES = ("image AUROC", "pixel AUROC", "AUPRO", "tile AUROC")
 TOLERANCE = 0.005
 RESAMPLINGS = 1000
@@ -49,7 +50,8 @@ class Case:
 
     def command(self, mode: str) -> str:
         """What a user would type."""
-        own = self.tiles if mode == "tiles" else "--mode windows"
+        windows = "--mode windows"
+        own = {"tiles": self.tiles, "windows": windows, INT8: f"{windows} --precision int8"}[mode]
         words = f"kad-export patchcore {self.data or 'BOARDS'} --out X.kad {self.options} {own}"
         return " ".join(words.split())
 
@@ -85,7 +87,7 @@ CASES = (
 
 def measure(case: Case, mode: str, split: int, source: Path, weights: Path, folder: Path) -> dict:
     """Export in one mode and evaluate; returns what the results file keeps of it."""
-    artifact = folder / f"{mode}.kad"
+    artifact = folder / f"{mode.replace(', ', '-')}.kad"
     words = case.command(mode).split()
     options = words[words.index("X.kad") + 1 :]
     common = ["--weights", weights, "--force", "--quiet"]
@@ -185,6 +187,15 @@ def table(results: list[dict]) -> str:
         lines.append(f"| | difference | | {' | '.join(cells)} |")
         if case.splits:
             lines.append(f"| | of {case.splits} other splits | | {_of_splits(gains[1:])} |")
+        int8 = by_mode.get((case.name, 0, INT8))
+        if int8 is not None:
+            before = [pairs[0][1][key] for key in FIGURES]
+            figures = " | ".join(
+                f"{int8[key]:.4f} ({int8[key] - value:+.4f})"
+                for key, value in zip(FIGURES, before, strict=True)
+            )
+            lines.append(f"| {case.name} | {INT8} | {int8['bank_rows']:,} | {figures} |")
+            commands.append(int8["command"])
         if case.synth:
             commands.append(f"  with BOARDS of kad-export synth BOARDS {case.synth}")
     text = "\n".join(commands)
@@ -216,7 +227,8 @@ def main() -> None:
     known = {(r["case"], r["split"], r["command"]) for r in results}
     runs = [(case, split) for case in CASES for split in range(case.splits + 1)]
     for case, split in runs:
-        missing = [mode for mode in MODES if (case.name, split, case.command(mode)) not in known]
+        modes = MODES if split else (*MODES, INT8)
+        missing = [mode for mode in modes if (case.name, split, case.command(mode)) not in known]
         if missing:
             results += measure_case(case, split, missing, weights)
             given.results.write_text(json.dumps(results, indent=1) + "\n")
