@@ -84,12 +84,6 @@ class _Network:
         return TOLERANCE if limit is None else limit.golden
 
     @property
-    def of_largest(self) -> float:
-        """Largest difference of a base map from PyTorch's, over the largest value."""
-        limit = LIMITS.get(self.precision)
-        return TOLERANCE.base_map if limit is None else limit.of_largest
-
-    @property
     def resampling(self) -> str:
         """How base maps come to one grid."""
         return self.module.resampling if self.windows is None else "aligned-bilinear"
@@ -295,6 +289,7 @@ def _compile(
             memory_bytes=options.window_memory_bytes or WINDOW_MEMORY_BYTES,
             label_margin=label_margin_px(module, options.tile),
         )
+        tiles = replace(tiles, around=windows.halo_px)
     graph, how = convert(exact, options.precision, tiles)
     session = NetworkSession(graph, threads=_threads(options))
     grid = module.grid(options.tile)
@@ -417,5 +412,6 @@ def _verify_windows(image: np.ndarray, fitted: _Fitted) -> dict[str, Any]:
         image[y : y + WINDOW_GATE_PX, x : x + WINDOW_GATE_PX],
         windows=network.windows,
         preprocessing=fitted.preprocessing,
-        tolerance=network.of_largest,
+        precision=network.precision,
+        tolerance=network.tolerance.base_map,
     )

@@ -17,7 +17,7 @@ import torch
 from kad_export.errors import OutputMismatchError
 from kad_export.half import to_half
 from kad_export.parity import compare
-from kad_sdk._native import preprocess
+from kad_sdk._native import preprocess, preprocess_window
 from kad_sdk.manifest import Tolerance
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class RangeTiles:
     preprocessing : Preprocessing
     seed : int
     threads : int
+    around : int
+        How far the network sees beside a tile, px, where boards go through it in windows.
     """
 
     boards: Sequence[BoardTiles]
@@ -88,12 +90,13 @@ class RangeTiles:
     preprocessing: Preprocessing
     seed: int
     threads: int
+    around: int = 0
 
     def __len__(self) -> int:
         return min(N_RANGE_TILES, sum(len(board.xy) for board in self.boards))
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Give them normalised, (b, 3, t, t) float32 at a time, all of one board."""
+        """Give them normalised, (b, 3, h, w) float32 at a time, all of one board."""
         counts = [len(board.xy) for board in self.boards]
         chosen = np.random.default_rng(self.seed).choice(sum(counts), len(self), replace=False)
         first = 0
@@ -106,15 +109,24 @@ class RangeTiles:
             last = np.array([image.shape[1] - side, image.shape[0] - side], np.int32)
             # Where boards go in windows, corners are those of blocks, which are smaller than tiles.
             xy = np.minimum(board.xy[local], last)
+            if self.around:
+                yield from self._parts(image, xy)
+                continue
             for start in range(0, len(local), RANGE_BATCH):
-                yield preprocess(
-                    image,
-                    xy[start : start + RANGE_BATCH],
-                    tile=side,
-                    mean=self.preprocessing.mean,
-                    std=self.preprocessing.std,
-                    threads=self.threads,
-                )
+                batch = xy[start : start + RANGE_BATCH]
+                yield preprocess(image, batch, tile=side, **self._normalisation())
+
+    def _parts(self, image: NDArray[Any], xy: NDArray[np.int32]) -> Iterator[NDArray[np.float32]]:
+        """Give tiles with what the network sees around them, as far as the board goes."""
+        limit = np.array([image.shape[1], image.shape[0]], np.int32)
+        begins = np.maximum(xy - self.around, 0)
+        sides = np.minimum(xy + self.preprocessing.tile + self.around, limit) - begins
+        for begin, side in zip(begins.tolist(), sides.tolist(), strict=True):
+            yield preprocess_window(image, (*begin, *side), **self._normalisation())
+
+    def _normalisation(self) -> dict[str, Any]:
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        return {"mean": mean, "std": std, "threads": self.threads}
 
 
 def convert(graph: bytes, precision: str, tiles: RangeTiles) -> tuple[bytes, dict[str, Any]]:

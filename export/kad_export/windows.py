@@ -276,14 +276,18 @@ def window_gate(
     *,
     windows: Windows,
     preprocessing: Preprocessing,
+    precision: str,
     tolerance: float,
 ) -> dict[str, Any]:
-    """Compare windows of the runtime with one pass of PyTorch over all of an image.
+    """Compare windows of the runtime with one pass over all of an image.
 
     Parameters
     ----------
     image
         A part of a prepared board, (H, W) or (H, W, 3).
+    precision
+        Of the graph. In float32 the pass is PyTorch's; in others it is the graph's own, which
+        :func:`kad_export.precision.precision_gate` holds against PyTorch.
     tolerance
         Largest difference over the largest value.
 
@@ -300,7 +304,10 @@ def window_gate(
     height, width = image.shape[:2]
     normalised = {"mean": preprocessing.mean, "std": preprocessing.std}
     whole = preprocess_window(image, (0, 0, width, height), **normalised)
-    expected = [maps.numpy() for maps in network(torch.from_numpy(whole))]
+    if precision == "fp32":
+        expected = [maps.numpy() for maps in network(torch.from_numpy(whole))]
+    else:
+        expected = session.run(whole)
     align, halo = windows.align_px, windows.halo_px
     core = [side // 2 // align * align for side in (width, height)]
     begin = [max(at - halo, 0) for at in core]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import subprocess
@@ -199,6 +200,21 @@ def test_fewer_range_tiles_than_there_are(small_dataset, quick_options, monkeypa
 
     assert drawn(0) == drawn(0) < every
     assert drawn(1) != drawn(0)
+
+
+def test_in_windows_range_tiles_have_what_is_seen_around_them(small_dataset, quick_options):
+    tiles = range_tiles(small_dataset, quick_options)
+    parts = list(dataclasses.replace(tiles, around=24))
+    plain = np.concatenate(list(tiles))
+    assert len(parts) == len(plain)
+    corners = np.concatenate([board.xy for board in tiles.boards])  # all of them, in their order
+    side = plain.shape[2]
+    for tile, part, (x, y) in zip(plain, parts, corners, strict=True):
+        left, top = min(x, 24), min(y, 24)
+        assert part.shape[2] > side or part.shape[3] > side
+        assert part.shape[2] <= top + side + 24
+        assert part.shape[3] <= left + side + 24
+        np.testing.assert_array_equal(part[0, :, top : top + side, left : left + side], tile)
 
 
 # ---- artifacts -----------------------------------------------------------------------------------

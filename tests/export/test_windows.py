@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from kad_export.backbones import BACKBONES
-from kad_export.errors import BackboneError
+from kad_export.errors import BackboneError, OutputMismatchError
 from kad_export.onnx_export import encode_graph
 from kad_export.options import LARGEST_WINDOW
 from kad_export.patchcore import build_network
@@ -205,8 +205,22 @@ def test_the_gate_compares_windows_with_one_pass(built):
         denoise=None,
         **NORMALISED,
     )
-    figures = window_gate(
-        network, session, board(), windows=windows, preprocessing=settings, tolerance=1e-4
-    )
+    given = {"windows": windows, "preprocessing": settings, "tolerance": 1e-4}
+    figures = window_gate(network, session, board(), precision="fp32", **given)
     assert set(figures) == {"layer2", "layer3"}
     assert max(f["max_rel"] for f in figures.values()) < 1e-5
+
+    class Coarse:
+        """A graph of another precision; `wrong` is what windows miss of the whole image."""
+
+        def __init__(self, wrong: float) -> None:
+            self._wrong = wrong
+
+        def run(self, pixels):
+            whole = pixels.shape[2:] == SIDE
+            return [1.1 * maps + (not whole) * self._wrong for maps in session.run(pixels)]
+
+    window_gate(network, Coarse(0.0), board(), precision="int8", **given)
+    for coarse, precision in ((Coarse(0.0), "fp32"), (Coarse(0.1), "int8")):
+        with pytest.raises(OutputMismatchError, match="layer2 in a window"):
+            window_gate(network, coarse, board(), precision=precision, **given)
