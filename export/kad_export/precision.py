@@ -56,13 +56,14 @@ class Limit:
 
 LIMITS = {
     "fp16": Limit(1e-2, 5e-3, Tolerance(base_map=1e-2, score=1e-2)),
-    "int8": Limit(0.25, 0.15, Tolerance(base_map=0.05, score=0.05)),
+    "int8": Limit(0.35, 0.2, Tolerance(base_map=0.05, score=0.05)),
 }
 """Of the precisions beside float32, whose gate is :data:`kad_export.verify.TOLERANCE`.
 
-Measured with ResNet-18 on real images: fp16 0.003 and 0.002, int8 0.12 and 0.10; weights of
-another layer give more than 1. Golden tiles: one rounding step of an activation is 1/2048 of a
-float16 value, and 1/255 of an int8 activation's range.
+Measured with ResNet-18: fp16 0.003 and 0.002, int8 0.12 and 0.10 on real images, 0.23 and 0.14 on
+synthetic boards, which are smooth; weights of another layer give more than 1. Golden tiles: one
+rounding step of an activation is 1/2048 of a float16 value, and 1/255 of an int8 activation's
+range.
 """
 
 PRECISIONS = ("fp32", *LIMITS)
