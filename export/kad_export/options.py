@@ -189,6 +189,10 @@ class PatchCoreOptions:
                 raise InvalidArgumentError(
                     f"{name} needs --mode windows: --mode {self.mode} has none; leave it out"
                 )
+        if None not in sizes.values():
+            raise InvalidArgumentError(
+                "--window-memory finds the size of windows, and --window gives it: leave one out"
+            )
         if ThresholdMethod.parse(self.threshold).labelled and self.holdout is not None:
             raise InvalidArgumentError(
                 f"--holdout {self.holdout} holds images out for thresholds of good boards, and "

@@ -40,6 +40,7 @@ from kad_export.windows import (
     in_window_order,
     label_margin_px,
     training_blocks,
+    training_stride,
     window_gate,
 )
 from kad_sdk import manifest as schema
@@ -207,7 +208,7 @@ def _learn(
     blocks = None
     if options.mode == "windows":
         blocks = training_blocks(module, options.tile)
-        options = replace(options, train_stride=options.train_stride or blocks.side)
+        options = replace(options, train_stride=training_stride(blocks, options.train_stride))
     boards = survey_boards(learn, judge, options, console, blocks=blocks)
     stride = options.stride if options.mode == "windows" else None
     preprocessing = measure_normalisation(learn, options, console, stride=stride)

@@ -29,8 +29,6 @@ from kad_sdk.manifest import Windows
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
-
     from kad_export.parity import Session
     from kad_export.patchcore import PatchCoreNetwork
     from kad_sdk.manifest import Preprocessing
@@ -43,6 +41,7 @@ __all__ = [
     "in_window_order",
     "label_margin_px",
     "training_blocks",
+    "training_stride",
     "window_gate",
 ]
 
@@ -55,8 +54,7 @@ def label_margin_px(network: PatchCoreNetwork, tile: int) -> int:
 
     Its 3x3 pooling and the bilinear enlargement reach so far.
     """
-    coarsest = min(height for height, _ in network.map_sizes(tile))
-    return 2 * (tile // coarsest)
+    return 2 * _cell(tile, min(height for height, _ in network.map_sizes(tile)))
 
 
 def block_px(align: int) -> int:
@@ -68,6 +66,22 @@ def training_blocks(network: PatchCoreNetwork, tile: int) -> Blocks:
     """Say what training takes of boards."""
     margin = label_margin_px(network, tile)
     return Blocks(block_px(margin // 2), margin)
+
+
+def training_stride(blocks: Blocks, given: int | None) -> int:
+    """Give the px from block to block; None: side by side.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Blocks would overlap.
+    """
+    if given is not None and given < blocks.side:
+        raise InvalidArgumentError(
+            f"--train-stride: expected at least {blocks.side} px with --mode windows, a block of "
+            f"patches, got {given}: the same patches would be learnt from several times"
+        )
+    return given or blocks.side
 
 
 def choose_windows(
@@ -316,7 +330,7 @@ def window_gate(
     got = session.run(preprocess_window(image, rect, **normalised))
     figures = {}
     for name, want, have in zip(network.layers, expected, got, strict=True):
-        cell = tile_cell(want, height)
+        cell = _cell(height, want.shape[2])
         columns, rows = (slice(at // cell, (at + 2 * align) // cell) for at in core)
         local_columns, local_rows = (
             slice((at - low) // cell, (at + 2 * align - low) // cell)
@@ -332,9 +346,9 @@ def window_gate(
     return figures
 
 
-def tile_cell(maps: NDArray[np.float32], height: int) -> int:
-    """Side in px of a cell of a map (B, C, h, w) of an image of `height` px: a power of 2."""
+def _cell(side: int, cells: int) -> int:
+    """Side in px of a cell of a map that has so many for `side` px: a power of 2."""
     cell = 1
-    while -(-height // cell) > maps.shape[2]:
+    while -(-side // cell) > cells:
         cell *= 2
     return cell

@@ -218,6 +218,9 @@ def test_training_leaves_out_labels_with_a_margin_and_dark_places(tmp_path):
         (["--window-memory", "1MB"], "raise --window-memory"),
         (["--pooling", "valid-adaptive"], "--pooling same-bilinear"),
         (["--tile", "64"], "at least 96 px"),
+        (["--tile", "100"], "multiple of 16 px of at least 96 px"),
+        (["--train-stride", "32"], "--train-stride: expected at least 64 px"),
+        (["--window", "256", "--window-memory", "1GB"], "leave one out"),
     ],
 )
 def test_what_windows_cannot_do_is_said_before_the_work(boards, tmp_path, words, match):

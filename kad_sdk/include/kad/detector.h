@@ -176,7 +176,8 @@ typedef struct kad_score_request {
   uint32_t reserved;       /* 0 */
   const kad_rect* borders; /* active areas, px of the image; none: the whole image */
   int64_t n_borders;
-  const kad_rect* labels; /* tiles that intersect one of these are left out */
+  const kad_rect* labels; /* tiles that intersect one of these are left out; in windows, patches
+                           * that do, or are nearer than patchcore.windows.label_margin_px */
   int64_t n_labels;
   kad_progress_fn progress; /* called after each batch; NULL: nothing is told */
   void* progress_context;
