@@ -4,13 +4,12 @@
 #include <memory>
 
 #include "base/guard.hpp"
+#include "base/rounding.hpp"
 #include "image/image.hpp"
 #include "windows/windows.hpp"
 
 namespace kad {
 namespace {
-
-int32_t divide_up(int32_t value, int32_t by) { return (value - 1) / by + 1; }
 
 void check_multiple(int32_t value, int32_t of, const char* name, const char* of_name) {
   if (value >= 1 && value % of == 0) return;
@@ -137,10 +136,8 @@ struct Cells {
 
 Cells cells_of(int32_t first_patch, int32_t end_patch, const kad_windows_options& options) {
   const int64_t align = options.align, patch = options.patch;
-  return {first_patch * patch / align, (end_patch * patch - 1) / align + 1};
+  return {first_patch * patch / align, divide_up(end_patch * patch, align)};
 }
-
-int64_t parts(int64_t cells, int64_t most) { return (cells - 1) / most + 1; }
 
 /// Sides of the windows of an area, in cells and without the halo.
 struct Step {
@@ -156,13 +153,13 @@ Step choose_step(const Cells& rows, const Cells& columns, const kad_windows_opti
   Step best = {1, 1};
   int64_t least = std::numeric_limits<int64_t>::max();
   for (int64_t n = 1; n <= columns.size(); ++n) {
-    const int64_t width = parts(columns.size(), n), most = side * side / (width + halo) - halo;
+    const int64_t width = divide_up(columns.size(), n), most = side * side / (width + halo) - halo;
     if (most < 1) continue;
-    const int64_t m = parts(rows.size(), most);
+    const int64_t m = divide_up(rows.size(), most);
     const int64_t seen = (columns.size() + n * halo) * (rows.size() + m * halo);
     if (seen < least) {
       least = seen;
-      best = {parts(rows.size(), m), width};
+      best = {divide_up(rows.size(), m), width};
     }
   }
   return best;
@@ -207,8 +204,8 @@ void create(const kad_windows_options* given, kad_windows** out_windows) {
   const kad_windows_options options = checked(given);
   auto board = std::make_unique<kad_windows>();
   board->options = options;
-  board->grid_height = divide_up(options.image_height, options.patch);
-  board->grid_width = divide_up(options.image_width, options.patch);
+  board->grid_height = static_cast<int32_t>(divide_up(options.image_height, options.patch));
+  board->grid_width = static_cast<int32_t>(divide_up(options.image_width, options.patch));
   check_count(board->grid_height, board->grid_width, "image_height");
   const auto patches = static_cast<size_t>(board->at(board->grid_height, 0));
   board->live.assign(patches, 0);

@@ -5,6 +5,7 @@
 #include "base/float_environment.hpp"
 #include "base/guard.hpp"
 #include "base/parallel.hpp"
+#include "base/rounding.hpp"
 #include "search/score.hpp"
 #include "windows/windows.hpp"
 
@@ -22,12 +23,11 @@ PatchRange core_of(const kad_windows& board, const kad_window& window) {
           window.core_x / patch, end(window.core_x, window.core_width, board.grid_width)};
 }
 
-int32_t cells(int32_t px, int32_t cell) { return (px - 1) / cell + 1; }
-
 void check_layer(const LayerView& layer, const kad_window& window,
                  const kad_windows_options& options, size_t number) {
   for (int32_t cell = options.patch; cell <= options.align; cell *= 2) {
-    if (layer.height == cells(window.height, cell) && layer.width == cells(window.width, cell)) {
+    if (layer.height == divide_up(window.height, cell) &&
+        layer.width == divide_up(window.width, cell)) {
       return;
     }
   }
@@ -46,7 +46,8 @@ void check_maps(const kad_windows& board, const kad_window& window, const kad_ba
          given.resampling);
   }
   const int32_t patch = board.options.patch;
-  const int32_t height = cells(window.height, patch), width = cells(window.width, patch);
+  const auto height = static_cast<int32_t>(divide_up(window.height, patch));
+  const auto width = static_cast<int32_t>(divide_up(window.width, patch));
   if (maps.n_tiles() != 1 || maps.grid_height() != height || maps.grid_width() != width) {
     fail(KAD_ERROR_INVALID_ARGUMENT,
          "maps: expected one tile with a grid of %d x %d patches (height x width) for a window of "
