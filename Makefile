@@ -13,7 +13,7 @@
 #                into docs/precision.md
 #   make peers   anomalib, for make bench to measure beside kad (it is skipped by name otherwise)
 #   make windows boards in windows against tiles and the thesis' path, quality and speed, into
-#                docs/windows.md (KAD_WEIGHTS_DIR, KAD_DATA_DIR; half an hour)
+#                docs/windows.md (KAD_WEIGHTS_DIR, KAD_DATA_DIR; an hour)
 #   make fuzz    libFuzzer on the readers of artifacts, FUZZ_SECONDS for each (needs Clang)
 #   make threads eight threads share a detector, a minute for each method: under ThreadSanitizer, and
 #                with ONNX Runtime
