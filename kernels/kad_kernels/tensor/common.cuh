@@ -1,8 +1,10 @@
-// Common to the kernels of the tensor tier: formats, tensor-core instructions, rounding.
+// Common to the kernels of the tensor tier: formats, bounds, the defined arithmetic.
 //
 // Compiled by NVRTC, without the toolkit's headers, for sm_80 and later.
 
 #pragma once
+
+#include "instructions.cuh"
 
 namespace {
 
@@ -24,18 +26,6 @@ constexpr float kStepError = 18 * kUlp;
 
 __device__ float infinity() { return __int_as_float(0x7f800000); }
 
-__device__ unsigned short to_half(float x) {
-  unsigned short h;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
-  return h;
-}
-
-__device__ float from_half(unsigned short h) {
-  float x;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h));
-  return x;
-}
-
 __device__ unsigned pair(unsigned short low, unsigned short high) {
   return static_cast<unsigned>(low) | static_cast<unsigned>(high) << 16;
 }
@@ -49,34 +39,6 @@ __device__ float dot_of_eight(uint4 a, uint4 b, float sum) {
     sum = fmaf(from_half(left[i] >> 16), from_half(right[i] >> 16), sum);
   }
   return sum;
-}
-
-__device__ unsigned shared_address(const void *p) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(p));
-}
-
-__device__ void load_matrices(unsigned (&r)[4], unsigned address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address));
-}
-
-// c (16, 8) += a (16, 16) b (16, 8)
-__device__ void multiply(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-               "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ void copy_async(unsigned to, const void *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-}
-
-__device__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
-
-template <int kLeft> __device__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft));
 }
 
 // Distances of a query to kRows rows in each half of the warp, in the defined arithmetic: lane j of

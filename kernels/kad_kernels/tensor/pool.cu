@@ -21,10 +21,8 @@ __device__ unsigned long long larger(unsigned long long a, unsigned long long b)
 __device__ void meet(unsigned *arrived, unsigned times) {
   __threadfence();
   atomicAdd(arrived, 1);
-  unsigned seen;
-  do {
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(arrived));
-  } while (seen < times * gridDim.x);
+  while (load_acquire(arrived) < times * gridDim.x) {
+  }
 }
 
 }  // namespace
@@ -115,7 +113,6 @@ extern "C" __global__ void __launch_bounds__(kPoolThreads, 1)
     }
     __syncthreads();
     const unsigned long long chosen = ranks[0];
-    __syncthreads();
     const float d = __uint_as_float(static_cast<unsigned>(chosen >> 32));
     const int row = static_cast<int>(kAll - static_cast<unsigned>(chosen));
     if (chosen == 0 || !(d > outside_dist || (d == outside_dist && row < outside_row))) break;

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["KERNELS", "OLDEST", "Kernel", "compile_kernel", "multiprocessors", "shared_bytes"]
 
 KERNELS = ("project", "screen", "decide", "pick")
+HEADERS = ("common.cuh", "instructions.cuh")
 OLDEST = 80  # compute capability, 10 times
 _FILES = {"pick": "pool"}
 _HERE = Path(__file__).parent
@@ -48,9 +49,10 @@ def compile_kernel(name: str, architecture: int, *, to: str = "cubin") -> bytes:
     CompileError
     """
     source = (_HERE / f"{_FILES.get(name, name)}.cu").read_bytes()
-    common = (_HERE / "common.cuh").read_bytes()
+    headers = [(_HERE / header).read_bytes() for header in HEADERS]
+    names = [header.encode() for header in HEADERS]
     try:
-        made = nvrtc.nvrtcCreateProgram(source, name.encode(), 1, [common], [b"common.cuh"])
+        made = nvrtc.nvrtcCreateProgram(source, name.encode(), len(names), headers, names)
     except RuntimeError as error:
         raise CompileError(
             f"NVRTC cannot be loaded ({error}): install kad-sdk[gpu], which brings it"
