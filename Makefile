@@ -34,7 +34,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 JOBS   ?= $(shell nproc)
 CORE   := CMakeLists.txt $(wildcard cmake/*) $(shell find kad_sdk/csrc kad_sdk/include -type f)
-CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz examples -name '*.[ch]' -o -name '*.[ch]pp')
+CXX_FILES := $(shell find kad_sdk/csrc kad_sdk/include tests/c tests/fuzz tests/kernels examples -name '*.[ch]' -o -name '*.[ch]pp')
 
 CONFIGURE := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 FUZZ_SECONDS ?= 120

@@ -17,6 +17,7 @@ pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip insta
 from kad_kernels import reference, reference_tiles
 from kad_kernels._cuda import cuda
 from kad_kernels.device import gpu_is_available
+from kad_kernels.tensor.rows import FEWEST_ROWS
 
 from kad_sdk._native import NativeIndex
 from kad_sdk.annotations import Annotation
@@ -35,6 +36,11 @@ if not SIMULATED and not gpu_is_available():
     pytest.skip(
         "neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True
     )
+
+if SIMULATED:
+    import tensor_emulator
+
+    tensor_emulator.install()
 
 pytestmark = pytest.mark.gpu
 
@@ -123,8 +129,8 @@ def artifact():
     return SimpleNamespace(manifest=manifest, bank=bank, neighbors=neighbors)
 
 
-def open_cuda(artifact, *, maps=True):
-    batches = open_batches(artifact, batch=BATCH)
+def open_cuda(artifact, *, maps=True, tier="auto"):
+    batches = open_batches(artifact, batch=BATCH, tier=tier)
     network = HostNetwork(NumpyNetwork(), batches)
     return CudaPatchCoreScorer(network, batches, artifact=artifact, threads=1, maps=maps)
 
@@ -178,6 +184,18 @@ def test_boards_score_as_on_the_cpu(artifact):
     on_gpu.close()
 
 
+def test_boards_score_alike_with_a_bank_screened_on_tensor_cores(artifact):
+    generator = np.random.default_rng(2)
+    few, wanted = artifact.bank, FEWEST_ROWS + 77
+    rows = few[generator.integers(len(few), size=wanted)]
+    artifact.bank = rows + generator.standard_normal(rows.shape).astype(np.float32) * 0.01
+    artifact.neighbors = generator.integers(wanted, size=(wanted, 5)).astype(np.int64)
+    on_gpu, on_cpu = open_cuda(artifact, tier="tensor"), open_cpu(artifact)
+    board = make_board(3, *SIZE)
+    assert_same(on_gpu.score(board), on_cpu.score(board))
+    on_gpu.close()
+
+
 def test_16_bits_are_cut_on_the_host(artifact):
     image = make_board(3, 32, 48).astype(np.uint16) * 257
     on_gpu = open_cuda(artifact)
@@ -195,7 +213,7 @@ def test_tiles_score_as_on_the_cpu(artifact):
 
 
 def test_base_maps_that_are_not_finite(artifact):
-    scorer, board = open_cuda(artifact), make_board(3, *SIZE)
+    scorer, board = open_cuda(artifact), make_board(3, 32, 48)
     scorer._network.network.spoil = np.s_[1, 2, 3, 4]
     text = "the base maps of tile 1 hold NaN or Inf at patch 28"
     with pytest.raises(NotFiniteError, match=f"^{text}"):

@@ -1,4 +1,7 @@
-"""The selection of coresets on a GPU against that of the runtime's core."""
+"""The selection of coresets on a GPU against that of the runtime's core.
+
+In numba's simulator (``test_simulator.py``) the tensor tier is emulated, in smaller cases.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,20 @@ import pytest
 
 pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip install 'kad-sdk[gpu]'")
 
+from kad_export.coreset import cuda as selection
 from kad_export.coreset import k_center, select_coreset
 from kad_kernels.device import gpu_is_available
 
-if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1" or not gpu_is_available():
-    pytest.skip("no GPU", allow_module_level=True)
+EMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+
+if EMULATED:
+    import tensor_emulator
+
+    tensor_emulator.install()
+elif not gpu_is_available():
+    pytest.skip(
+        "neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True
+    )
 
 pytestmark = pytest.mark.gpu
 
@@ -28,33 +40,46 @@ def _points(n: int, dims: int) -> np.ndarray:
     return points.astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def tensor_tier(monkeypatch):
+    """Let the selection see the emulated tier, which is no GPU's."""
+    if EMULATED:
+        monkeypatch.setattr(selection, "has_tensor_tier", lambda: True)
+
+
+def _size(on_gpu: int, emulated: int) -> int:
+    return emulated if EMULATED else on_gpu
+
+
 @pytest.mark.parametrize("pool_rows", [None, 700, 5_000])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_selection_is_that_of_the_core(pool_rows, shards):
-    points = _points(30_000, 130)
+    points, k = _points(_size(30_000, 3_000), 130), _size(1_500, 150)
+    pool_rows = pool_rows and _size(pool_rows, pool_rows // 10)
     asked = {"start": 17, "shards": shards, "pool_rows": pool_rows}
-    expected = k_center(points, 1_500, backend="cpu", **asked)
-    found = k_center(points, 1_500, backend="cuda", **asked)
+    expected = k_center(points, k, backend="cpu", **asked)
+    found = k_center(points, k, backend="cuda", **asked)
     np.testing.assert_array_equal(found.index, expected.index)
     assert found.radius == expected.radius
-    assert found.counts["measured_pairs"] < 1_500 * len(points) / 2
+    assert found.counts["measured_pairs"] < k * len(points) / 2
 
 
 def test_selection_beyond_the_largest_pool():
-    points = _points(300_000, 40)
-    expected = k_center(points, 800, backend="cpu", pool_rows=8_192)
-    found = k_center(points, 800, backend="cuda")
+    points, k = _points(_size(300_000, 6_000), 40), _size(800, 100)
+    assert len(points) > selection.most_pool_rows(len(points))
+    expected = k_center(points, k, backend="cpu", pool_rows=_size(8_192, 1_024))
+    found = k_center(points, k, backend="cuda")
     np.testing.assert_array_equal(found.index, expected.index)
 
 
 def test_copies_alone_are_left():
-    points = np.repeat(_points(50, 20), 100, axis=0)
+    points = np.repeat(_points(50, 20), _size(100, 20), axis=0)
     expected = k_center(points, 200, backend="cpu")
     found = k_center(points, 200, backend="cuda")
     np.testing.assert_array_equal(found.index, expected.index)
 
 
 def test_projected_features():
-    features = _points(20_000, 1_536)
-    expected = select_coreset(features, 400, backend="cpu")
-    np.testing.assert_array_equal(select_coreset(features, 400, backend="cuda"), expected)
+    features, k = _points(_size(20_000, 2_000), _size(1_536, 512)), _size(400, 60)
+    expected = select_coreset(features, k, backend="cpu")
+    np.testing.assert_array_equal(select_coreset(features, k, backend="cuda"), expected)

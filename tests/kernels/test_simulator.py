@@ -18,6 +18,9 @@ TESTS = Path(__file__).parents[1]
         "kernels/test_cuda_kernels.py",
         "kernels/test_cuda_stages.py",
         "kernels/test_cuda_scorer.py",
+        "kernels/test_cuda_selection.py",
+        "kernels/test_tensor_emulator.py",
+        "kernels/test_tensor_tier.py",
         "sdk/test_cuda_detector.py",
     ],
 )
