@@ -23,7 +23,7 @@ size_t visit(Value value) {
     case Kind::real:
       return value.number() > 0 ? 1 : 2;
     default:
-      return value.is_true() ? 1 : 2;
+      return value.text().size();
   }
 }
 

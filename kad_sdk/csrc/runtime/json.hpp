@@ -59,7 +59,6 @@ class Value {
   bool fits(int64_t* value) const;
   /// A number as the nearest double; infinite when it is too large.
   double number() const;
-  bool is_true() const { return text() == "true"; }
 
   /// The values of an array, and how many they are.
   std::vector<Value> items() const;

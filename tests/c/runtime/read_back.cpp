@@ -52,11 +52,10 @@ std::string dump(Value value) {
     case Kind::real:
       return number(value.number());
     case Kind::boolean:
-      return value.is_true() ? "true" : "false";
     case Kind::null:
       break;
   }
-  return "null";
+  return std::string(value.text());
 }
 
 void read_json(const std::string& input) {

@@ -35,7 +35,6 @@ class Basis {
   int64_t coarse_width() const { return coarse_.width(); }
   const Projection& fine() const { return fine_; }
   const Projection& coarse() const { return coarse_; }
-  int64_t fine_first() const { return fine_first_; }
   int64_t coarse_first() const { return coarse_first_; }
 
   /// Variance of the bank along each of the coordinates, falling within each part; empty for maps
