@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from kad_sdk._native import MapLayout, NativeIndex
@@ -11,6 +12,7 @@ from kad_sdk.session import NetworkSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
     import numpy as np
     from numpy.typing import NDArray
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from kad_sdk.artifact import PatchCoreArtifact
     from kad_sdk.manifest import MapSettings, NetworkOutput, PatchCore, Preprocessing
 
-__all__ = ["PatchCoreScorer", "map_layout", "open_index", "open_parts"]
+__all__ = ["BankScorer", "PatchCoreScorer", "map_layout", "open_index"]
 
 
 def map_layout(outputs: Sequence[NetworkOutput], patchcore: PatchCore) -> MapLayout:
@@ -38,31 +40,8 @@ def open_index(artifact: PatchCoreArtifact, *, threads: int) -> NativeIndex:
     )
 
 
-def open_parts(
-    artifact: PatchCoreArtifact, *, threads: int, max_batch: int, **running: Any
-) -> dict[str, Any]:
-    """Open an artifact's network and index, and give all of it that a scorer is made of.
-
-    `running` is for :class:`NetworkSession`.
-    """
-    manifest = artifact.manifest
-    running = {"precision": manifest.network.precision, **running}
-    session = NetworkSession(artifact.network, threads=threads, max_batch=max_batch, **running)
-    session.check(manifest.graph())
-    return {
-        "session": session,
-        "index": open_index(artifact, threads=threads),
-        "preprocessing": manifest.preprocessing,
-        "patchcore": manifest.patchcore,
-        "map_settings": manifest.map,
-        "neighbors": artifact.neighbors,
-    }
-
-
-class PatchCoreScorer(BoardScorer):
-    """Scores boards by the distance of their patches to the memory bank.
-
-    Its stages are ``network`` and ``search``.
+class BankScorer(BoardScorer):
+    """Scores boards by the distance of their patches to a memory bank; a subclass per mode.
 
     Parameters
     ----------
@@ -78,6 +57,11 @@ class PatchCoreScorer(BoardScorer):
         As :class:`kad_sdk.scoring.BoardScorer` takes them.
     maps
         Whether board maps are made.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The bank was fitted in the other mode.
     """
 
     session: NetworkSession
@@ -95,11 +79,7 @@ class PatchCoreScorer(BoardScorer):
         batch: int = 16,
         maps: bool = True,
     ) -> None:
-        if patchcore.mode != "tiles":
-            raise InvalidArgumentError(
-                "this artifact was fitted in windows: its bank and thresholds hold for them alone; "
-                "score it in windows, or export it with --mode tiles"
-            )
+        self._take_settings(patchcore)
         super().__init__(
             session,
             preprocessing=preprocessing,
@@ -110,13 +90,44 @@ class PatchCoreScorer(BoardScorer):
         )
         self._index, self._patchcore, self._neighbors = index, patchcore, neighbors
 
+    @abstractmethod
+    def _take_settings(self, patchcore: PatchCore) -> None:
+        """Refuse the settings of the other mode."""
+
     @classmethod
     def open(
         cls, artifact: PatchCoreArtifact, *, maps: bool, threads: int, batch: int, **running: Any
-    ) -> PatchCoreScorer:
+    ) -> Self:
         """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
-        parts = open_parts(artifact, threads=threads, max_batch=batch, **running)
-        return cls(**parts, threads=threads, batch=batch, maps=maps)
+        manifest = artifact.manifest
+        running = {"precision": manifest.network.precision, **running}
+        session = NetworkSession(artifact.network, threads=threads, max_batch=batch, **running)
+        session.check(manifest.graph())
+        return cls(
+            session,
+            open_index(artifact, threads=threads),
+            preprocessing=manifest.preprocessing,
+            patchcore=manifest.patchcore,
+            map_settings=manifest.map,
+            neighbors=artifact.neighbors,
+            threads=threads,
+            batch=batch,
+            maps=maps,
+        )
+
+    def close(self) -> None:  # noqa: D102 - as the base's
+        self._index.close()
+
+
+class PatchCoreScorer(BankScorer):
+    """Scores boards by their tiles. Its stages are ``network`` and ``search``."""
+
+    def _take_settings(self, patchcore: PatchCore) -> None:
+        if patchcore.mode != "tiles":
+            raise InvalidArgumentError(
+                "this artifact was fitted in windows: its bank and thresholds hold for them alone; "
+                "score it in windows, or export it with --mode tiles"
+            )
 
     def score_tiles(  # noqa: D102 - as the base's
         self, tiles: NDArray[np.float32], watch: Stopwatch | None = None
@@ -135,6 +146,3 @@ class PatchCoreScorer(BoardScorer):
                 threads=self.threads,
             )
         return TileFindings(scores, dist, rows)
-
-    def close(self) -> None:  # noqa: D102 - as the base's
-        self._index.close()

@@ -10,20 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kad_sdk._native import NativeIndex, NativeWindows, WindowSizes, preprocess_window
+from kad_sdk._native import NativeWindows, WindowSizes, preprocess_window
 from kad_sdk.errors import InvalidArgumentError, ProviderUnavailableError
-from kad_sdk.patchcore import open_parts
+from kad_sdk.patchcore import BankScorer
 from kad_sdk.prepare import check_image
-from kad_sdk.scoring import BoardScorer, BoardScores, Stopwatch, TileFindings
+from kad_sdk.scoring import BoardScores, Stopwatch, TileFindings
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import numpy as np
     from numpy.typing import NDArray
 
     from kad_sdk.annotations import Annotation
     from kad_sdk.artifact import PatchCoreArtifact
-    from kad_sdk.manifest import MapSettings, PatchCore, Preprocessing, Windows
-    from kad_sdk.session import NetworkSession
+    from kad_sdk.manifest import PatchCore, Windows
 
 __all__ = ["WindowScorer", "check_provider", "window_sizes"]
 
@@ -54,66 +55,25 @@ def check_provider(provider: str | None) -> None:
         )
 
 
-class WindowScorer(BoardScorer):
-    """Scores boards in windows, by the distance of their patches to the memory bank.
+class WindowScorer(BankScorer):
+    """Scores boards in windows, with a network of dynamic height and width.
 
     Its stages are ``preprocess``, ``network``, ``search`` and ``map``.
-
-    Parameters
-    ----------
-    session
-        The network, of dynamic height and width.
-    index
-        The memory bank.
-    preprocessing, patchcore, map_settings
-        Settings as in the manifest; ``patchcore.windows`` is not None.
-    neighbors
-        (M, columns) int64, each bank row's nearest other rows, for the re-weighting.
-    threads
-        As :class:`kad_sdk.scoring.BoardScorer` takes them.
-    maps
-        Whether board maps are made.
     """
 
-    session: NetworkSession
-
-    def __init__(
-        self,
-        session: NetworkSession,
-        index: NativeIndex,
-        *,
-        preprocessing: Preprocessing,
-        patchcore: PatchCore,
-        map_settings: MapSettings,
-        neighbors: NDArray[np.int64],
-        threads: int,
-        batch: int = 16,
-        maps: bool = True,
-    ) -> None:
-        super().__init__(
-            session,
-            preprocessing=preprocessing,
-            map_settings=map_settings,
-            grid=patchcore.grid if maps else None,
-            threads=threads,
-            batch=batch,
-        )
+    def _take_settings(self, patchcore: PatchCore) -> None:
         if patchcore.windows is None:
             raise InvalidArgumentError(
                 "this artifact was fitted on tiles: its bank and thresholds hold for them alone; "
                 "score it in tiles, or export it with --mode windows"
             )
         self._sizes = window_sizes(patchcore.windows)
-        self._index, self._patchcore, self._neighbors = index, patchcore, neighbors
 
     @classmethod
-    def open(
-        cls, artifact: PatchCoreArtifact, *, maps: bool, threads: int, batch: int, **running: Any
-    ) -> WindowScorer:
-        """Open an artifact's network and index; `running` is for :class:`NetworkSession`."""
+    def open(cls, artifact: PatchCoreArtifact, **running: Any) -> Self:
+        """As :meth:`BankScorer.open`, but for a provider that cannot run windows."""
         check_provider(running.get("provider"))
-        parts = open_parts(artifact, threads=threads, max_batch=1, **running)
-        return cls(**parts, threads=threads, batch=batch, maps=maps)
+        return super().open(artifact, **running)
 
     def score_tiles(
         self,
@@ -207,6 +167,3 @@ class WindowScorer(BoardScorer):
         if not isinstance(scores.board, NativeWindows):
             raise InvalidArgumentError("scores: expected those of a board scored in windows")
         return scores.board.map(keep, threads=self.threads)
-
-    def close(self) -> None:  # noqa: D102 - as the base's
-        self._index.close()
