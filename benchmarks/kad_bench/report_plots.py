@@ -259,7 +259,7 @@ def _draw_growth(look: Look, growth: dict[str, Any]) -> Figure:
     axes.set_yscale("log")
     _plain_numbers(axes.xaxis, axes.yaxis)
     axes.set_xlabel(growth["x"])
-    axes.set_ylabel(growth["y"])
+    axes.set_ylabel(textwrap.fill(growth["y"], 24))
     _legend(figure, axes, look)
     return figure
 

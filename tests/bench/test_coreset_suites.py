@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from kad_bench import bank_suite, coreset_peers, coreset_plot, coreset_suite
+from kad_bench import bank_suite, coreset_peers, coreset_suite
 from kad_bench.answers import WrongAnswerError
 from kad_bench.generated import GeneratedExtractor, generated_boards, generated_features
 from kad_bench.level import at_level
@@ -124,10 +124,3 @@ def test_generated_features_are_the_same_again():
     again = np.concatenate(list(extract(None, boards[1].xy)))
     np.testing.assert_array_equal(again[1], generated_features(4, 16))
     assert (generated_features(0, 16) != generated_features(1, 16)).any()
-
-
-def test_growth_is_drawn(tmp_path):
-    points = [[10, 1.0], [20, 1.5], [40, 2.0]]
-    growth = [coreset_suite._growth(x, "so many", points) for x in ("picks", "points")]
-    coreset_plot.draw({"growth": growth}, tmp_path / "growth.svg")
-    assert (tmp_path / "growth.svg").read_text().startswith("<?xml")
