@@ -25,7 +25,7 @@ from kad_export.report import format_bytes, format_seconds, parse_bytes, residen
 
 from kad_bench.bank_build import BankRun, build_in_process
 from kad_bench.generated import PATCHES, generated_boards
-from kad_bench.laws import fit_law, law_text
+from kad_bench.laws import growth, law_text
 from kad_bench.measure import summarise
 from kad_bench.tables import markdown
 from kad_sdk._native import cpu_level
@@ -162,10 +162,7 @@ def _growth(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         [n, sum(case["engines"]["kad-export"]["cpu_s"].values())]
         for n, case in sorted(built.items())
     ]
-    law = {"kad-export": fit_law(points)}
-    return [
-        {"x": "patches", "y": "processor seconds", "points": {"kad-export": points}, "law": law}
-    ]
+    return [growth("patches", "processor seconds", {"kad-export": points})]
 
 
 def table(results: dict[str, Any]) -> str:
@@ -173,8 +170,8 @@ def table(results: dict[str, Any]) -> str:
     header = ["category", "stride", "tiles", "patches", "thesis", "built", "bank rows"]
     header += ["peak memory", "planned for all", "disk planned", "processor time", "clock"]
     header += ["passes", "R"]
-    growth = {one["y"]: one["law"]["kad-export"] for one in results["growth"]}
-    rows = [_line(case, growth) for case in reversed(results["cases"])]
+    laws = {one["y"]: one["law"]["kad-export"] for one in results["growth"]}
+    rows = [_line(case, laws) for case in reversed(results["cases"])]
     notes = [
         f"Budget: `--memory {results['memory']}`. *≈*: not measured but extrapolated to all tiles "
         "of the row, by the line that is fitted to what was built. *Planned*: what the plan asks "
@@ -184,12 +181,12 @@ def table(results: dict[str, Any]) -> str:
     return "\n\n".join([markdown(header, rows), "\n".join(notes)])
 
 
-def _line(case: dict[str, Any], growth: dict[str, dict[str, float]]) -> list[str]:
+def _line(case: dict[str, Any], laws: dict[str, dict[str, float]]) -> list[str]:
     row, found, n_built = case["row"], case["found"], case["run"]["tiles"]
     patches = row["tiles"] * PATCHES
     whole = n_built == row["tiles"]
 
-    planned, law = case["planned"], growth.get("processor seconds")
+    planned, law = case["planned"], laws.get("processor seconds")
     cpu = sum(case["engines"]["kad-export"]["cpu_s"].values())
     time = format_seconds(cpu)
     if law and not whole:

@@ -21,7 +21,7 @@ from kad_kernels.device import gpu_is_available
 from kad_bench.answers import WrongAnswerError
 from kad_bench.coreset_peers import direct_greedy, make_peers
 from kad_bench.generated import PATCHES, generated_features
-from kad_bench.laws import fit_law, law_text
+from kad_bench.laws import growth, law_text
 from kad_bench.measure import interleave, ratios, summarise
 from kad_bench.patches import RealPatches
 from kad_bench.tables import format_seconds, markdown, ratio_text
@@ -225,7 +225,8 @@ def _growth_with_picks(case: dict[str, Any]) -> dict[str, Any]:
     reached = case["picks_and_seconds"][KAD_CPU]
     wanted = np.geomspace(reached[0][0], reached[-1][0], 8)
     chosen = {min(range(len(reached)), key=lambda i: abs(reached[i][0] - k)) for k in wanted}
-    return _growth("picks", f"{case['case']} points", [reached[i] for i in sorted(chosen)])
+    found = [reached[i] for i in sorted(chosen)]
+    return growth("picks", f"processor seconds, {case['case']} points", {KAD_CPU: found})
 
 
 def _growth_with_points(points: np.ndarray, settings: Settings) -> dict[str, Any]:
@@ -238,12 +239,7 @@ def _growth_with_points(points: np.ndarray, settings: Settings) -> dict[str, Any
         start = time.process_time()
         k_center(some, n, backend="cpu", threads=settings.threads)
         found.append([len(some), time.process_time() - start])
-    return _growth("points", f"{n:,} picks", found)
-
-
-def _growth(x: str, of: str, found: list[list[float]]) -> dict[str, Any]:
-    law = {KAD_CPU: fit_law(found)} if len(found) > 2 else {}
-    return {"x": x, "y": f"processor seconds, {of}", "points": {KAD_CPU: found}, "law": law}
+    return growth("points", f"processor seconds, {n:,} picks", {KAD_CPU: found})
 
 
 def table(results: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kad_bench.peers import FAISS, TORCH_CDIST, TORCH_MATMUL
+from kad_bench.tables import markdown
 
 __all__ = ["table"]
 
@@ -55,7 +56,7 @@ def _speed(cases: list[dict[str, Any]], peak: float) -> str:
                     faiss,
                 ]
             )
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def _work(cases: list[dict[str, Any]]) -> str:
@@ -77,7 +78,7 @@ def _work(cases: list[dict[str, Any]]) -> str:
                     f"{1e6 * work['shortest_s']:.1f}",
                 ]
             )
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def _out(left: float | None, digits: int) -> str:
@@ -100,7 +101,7 @@ def _banks(banks: list[dict[str, Any]]) -> str:
                 *(_opening(x) for x in (bank, bank.get("stored"))),
             ]
         )
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def _opening(bank: dict[str, Any] | None) -> str:
@@ -111,8 +112,3 @@ def _ratio(summary: dict[str, float] | None) -> str:
     if summary is None:
         return "–"
     return f"{summary['median']:.1f} ({summary['min']:.1f} to {summary['max']:.1f})"
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
