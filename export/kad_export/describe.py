@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import kad_sdk
+from kad_export.onnx_export import INPUT, OPSET
 from kad_export.report import format_bytes, format_seconds, peak_memory_bytes
 from kad_sdk import facts
 from kad_sdk import manifest as schema
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from kad_export.bank import Bank
     from kad_export.budget import BankSettings
     from kad_export.features import BoardTiles, ExtractorSpec
-    from kad_export.onnx_export import OnnxInfo
+    from kad_export.onnx_export import OnnxOutput
     from kad_export.patchcore import PatchCoreNetwork
     from kad_export.report import Silent
     from kad_sdk.dataset import Dataset
@@ -48,7 +49,7 @@ PACKAGES = (
 
 
 def describe_network(
-    network: PatchCoreNetwork, onnx: OnnxInfo, precision: schema.Precision
+    network: PatchCoreNetwork, outputs: Sequence[OnnxOutput], precision: schema.Precision
 ) -> schema.BaseMapNetwork:
     """Give the manifest's entry of the network."""
     weights = network.weights
@@ -57,10 +58,10 @@ def describe_network(
         backbone=network.backbone,
         layers=network.layers,
         weights=schema.Weights(weights.source, weights.name, weights.sha256),
-        opset=onnx.opset,
+        opset=OPSET,
         precision=precision,
-        input=onnx.input,
-        outputs=tuple(schema.NetworkOutput(*output) for output in onnx.outputs),
+        input=INPUT,
+        outputs=tuple(schema.NetworkOutput(*output) for output in outputs),
     )
 
 

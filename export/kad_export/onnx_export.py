@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "INPUT",
     "OPSET",
-    "OnnxInfo",
     "OnnxOutput",
     "encode_graph",
     "export_onnx",
@@ -39,7 +37,7 @@ __all__ = [
 ]
 
 OPSET = 18
-"""Default operator set; every operator used has been stable since then."""
+"""Version of the operator set; every operator used has been stable since then."""
 IR_VERSION = 10  # the newest that ONNX Runtime 1.20 reads
 MAX_BYTES = 2**31 - 1  # of a single protocol buffer
 INPUT = "tiles"
@@ -61,33 +59,13 @@ class OnnxOutput(NamedTuple):
     width: int
 
 
-@dataclass(frozen=True)
-class OnnxInfo:
-    """What the graph takes and gives.
-
-    Attributes
-    ----------
-    input : str
-        Name of the input, float32 (B, 3, tile, tile), B dynamic.
-    outputs : tuple of OnnxOutput
-        One for each layer, named after it, fine to coarse.
-    opset : int
-        Version of the default operator set.
-    """
-
-    input: str
-    outputs: tuple[OnnxOutput, ...]
-    opset: int
-
-
 def export_onnx(
     network: PatchCoreNetwork,
     path: str | os.PathLike[str],
     *,
     tile: int,
     dynamic: bool = False,
-    opset: int = OPSET,
-) -> OnnxInfo:
+) -> tuple[OnnxOutput, ...]:
     """Write the network as one checked ONNX file; `network` itself is left as it is.
 
     Parameters
@@ -101,8 +79,11 @@ def export_onnx(
     dynamic
         Height and width are not fixed either, each on its own; `tile` is only what the sizes of
         the outputs are told for.
-    opset
-        Version of the operator set, 18 or newer.
+
+    Returns
+    -------
+    tuple of OnnxOutput
+        One for each layer, named after it, fine to coarse.
 
     Raises
     ------
@@ -119,9 +100,9 @@ def export_onnx(
         )
     )
     shapes = {output.name: tuple(output[1:]) for output in outputs}
-    graph = encode_graph(network, tile=tile, outputs=shapes, dynamic=dynamic, opset=opset)
+    graph = encode_graph(network, tile=tile, outputs=shapes, dynamic=dynamic)
     write_atomic(Path(path), graph)
-    return OnnxInfo(INPUT, outputs, opset)
+    return outputs
 
 
 def encode_graph(
@@ -130,7 +111,6 @@ def encode_graph(
     tile: int,
     outputs: Mapping[str, tuple[int, ...]],
     dynamic: bool = False,
-    opset: int = OPSET,
 ) -> bytes:
     """Give any module of tiles as one checked ONNX graph; `module` itself is left as it was.
 
@@ -144,17 +124,13 @@ def encode_graph(
         Names of the outputs, in order, and their shapes behind the batch.
     dynamic
         Height and width of input and outputs (C, h, w) are not fixed.
-    opset
-        Version of the operator set, 18 or newer.
 
     Raises
     ------
     ExportError
         As for `export_onnx`.
     """
-    if opset < OPSET:
-        raise ExportError(f"opset must be {OPSET} or newer, got {opset}")
-    model = _convert(module, tile, opset, tuple(outputs), dynamic=dynamic)
+    model = _convert(module, tile, tuple(outputs), dynamic=dynamic)
     strip_metadata(model)
     wanted: list[tuple[str, tuple[int | None, ...]]] = [(INPUT, (3, tile, tile)), *outputs.items()]
     if dynamic:
@@ -183,7 +159,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _convert(
-    network: nn.Module, tile: int, opset: int, names: tuple[str, ...], *, dynamic: bool
+    network: nn.Module, tile: int, names: tuple[str, ...], *, dynamic: bool
 ) -> onnx.ModelProto:
     folded = fold_batch_norm(copy.deepcopy(network))
     dims = {0: torch.export.Dim("batch")}
@@ -197,7 +173,7 @@ def _convert(
             (torch.zeros(2, 3, tile, tile),),  # not 1: a batch of one would become a constant
             dynamo=True,
             dynamic_shapes=(dims,),
-            opset_version=opset,
+            opset_version=OPSET,
             input_names=[INPUT],
             output_names=list(names),
             verbose=False,

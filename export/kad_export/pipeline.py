@@ -25,7 +25,7 @@ from kad_export.errors import ExportError
 from kad_export.features import ExtractorSpec, PatchExtractor
 from kad_export.holdout import split_board, split_holdout
 from kad_export.job import Job
-from kad_export.onnx_export import OnnxInfo, export_onnx
+from kad_export.onnx_export import OnnxOutput, export_onnx
 from kad_export.options import HOLDOUT, N_NEIGHBORS, WINDOW_MEMORY_BYTES, PatchCoreOptions
 from kad_export.patchcore import PatchCoreNetwork, build_network
 from kad_export.precision import LIMITS, RangeTiles, convert, precision_gate
@@ -70,7 +70,7 @@ class _Network:
     """The network on both sides: PyTorch's module, and the graph in the runtime."""
 
     module: PatchCoreNetwork
-    onnx: OnnxInfo
+    outputs: tuple[OnnxOutput, ...]
     graph: bytes
     session: NetworkSession
     grid: tuple[int, int]
@@ -174,7 +174,7 @@ def _export(
             figures["windows"] = _verify_windows(learnt.extract.load(judge[0]), fitted)
     network = fitted.network
     with console.step("index"):
-        described = describe_network(network.module, network.onnx, options.precision)
+        described = describe_network(network.module, network.outputs, options.precision)
         tensors, outputs = fitted.bank.tensors(), described.outputs
         index = store_index(tensors, outputs, fitted.settings, threads=fitted.threads)
     manifest = schema.PatchCoreManifest(
@@ -279,7 +279,7 @@ def _compile(
 ) -> _Network:
     file = scratch / NETWORK_FILE
     in_windows = options.mode == "windows"
-    onnx = export_onnx(module, file, tile=options.tile, dynamic=in_windows)
+    outputs = export_onnx(module, file, tile=options.tile, dynamic=in_windows)
     exact = file.read_bytes()
     windows = None
     if in_windows:
@@ -294,7 +294,7 @@ def _compile(
     graph, how = convert(exact, options.precision, tiles)
     session = NetworkSession(graph, threads=_threads(options))
     grid = module.grid(options.tile)
-    return _Network(module, onnx, graph, session, grid, windows, options.precision, how)
+    return _Network(module, outputs, graph, session, grid, windows, options.precision, how)
 
 
 def _bank_settings(options: PatchCoreOptions, scratch: Path) -> BankSettings:
