@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["BankRun", "build_in_process"]
+__all__ = ["POINTS", "BankRun", "build_in_process"]
+
+POINTS = "float16"  # as which projected features lie on disk
 
 
 @dataclass(frozen=True)
@@ -41,21 +43,14 @@ class BankRun:
         Of the training boards; channels of a feature.
     memory : str
         Budget of the process, as for ``--memory``.
-    threads, max_rows : int
+    threads : int
         As for :class:`kad_export.budget.BankSettings`.
-    points : str
-        Type in which projected features lie on disk.
-    scratch : str or None
-        An existing folder; None: the system's for temporary files.
     """
 
     tiles: int
     dims: int
     memory: str
     threads: int
-    max_rows: int = 10_000
-    points: str = "float16"
-    scratch: str | None = None
 
 
 def build_in_process(wanted: BankRun) -> dict[str, Any]:
@@ -101,12 +96,11 @@ class _Watch(Silent):
 
 def _build(wanted: BankRun) -> dict[str, Any]:
     extract = GeneratedExtractor(dims=wanted.dims, threads=wanted.threads)
-    with scratch_folder(wanted.scratch) as folder:
+    with scratch_folder(None) as folder:
         watch = _Watch(folder)
         settings = BankSettings(
             folder,
-            max_rows=wanted.max_rows,
-            points=wanted.points,
+            points=POINTS,
             memory_bytes=parse_bytes(wanted.memory),
             threads=wanted.threads,
         )

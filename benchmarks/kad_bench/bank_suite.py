@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kad_export.budget import BankSettings, Probe, make_plan
 from kad_export.report import format_bytes, format_seconds, parse_bytes, resident_memory_bytes
 
-from kad_bench.bank_build import BankRun, build_in_process
+from kad_bench.bank_build import POINTS, BankRun, build_in_process
 from kad_bench.generated import PATCHES, generated_boards
 from kad_bench.laws import growth, law_text
 from kad_bench.measure import summarise
@@ -147,7 +147,7 @@ def _planned(row: Row, wanted: BankRun) -> dict[str, int]:
         seconds_per_pair=0.0,
     )
     settings = BankSettings(
-        Path(), points=wanted.points, memory_bytes=parse_bytes(wanted.memory), threads=1
+        Path(), points=POINTS, memory_bytes=parse_bytes(wanted.memory), threads=1
     )
     plan = make_plan(generated_boards(row.tiles), PATCHES, measured, settings)
     return {"memory_bytes": plan.memory_bytes, "disk_bytes": plan.disk_bytes}
