@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
 
     from kad_sdk.dataset import Sample
 
-__all__ = ["ImageFeatures", "StoredFeatures", "write_features"]
+__all__ = [
+    "ImageFeatures",
+    "StoredFeatures",
+    "base_maps",
+    "data_folder",
+    "joined_features",
+    "write_features",
+]
 
 TILE = 224
 KINDS = ("good", "defective")
@@ -144,7 +152,7 @@ class ImageFeatures:
         DatasetError
             KAD_DATA_DIR is not set, or the data set has no such tiles.
         """
-        data = _data_folder(self.data)
+        data = data_folder(self.data)
         network = build_network(self.backbone, self.layers, "same-bilinear", self.weights)
         path = cache / f"{self.name}-{self._digest(network, data)}.safetensors"
         if not path.is_file():
@@ -168,7 +176,7 @@ class ImageFeatures:
         else:
             rows = k_center(candidates, self.rows, threads=threads).index
         tiles = {"good": _evenly(_tiles(good), self.tiles), "defective": _worst(bad, self.tiles)}
-        maps = {kind: _join(base_maps(network, chosen)) for kind, chosen in tiles.items()}
+        maps = {kind: _join(base_maps(network, _cut(chosen))) for kind, chosen in tiles.items()}
         write_features(path, candidates[rows], maps)
 
     def _candidates(
@@ -179,10 +187,8 @@ class ImageFeatures:
         per_tile = -(-self.candidates // len(tiles))
         generator = np.random.default_rng(0)
         found = []
-        for maps in base_maps(network, tiles):
-            features = patch_features(
-                maps, grid=maps[0].shape[2:], resampling=network.resampling, threads=threads
-            )  # (b, P, D)
+        for maps in base_maps(network, _cut(tiles)):
+            features = joined_features(network, maps, threads)
             patches = [generator.permutation(features.shape[1])[:per_tile] for _ in features]
             found += [tile[chosen] for tile, chosen in zip(features, patches, strict=True)]
         return np.concatenate(found)[generator.permutation(len(found) * per_tile)][
@@ -192,19 +198,34 @@ class ImageFeatures:
 
 @torch.inference_mode()
 def base_maps(
-    network: PatchCoreNetwork, tiles: Sequence[tuple[Sample, np.ndarray]]
+    network: PatchCoreNetwork, tiles: Iterator[np.ndarray], threads: int = 1
 ) -> Iterator[list[np.ndarray]]:
-    """Compute base maps of tiles, given as image and corner (2,), batch by batch."""
+    """Compute base maps of tiles (224, 224, 3) uint8, batch by batch."""
     mean, std = NORMALISATIONS["imagenet"]
-    for start in range(0, len(tiles), _BATCH):
-        cut = [
-            preprocess(read_image(sample.path), xy[None], tile=TILE, mean=mean, std=std)
-            for sample, xy in tiles[start : start + _BATCH]
-        ]
-        yield [x.numpy() for x in network(torch.from_numpy(np.concatenate(cut)))]
+    corner = np.zeros((1, 2), np.int32)
+    while batch := [
+        preprocess(tile, corner, tile=TILE, mean=mean, std=std, threads=threads)
+        for tile in islice(tiles, _BATCH)
+    ]:
+        yield [x.numpy() for x in network(torch.from_numpy(np.concatenate(batch)))]
 
 
-def _data_folder(name: str) -> Path:
+def joined_features(
+    network: PatchCoreNetwork, maps: Sequence[np.ndarray], threads: int
+) -> np.ndarray:
+    """Join a network's base maps to patch features (B, P, D), on the finest layer's grid."""
+    grid = maps[0].shape[2:]
+    return patch_features(maps, grid=grid, resampling=network.resampling, threads=threads)
+
+
+def _cut(tiles: Sequence[tuple[Sample, np.ndarray]]) -> Iterator[np.ndarray]:
+    """Cut tiles, given as image and corner (2,)."""
+    for sample, (x, y) in tiles:
+        yield read_image(sample.path)[y : y + TILE, x : x + TILE]
+
+
+def data_folder(name: str) -> Path:
+    """Give a folder below KAD_DATA_DIR; a DatasetError where that is not set."""
     folder = os.environ.get("KAD_DATA_DIR")
     if not folder:
         raise DatasetError(

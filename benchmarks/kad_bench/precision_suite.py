@@ -8,7 +8,6 @@ says nothing of a precision.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kad_export.options import PatchCoreOptions
 from kad_export.pipeline import export_patchcore
 
 from kad_bench.answers import WrongAnswerError
+from kad_bench.features import data_folder
 from kad_bench.measure import interleave, ratios, summarise
 from kad_bench.models import Boards, prepare_boards
 from kad_bench.precision_report import table
@@ -26,7 +26,6 @@ from kad_sdk import Detector
 from kad_sdk._native import plan_tiles, preprocess
 from kad_sdk.artifact import PatchCoreArtifact
 from kad_sdk.dataset import scan_dataset
-from kad_sdk.errors import DatasetError
 from kad_sdk.evaluation import score_test_images
 from kad_sdk.images import read_image
 from kad_sdk.prepare import prepare_image
@@ -47,7 +46,6 @@ PRECISIONS = ("fp32", "fp16", "int8")
 OTHER_SEED = "fp32, seed 1"
 BATCH = 16
 FIGURES = ("image_roc_auc", "pixel_roc_auc", "aupro", "tile_roc_auc")
-WEIGHTS = "resnet18_trunk.safetensors"
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,11 @@ class Case:
         """Where the images are."""
         if self.data is None:
             return prepare_boards(Boards(train=2, test=4, size=(600, 560)), settings)
-        return _named("KAD_DATA_DIR") / self.data
+        return data_folder(self.data)
 
     def export_options(self, precision: str, seed: int, threads: int) -> PatchCoreOptions:
         """Give the options of one export."""
-        weights = str(_named("KAD_WEIGHTS_DIR") / WEIGHTS) if self.data else "random:0"
+        weights = "imagenet" if self.data else "random:0"
         return PatchCoreOptions(
             weights=weights, precision=precision, seed=seed, threads=threads, **self.options
         )
@@ -85,7 +83,6 @@ CASES = (
 )
 """Those of the README's table of detection quality, ResNet-18 at 224 px."""
 
-_SYNTHETIC = Case(None, "small", {"train_stride": 224, "coreset": 1.0, "max_bank": 200})
 PROFILES = {
     "smoke": (
         (Case(None, "synthetic", {"train_stride": 224, "coreset": 1.0, "max_bank": 200}),),
@@ -232,14 +229,3 @@ def _words(options: dict[str, Any]) -> str:
         return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     return " ".join(f"--{name.replace('_', '-')} {text(v)}" for name, v in options.items())
-
-
-def _named(variable: str) -> Path:
-    value = os.environ.get(variable)
-    if not value:
-        raise DatasetError(
-            f"{variable} is not set: it names the folder of the "
-            f"{'images' if 'DATA' in variable else 'weights'} that the suite precision measures; "
-            "set it, or use --profile smoke"
-        )
-    return Path(value)
