@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import sys
+import weakref
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_void_p
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,24 @@ def call(name: str, *arguments: Any, accept: tuple[int, ...] = ()) -> int:
         return status
     text = core.kad_last_error().decode("utf-8", "replace")
     raise _ERRORS.get(status, NativeLibraryError)(text)
+
+
+class Handle:
+    """What the core holds for an object: freed with it, or by :meth:`close`."""
+
+    def _hold(self, handle: c_void_p, kind: str, *, called: str) -> None:
+        """Own a handle that ``kad_<kind>_close`` frees; messages say `called`."""
+        self._handle, self._called = handle, called
+        self._finalizer = weakref.finalize(self, getattr(library(), f"kad_{kind}_close"), handle)
+
+    def _open_handle(self) -> c_void_p:
+        if not self._finalizer.alive:
+            raise InvalidArgumentError(f"the {self._called} is closed")
+        return self._handle
+
+    def close(self) -> None:
+        """Free what the core holds; the object cannot be used after."""
+        self._finalizer()
 
 
 def version() -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from ctypes import byref, c_int64, c_void_p, sizeof
 from typing import NamedTuple
 
 import numpy as np
 
-from kad_sdk._native.abi import BUFFER_TOO_SMALL, BoardOptions, Region, call, library
+from kad_sdk._native.abi import BUFFER_TOO_SMALL, BoardOptions, Handle, Region, call
 from kad_sdk._native.arguments import (
     Floats,
     Ints,
@@ -37,7 +36,7 @@ class RegionRecord(NamedTuple):
     bank_row: int
 
 
-class NativeBoard:
+class NativeBoard(Handle):
     """An empty board that accumulates tile maps.
 
     A tile map is the grid of patch distances, bilinearly enlarged to the tile (half-pixel centres)
@@ -78,17 +77,7 @@ class NativeBoard:
         call("kad_board_create", byref(options), byref(handle))
         self._shape = (height, width)
         self._patches = grid[0] * grid[1]
-        self._handle = handle
-        self._finalizer = weakref.finalize(self, library().kad_board_close, handle)
-
-    def close(self) -> None:
-        """Free the board; it cannot be used after."""
-        self._finalizer()
-
-    def _open_handle(self) -> c_void_p:
-        if not self._finalizer.alive:
-            raise InvalidArgumentError("the board is closed")
-        return self._handle
+        self._hold(handle, "board", called="board")
 
     def add(self, xy: Ints, dist: Floats, index: Longs | None = None, *, threads: int = 1) -> None:
         """Add tiles.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from ctypes import byref, c_int64, c_void_p
 
 import numpy as np
 import numpy.typing as npt
 
-from kad_sdk._native.abi import Directions, KCenterStats, call, library
+from kad_sdk._native.abi import Directions, Handle, KCenterStats, call
 from kad_sdk._native.arguments import (
     Floats,
     Longs,
@@ -124,7 +123,7 @@ def lower_distances(
     return decided.value
 
 
-class NativeKCenter:
+class NativeKCenter(Handle):
     """Greedy k-center selection among points in memory (thesis, equation 4.4).
 
     Parameters
@@ -162,8 +161,7 @@ class NativeKCenter:
             *(byref(directions.struct), self._points.ctypes.data, len(points), dist.ctypes.data),
             *(int_argument("skipped", skipped, 64), self._threads, byref(handle)),
         )
-        self._handle = handle
-        self._finalizer = weakref.finalize(self, library().kad_kcenter_close, handle)
+        self._hold(handle, "kcenter", called="selection")
 
     def pick(
         self, wanted: int, *, outside_dist: float = -np.inf, outside_row: int = NOWHERE
@@ -199,12 +197,3 @@ class NativeKCenter:
         stats = KCenterStats()
         call("kad_kcenter_info", self._open_handle(), byref(stats))
         return counts(stats)
-
-    def _open_handle(self) -> c_void_p:
-        if not self._finalizer.alive:
-            raise InvalidArgumentError("the selection is closed")
-        return self._handle
-
-    def close(self) -> None:
-        """Free what it holds; it cannot be used after."""
-        self._finalizer()

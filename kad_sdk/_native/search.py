@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from ctypes import byref, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,12 +11,12 @@ import numpy as np
 from kad_sdk._native.abi import (
     BUFFER_TOO_SMALL,
     BaseMaps,
+    Handle,
     IndexFacts,
     ScoreOptions,
     SearchStatsRecord,
     Struct,
     call,
-    library,
 )
 from kad_sdk._native.arguments import (
     Bytes,
@@ -184,7 +183,7 @@ class StoredIndex:
     name: str = "the index"
 
 
-class NativeIndex:
+class NativeIndex(Handle):
     """Exact nearest-neighbour search in a memory bank.
 
     Parameters
@@ -240,8 +239,7 @@ class NativeIndex:
                 )
             else:
                 self._restore(stored, maps, threads, handle)
-        self._handle = handle
-        self._finalizer = weakref.finalize(self, library().kad_index_close, handle)
+        self._hold(handle, "index", called="index")
 
     def _restore(self, stored: StoredIndex, maps: BaseMaps, threads: int, handle: c_void_p) -> None:
         self._stored = array_argument("stored", stored.data, np.uint8, (None,))
@@ -275,15 +273,6 @@ class NativeIndex:
         out = np.empty(size.value, np.uint8)
         call("kad_index_store", *arguments, out.ctypes.data, out.size, byref(size))
         return out[: size.value].copy() if size.value else None
-
-    def close(self) -> None:
-        """Free the index; it cannot be used after."""
-        self._finalizer()
-
-    def _open_handle(self) -> c_void_p:
-        if not self._finalizer.alive:
-            raise InvalidArgumentError("the index is closed")
-        return self._handle
 
     def info(self) -> dict[str, int]:
         """Return the fields of ``kad_index_facts``."""

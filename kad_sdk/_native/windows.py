@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from ctypes import byref, c_int64, c_void_p
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from kad_sdk._native.abi import BUFFER_TOO_SMALL, WindowsOptions, call, library
+from kad_sdk._native.abi import BUFFER_TOO_SMALL, Handle, WindowsOptions, call
 from kad_sdk._native.arguments import (
     Floats,
     Ints,
@@ -19,7 +18,6 @@ from kad_sdk._native.arguments import (
     threads_argument,
 )
 from kad_sdk._native.board import RegionRecord, find_regions
-from kad_sdk.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +55,7 @@ class WindowSizes(NamedTuple):
     label_margin: int
 
 
-class NativeWindows:
+class NativeWindows(Handle):
     """One board: its windows, and what was found in them so far.
 
     Parameters
@@ -113,9 +111,9 @@ class NativeWindows:
         )
         handle = c_void_p()
         call("kad_windows_create", byref(options), byref(handle))
-        self._handle, self._shape, self._patch = handle, (height, width), sizes.patch
+        self._shape, self._patch = (height, width), sizes.patch
         self._n_tiles, self._patches = len(xy), (tile // sizes.patch) ** 2
-        self._finalizer = weakref.finalize(self, library().kad_windows_close, handle)
+        self._hold(handle, "windows", called="board")
         self.windows = self._plan()
 
     def _plan(self) -> list[Window]:
@@ -125,15 +123,6 @@ class NativeWindows:
         plan = np.empty((count.value, len(Window._fields)), np.int32)
         call("kad_windows_plan", self._handle, plan.ctypes.data, len(plan), byref(count))
         return [Window(*row) for row in plan.tolist()]
-
-    def close(self) -> None:
-        """Free the board; it cannot be used after."""
-        self._finalizer()
-
-    def _open_handle(self) -> c_void_p:
-        if not self._finalizer.alive:
-            raise InvalidArgumentError("the board is closed")
-        return self._handle
 
     def grid(self, window: Window) -> tuple[int, int]:
         """Patches (height, width) of all that the network sees of a window."""
