@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Graph
 
-__all__ = ["PROVIDERS", "Buffer", "NetworkSession", "default_threads", "require_provider"]
+__all__ = ["PROVIDERS", "Buffer", "NetworkSession", "require_provider"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -58,7 +58,7 @@ class NetworkSession:
     Parameters
     ----------
     network
-        The ONNX graph, as bytes or as a file.
+        The ONNX graph.
     provider
         ``"cpu"``, ``"cuda"`` or ``"tensorrt"``.
     threads
@@ -100,7 +100,7 @@ class NetworkSession:
 
     def __init__(
         self,
-        network: bytes | str | os.PathLike[str],
+        network: bytes,
         *,
         provider: str = "cpu",
         threads: int | None = None,
@@ -113,8 +113,7 @@ class NetworkSession:
     ) -> None:
         _check_options(provider, device_id, stream, build_engine=bool(build_engine))
         runtime = _import_runtime()
-        data = network if isinstance(network, bytes) else Path(network).read_bytes()
-        check_graph(data)
+        check_graph(network)
         self.provider = provider
         self.threads = default_threads() if threads is None else threads
         if self.threads < 1:
@@ -131,8 +130,8 @@ class NetworkSession:
                 options = _cuda_options(device_id, stream)
             elif provider == "tensorrt":
                 self.engine = tensorrt.Engine.find(
-                    data,
-                    _on_cpu(runtime, data, threads=1).get_inputs()[0],
+                    network,
+                    _on_cpu(runtime, network, threads=1).get_inputs()[0],
                     machine=tensorrt.find_machine(device_id, runtime.__version__),
                     cache=Path(cache_folder) if cache_folder else None,
                     batch=max_batch,
@@ -142,7 +141,7 @@ class NetworkSession:
                     build=build_engine,
                 )
                 options = self.engine.options()
-            self._open(runtime, data, options)
+            self._open(runtime, network, options)
             if self.engine is not None:
                 self.engine.settle(lambda shape: self.run(np.zeros(shape, np.float32)))
 
@@ -232,9 +231,7 @@ class NetworkSession:
                 "memory ran out, use a smaller batch."
             ) from error
 
-    def bind(
-        self, tiles: Buffer, outputs: Sequence[Buffer], *, sync: bool = False
-    ) -> Callable[[], None]:
+    def bind(self, tiles: Buffer, outputs: Sequence[Buffer]) -> Callable[[], None]:
         """Tie input and outputs to memory of the GPU, for runs that copy nothing.
 
         Parameters
@@ -243,16 +240,14 @@ class NetworkSession:
             Address and shape (B, 3, t, t) of the input, float32 in C order.
         outputs
             Those of each output, in the order of `output_names`.
-        sync
-            Whether a run waits until the device has finished. Otherwise it only gives its work to
-            the session's stream.
 
         Returns
         -------
         callable
-            Runs the network once; for one thread at a time. The memory must live as long. It takes
-            no lock: the caller holds :data:`kad_sdk.recording.gpu_lock`, alone for the first run of
-            a thread on a stream, which records a CUDA graph.
+            Gives one run of the network to the session's stream, and does not wait for it; for one
+            thread at a time. The memory must live as long. It takes no lock: the caller holds
+            :data:`kad_sdk.recording.gpu_lock`, alone for the first run of a thread on a stream,
+            which records a CUDA graph.
 
         Raises
         ------
@@ -266,8 +261,7 @@ class NetworkSession:
             )
         runtime = _import_runtime()
         options = runtime.RunOptions()
-        if not sync:
-            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         binding = self._session.io_binding()
         where = ("cuda", self._device_id, np.float32)
         binding.bind_input(self.input_name, *where, list(tiles.shape), tiles.address)

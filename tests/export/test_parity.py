@@ -88,7 +88,7 @@ def _case(network, tiles, training, folder, *, n_rows=N_ROWS, reweighting="thesi
     return Case(
         network,
         graph,
-        NetworkSession(graph, threads=1),
+        NetworkSession(graph.read_bytes(), threads=1),
         tiles,
         bank.numpy(),
         reference.bank_neighbors(bank, 8).numpy(),

@@ -19,7 +19,7 @@ from kad_sdk.errors import (
     ProviderUnavailableError,
 )
 from kad_sdk.recording import gpu_lock
-from kad_sdk.session import Buffer, NetworkSession, default_threads
+from kad_sdk.session import Buffer, NetworkSession
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,6 @@ def test_features_depend_on_neither_threads_nor_batch(tiny, tiles):
     for layer, maps in enumerate(expected):
         np.testing.assert_array_equal(two.run(tiles)[layer], maps)
         np.testing.assert_array_equal(np.concatenate([run[layer] for run in single]), maps)
-
-
-def test_from_a_file(tiny, tmp_path, tiles):
-    (tmp_path / "n.onnx").write_bytes(tiny.network)
-    got = NetworkSession(tmp_path / "n.onnx", threads=1).run(tiles)
-    np.testing.assert_array_equal(got[0], NetworkSession(tiny.network, threads=1).run(tiles)[0])
-
-
-def test_default_threads(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 3, 5})
-    assert default_threads() == 3
 
 
 def test_wrong_options(tiny):
