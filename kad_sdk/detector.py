@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_sdk._native import resize_map
+from kad_sdk._native import default_threads, resize_map
 from kad_sdk.annotations import find_annotation
 from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
 from kad_sdk.cutpaste import CutPasteScorer
@@ -25,7 +25,6 @@ from kad_sdk.manifest_entries import FLOAT32_MAX, FLOAT32_TINY
 from kad_sdk.patchcore import PatchCoreScorer
 from kad_sdk.result import Nearest, Region, Result, TileScore
 from kad_sdk.scoring import Stopwatch
-from kad_sdk.session import default_threads
 from kad_sdk.windows import WindowScorer
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kad_sdk._native import cpu_level, preprocess
+from kad_sdk._native import cpu_level, default_threads, preprocess
 from kad_sdk.artifact import Artifact, CutPasteArtifact, PatchCoreArtifact
 from kad_sdk.detector import open_scorer
 from kad_sdk.patchcore import open_index
-from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.session import NetworkSession
 from kad_sdk.windows import check_provider
 
 if TYPE_CHECKING:

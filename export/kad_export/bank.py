@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kad_export.budget import BankSettings, Plan, check_disk, make_plan, probe
-from kad_export.coreset import Coreset, select_coreset
 from kad_export.coreset.driver import NativePickers, Selected, run_selection
 from kad_export.engine import LocalEngine
 from kad_export.errors import JobError
 from kad_export.job import Job
 from kad_sdk._native import NativeIndex
+from kad_sdk.manifest import MAX_NEIGHBORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kad_export.coreset import Coreset
     from kad_export.engine import Engine
     from kad_export.features import BoardTiles, ExtractorSpec, PatchExtractor
     from kad_export.report import Silent
 
-__all__ = ["Bank", "build_bank", "nearest_rows", "run_engine", "select_coreset"]
-
-N_NEIGHBOR_COLUMNS = 8
+__all__ = ["Bank", "build_bank", "nearest_rows", "run_engine"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Bank:
     """A memory bank and where its rows came from; tensors as in the artifact."""
 
     bank: np.ndarray  # (M, D) float32, in the order of selection
-    neighbors: np.ndarray  # (M, min(8, M - 1)) int64
+    neighbors: np.ndarray  # (M, min(MAX_NEIGHBORS, M - 1)) int64
     source_image: np.ndarray  # (M,) int32, into the boards
     source_xy: np.ndarray  # (M, 2) int32, patch centres, px
     coreset: Coreset
@@ -184,9 +183,9 @@ def _select(
 
 
 def nearest_rows(bank: np.ndarray, threads: int) -> np.ndarray:
-    """Each row's nearest other rows, nearest first: (M, min(8, M - 1)) int64."""
+    """Each row's nearest other rows, nearest first: (M, min(MAX_NEIGHBORS, M - 1)) int64."""
     n_rows = len(bank)
-    k = min(N_NEIGHBOR_COLUMNS + 1, n_rows)
+    k = min(MAX_NEIGHBORS + 1, n_rows)
     index = NativeIndex(bank, threads=threads)
     _, found = index.query(bank, k, threads=threads)  # (M, k)
     index.close()

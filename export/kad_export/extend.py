@@ -31,13 +31,13 @@ from kad_export.stored_index import store_index
 from kad_export.survey import survey_boards
 from kad_export.verify import Expected, expected_of_maps, parity_gate
 from kad_sdk import manifest as schema
-from kad_sdk._native import NativeIndex
+from kad_sdk._native import NativeIndex, default_threads
 from kad_sdk.artifact import Artifact, PatchCoreArtifact
 from kad_sdk.artifact_folder import read_inspection, read_manifest
 from kad_sdk.dataset import scan_dataset
 from kad_sdk.errors import InvalidArgumentError, OutputError
 from kad_sdk.inspection import manifest_digest
-from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.session import NetworkSession
 from kad_sdk.verify import golden_inputs
 
 if TYPE_CHECKING:

@@ -44,10 +44,10 @@ from kad_export.windows import (
     window_gate,
 )
 from kad_sdk import manifest as schema
-from kad_sdk._native import NativeIndex
+from kad_sdk._native import NativeIndex, default_threads
 from kad_sdk.dataset import Dataset, Sample, scan_dataset
 from kad_sdk.patchcore import PatchCoreScorer
-from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.session import NetworkSession
 from kad_sdk.verify import golden_inputs
 from kad_sdk.windows import WindowScorer
 

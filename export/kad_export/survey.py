@@ -8,11 +8,11 @@ import numpy as np
 
 from kad_export.data import NORMALISATIONS, load_training_board, tile_statistics
 from kad_export.features import BoardTiles
+from kad_sdk._native import default_threads
 from kad_sdk.dataset import read_mask
 from kad_sdk.errors import DatasetError, ImageTooSmallError
 from kad_sdk.images import read_image
 from kad_sdk.manifest import Preprocessing
-from kad_sdk.session import default_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -42,10 +42,11 @@ from kad_export.report import Silent
 from kad_export.steps import check_output, find_thresholds, labelled_boards, map_settings, write
 from kad_export.survey import survey_boards
 from kad_sdk import manifest as schema
+from kad_sdk._native import default_threads
 from kad_sdk.cutpaste import CutPasteScorer
 from kad_sdk.dataset import scan_dataset
 from kad_sdk.density import NormalDensity
-from kad_sdk.session import NetworkSession, default_threads
+from kad_sdk.session import NetworkSession
 from kad_sdk.verify import golden_inputs
 
 if TYPE_CHECKING:
