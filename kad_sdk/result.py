@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -200,7 +199,3 @@ class Result:
             "rules": self.rules.to_dict(),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
-
-    def to_json(self) -> str:
-        """Write :meth:`to_dict` as strict JSON."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"

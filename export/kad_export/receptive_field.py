@@ -27,11 +27,6 @@ class Reach(NamedTuple):
     before: int  # px
     after: int  # px
 
-    @property
-    def size(self) -> int:
-        """Side of the receptive field, px."""
-        return self.before + self.after + 1
-
     def slide(self, kernel: int, stride: int, padding: int, dilation: int) -> Reach:
         """Give that of a sliding window over this map."""
         return Reach(

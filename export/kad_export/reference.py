@@ -15,7 +15,6 @@ import torch.nn.functional as F
 
 __all__ = [
     "TileScores",
-    "bank_neighbors",
     "board_map",
     "nearest",
     "patch_features",
@@ -119,14 +118,6 @@ def _nearest_chunk(
     return dist[:, :k], candidates.gather(1, order)[:, :k]
 
 
-def bank_neighbors(bank: torch.Tensor, n: int) -> torch.Tensor:
-    """Return for each bank row its n nearest other rows, nearest first: (M, n) int64."""
-    _, index = nearest(bank, bank, n + 1)  # (M, n + 1), the row itself among them
-    own = index == torch.arange(len(bank))[:, None]
-    own[:, -1] |= ~own.any(dim=1)  # more than n duplicates of the row hide it: drop one of them
-    return index[~own].reshape(len(bank), n)
-
-
 def score_tiles(
     features: torch.Tensor,
     bank: torch.Tensor,
@@ -154,7 +145,8 @@ def score_tiles(
     reweighting
         ``"none"``, ``"thesis"`` or ``"paper"``.
     neighbors
-        (M, at least `n_neighbors`) int64, see `bank_neighbors`; not needed for ``"none"``.
+        (M, at least `n_neighbors`) int64, each row's nearest other rows, nearest first; not needed
+        for ``"none"``.
     n_neighbors
         How many of these columns to use.
     """

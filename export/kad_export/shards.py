@@ -34,15 +34,14 @@ class Shard:
         Counted from 0.
     boards : slice
         Of all boards.
-    first_tile, tiles : int
-        Its tiles among all tiles.
+    tiles : int
+        How many they have.
     first_row, rows : int
         Its patches among all patches.
     """
 
     number: int
     boards: slice
-    first_tile: int
     tiles: int
     first_row: int
     rows: int
@@ -64,7 +63,6 @@ def plan_shards(boards: Sequence[BoardTiles], patches: int) -> list[Shard]:
                 Shard(
                     number=len(shards),
                     boards=slice(start, end),
-                    first_tile=first,
                     tiles=tiles,
                     first_row=first * patches,
                     rows=tiles * patches,

@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from kad_export import reference
+from kad_export.bank import nearest_rows
 from kad_export.errors import (
     BatchDependenceError,
     DecisionFlipError,
@@ -91,7 +92,7 @@ def _case(network, tiles, training, folder, *, n_rows=N_ROWS, reweighting="thesi
         NetworkSession(graph.read_bytes(), threads=1),
         tiles,
         bank.numpy(),
-        reference.bank_neighbors(bank, 8).numpy(),
+        nearest_rows(bank.numpy(), 1),
         PatchCore(network.resampling, network.pooling, grid, reweighting, n_neighbors),
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kad_export import reference
+from kad_export.bank import nearest_rows
 from scipy.ndimage import gaussian_filter
 
 
@@ -67,17 +68,6 @@ def test_ties_go_to_the_lowest_row():
     assert dist.tolist() == [[1.0, 1.0, 1.0], [0.0, 0.0, 2.0]]
 
 
-def test_neighbors_of_a_row_leave_the_row_out():
-    bank = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
-    assert reference.bank_neighbors(bank, 2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
-
-
-def test_neighbors_of_duplicates_are_the_other_copies():
-    neighbors = reference.bank_neighbors(torch.zeros(4, 2), 2)
-    assert neighbors.shape == (4, 2)
-    assert not (neighbors == torch.arange(4)[:, None]).any()
-
-
 # ---- scores -------------------------------------------------------------------------------------
 
 BANK = torch.tensor([[0.0, 0.0], [0.0, 3.0], [4.0, 0.0], [9.0, 9.0]])
@@ -119,7 +109,7 @@ def test_large_distances_do_not_overflow(reweighting):
 
 def test_each_tile_is_scored_on_its_own():
     features, bank = _random(3, 10, 4), _random(20, 4, seed=1)
-    neighbors = reference.bank_neighbors(bank, 3)
+    neighbors = torch.from_numpy(nearest_rows(bank.numpy(), 1))
     options = {"reweighting": "thesis", "neighbors": neighbors, "n_neighbors": 3}
     together = reference.score_tiles(features, bank, **options).score
     alone = [reference.score_tiles(one[None], bank, **options).score.item() for one in features]

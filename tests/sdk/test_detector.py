@@ -218,7 +218,7 @@ def test_resized_boards_are_reported_in_their_own_pixels(tiny, tmp_path, make_bo
 
 def test_json(detector, bad):
     result = detector.score(bad)
-    content = json.loads(result.to_json())
+    content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["verdict"] == "anomalous"
     assert content["score"] == result.score
     assert len(content["tiles"]) == len(result.tiles)

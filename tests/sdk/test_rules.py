@@ -185,7 +185,7 @@ def test_scores_alone_know_the_rules(tiny, tmp_path, bad):
     assert hidden
     assert all((tile.anomalous, tile.normalised_score) == (False, 0) for tile in hidden)
     assert result.score == max(tile.score for tile in result.tiles if tile.factor)
-    assert json.loads(result.to_json())["rules"]["ignore"] == [[40, 10, 80, 80]]
+    assert result.to_dict()["rules"]["ignore"] == [[40, 10, 80, 80]]
 
 
 def test_rules_are_in_px_of_the_image_also_where_it_is_resized(tiny, tmp_path, make_board):
