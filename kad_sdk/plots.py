@@ -278,8 +278,8 @@ def _tinted(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uin
     return np.where(mask[:, :, None], red, np.minimum(grey, 255)).astype(np.uint8)
 
 
-def _short(name: str, limit: int = 22) -> str:
-    return name if len(name) <= limit else f"…{name[1 - limit :]}"
+def _short(name: str) -> str:
+    return name if len(name) <= 22 else f"…{name[-21:]}"
 
 
 def require() -> None:

@@ -46,9 +46,9 @@ def _torch_product(a: np.ndarray, b: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(a) @ torch.from_numpy(b)
 
 
-def _least_s(call: Callable[[], Any], repeats: int = 6) -> float:
+def _least_s(call: Callable[[], Any]) -> float:
     seconds = []
-    for _ in range(repeats):
+    for _ in range(6):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)

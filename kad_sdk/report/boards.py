@@ -128,8 +128,9 @@ def _board(number: int, board: BoardPicture) -> str:
     )
 
 
-def _image(style: str, uri: str, text: str = "") -> str:
-    return f'<img class="{style}" src="{uri}" alt="{escape(text)}" draggable="false">'
+def _image(style: str, uri: str) -> str:
+    """Show a picture that its button or caption names."""
+    return f'<img class="{style}" src="{uri}" alt="" draggable="false">'
 
 
 def _marks(view_box: str, regions: str, truth: str, spot: str = "") -> str:

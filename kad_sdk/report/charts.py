@@ -90,9 +90,9 @@ class _Plot:
         path = "L".join(f"{a:.1f} {b:.1f}" for a, b in _thinned(points).tolist())
         self.parts.append(f'<path class="line {style}" d="M{path}"/>')
 
-    def dot(self, style: str, at: tuple[float, float], radius: float = 5.5) -> None:
+    def dot(self, style: str, at: tuple[float, float]) -> None:
         x, y = self.at_x(at[0]), self.at_y(at[1])
-        self.parts.append(f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>')
+        self.parts.append(f'<circle class="dot {style}" cx="{x:.1f}" cy="{y:.1f}" r="5.5"/>')
 
     def svg(self, label: str) -> str:
         return (
