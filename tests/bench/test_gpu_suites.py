@@ -63,7 +63,6 @@ def test_search_and_selection(tmp_path):
     assert kept["cases"] == search
 
 
-@pytest.mark.slow
 def test_boards(tmp_path):
     done, suites = run(tmp_path, "gpu_board")
     assert done.returncode == 0, done.stdout + done.stderr

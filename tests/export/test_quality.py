@@ -50,7 +50,6 @@ def subset(data_dir: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Pa
     return root
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("subset", CASES, indirect=True)
 def test_runtime_agrees_with_plain_pytorch(subset: Path, weights_file: Path) -> None:
     options = PatchCoreOptions(weights=str(weights_file), threads=2, **CASES[subset.name])

@@ -27,8 +27,6 @@ EXAMPLES = {
     *("subproject/CMakeLists.txt", "subproject/application.c"),
 }
 
-pytestmark = pytest.mark.slow
-
 
 def build(source: Path, folder: Path, *settings: str, **environment: str) -> None:
     cmake = programs.tool("cmake")

@@ -50,7 +50,6 @@ def bare(tmp_path_factory):
     return python
 
 
-@pytest.mark.slow
 def test_it_scores_the_same_without_pytorch(bare, exported, small_dataset):
     board = small_dataset / "test" / "spot" / "000.png"
     words = ("-I", "-c", PROGRAM, exported, board)
@@ -63,7 +62,6 @@ def test_it_scores_the_same_without_pytorch(bare, exported, small_dataset):
     assert not without["torch"]
 
 
-@pytest.mark.slow
 def test_its_commands_run_without_pytorch(bare, exported, small_dataset, tmp_path):
     kad = bare.with_name("kad")
     assert "cutpaste" in _output(kad, "inspect", exported)
