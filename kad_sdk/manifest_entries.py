@@ -1,7 +1,7 @@
 """The entries of a manifest as nested frozen dataclasses.
 
 The dataclasses are the schema: each field's annotation carries its type and range, which
-:func:`kad_sdk.schema.decode` checks. There are no defaults, so every number that scoring uses was
+:func:`kad_sdk.schema.decode` checks. It fills in no defaults, so every number that scoring uses was
 written by the export. The keys are explained in ``docs/artifact.md``.
 """
 
