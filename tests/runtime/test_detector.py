@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import engines_on_disk
+import onnx
 import programs
 import pytest
 import share_detector
 import tiny_artifacts as tiny
-from onnx import helper
 
 from kad_sdk.manifest import Denoise
 
@@ -90,9 +90,9 @@ def test_onnxruntime_fails(artifacts, tmp_path):
     library = failing_onnxruntime("asan")
     paths = [artifacts[name] for name in ("patchcore", "cutpaste")]
     manifest, files = tiny.patchcore()
-    node = helper.make_node("NoSuchOperator", ["tiles"], ["base_map_0"])
-    unreadable = tiny.model([node], {"base_map_0": (5, 8, 8)}, [])
-    made = (manifest, {**files, "network.onnx": unreadable})
+    unreadable = onnx.load_from_string(files["network.onnx"])
+    unreadable.graph.node[0].op_type = "NoSuchOperator"
+    made = (manifest, {**files, "network.onnx": unreadable.SerializeToString()})
     engines = engines_on_disk.an_engine(tmp_path / "engines", artifacts["patchcore"], batch=4)
     result = programs.run(
         programs.program("asan", "test_onnxruntime_failures"),

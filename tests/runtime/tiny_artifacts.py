@@ -9,7 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, checker, helper, numpy_helper
 
 from kad_sdk._native import NativeIndex
 from kad_sdk.artifact import write_artifact
@@ -66,13 +66,18 @@ def model(
         for name, shape in outputs.items()
     ]
     graph = helper.make_graph(nodes, "tiny", [tiles], ports, constants)
-    opsets = [helper.make_opsetid("", 18)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    checker.check_model(made, full_check=True)
+    return made.SerializeToString()
+
+
+def _values(name: str, *shape: int) -> np.ndarray:
+    values = np.random.default_rng([SEED, *map(ord, name)]).standard_normal(shape)
+    return values.astype(np.float32) / 3
 
 
 def _constant(name: str, *shape: int) -> Any:
-    values = np.random.default_rng([SEED, *map(ord, name)]).standard_normal(shape)
-    return numpy_helper.from_array(values.astype(np.float32) / 3, name)
+    return numpy_helper.from_array(_values(name, *shape), name)
 
 
 def _pooled(source: str, to: str, kernel: int) -> Any:
@@ -80,16 +85,17 @@ def _pooled(source: str, to: str, kernel: int) -> Any:
     return helper.make_node("AveragePool", [source], [to], kernel_shape=sides, strides=sides)
 
 
-def _base_map_graph(channels_of: tuple[int, int], sides: tuple[int, int]) -> bytes:
+def base_map_graph(weights: list[np.ndarray], sides: tuple[int, int]) -> bytes:
+    """Give a graph of two layers: 3x3 convolution, ReLU, average pooling over TILE / side px."""
     nodes, constants, outputs = [], [], {}
-    for i, (channels, side) in enumerate(zip(channels_of, sides, strict=True)):
-        constants.append(_constant(f"w{i}", channels, 3, 3, 3))
+    for i, (weight, side) in enumerate(zip(weights, sides, strict=True)):
+        constants.append(numpy_helper.from_array(weight, f"w{i}"))
         nodes += [
             helper.make_node("Conv", ["tiles", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
             helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
             _pooled(f"r{i}", f"base_map_{i}", TILE // side),
         ]
-        outputs[f"base_map_{i}"] = (channels, side, side)
+        outputs[f"base_map_{i}"] = (len(weight), side, side)
     return model(nodes, outputs, constants)
 
 
@@ -213,7 +219,11 @@ def patchcore(
 ) -> tuple[Manifest, dict[str, Any]]:
     """Give manifest and files of a PatchCore artifact, as :func:`write_artifact` takes them."""
     sides = SIDES[pooling]
-    graph = _window_graph(channels) if in_windows else _base_map_graph(channels, sides)
+    if in_windows:
+        graph = _window_graph(channels)
+    else:
+        weights = [_values(f"w{i}", n, 3, 3, 3) for i, n in enumerate(channels)]
+        graph = base_map_graph(weights, sides)
     network = in_precision(graph, precision)
     generator = np.random.default_rng(SEED)
     noise = _noise(16 if rows == ROWS else 40)

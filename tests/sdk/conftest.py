@@ -2,69 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+import tiny_artifacts
 from search_oracle import at_level, levels_here
 
 from kad_sdk.artifact import write_artifact
-from kad_sdk.manifest import (
-    Bank,
-    BaseMapNetwork,
-    Coreset,
-    MapSettings,
-    NetworkOutput,
-    PatchCore,
-    PatchCoreGolden,
-    PatchCoreManifest,
-    Preprocessing,
-    Thresholds,
-    Tolerance,
-    Training,
-    Weights,
-)
+from kad_sdk.manifest import PatchCoreGolden, PatchCoreManifest, Thresholds, Tolerance
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-TILE, STRIDE = 32, 16
+TILE, TAU = 32, 0.3
 CHANNELS, SIDES = (5, 6), (8, 4)  # of the two base maps
 ROWS = 40
-
-
-def _graph(seed: int) -> bytes:
-    """Two layers: 3x3 convolution, ReLU, average pooling over TILE / side px."""
-    generator = np.random.default_rng(seed)
-    nodes, constants, outputs = [], [], []
-    for i, (channels, side) in enumerate(zip(CHANNELS, SIDES, strict=True)):
-        weight = generator.standard_normal((channels, 3, 3, 3)).astype(np.float32) / 3
-        constants.append(numpy_helper.from_array(weight, f"w{i}"))
-        pool = TILE // side
-        nodes += [
-            helper.make_node("Conv", ["tiles", f"w{i}"], [f"c{i}"], pads=[1, 1, 1, 1]),
-            helper.make_node("Relu", [f"c{i}"], [f"r{i}"]),
-            helper.make_node(
-                "AveragePool",
-                [f"r{i}"],
-                [f"base_map_{i}"],
-                kernel_shape=[pool, pool],
-                strides=[pool, pool],
-            ),
-        ]
-        shape = ["batch", channels, side, side]
-        outputs.append(helper.make_tensor_value_info(f"base_map_{i}", TensorProto.FLOAT, shape))
-    tiles = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, ["batch", 3, TILE, TILE])
-    graph = helper.make_graph(nodes, "tiny", [tiles], outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
 
 
 def _enlarge(n_in: int, n_out: int) -> NDArray[np.float64]:
@@ -188,7 +146,14 @@ def make_board():
 
 @pytest.fixture(scope="session")
 def tiny() -> Tiny:
-    network = _graph(seed=7)
+    manifest = dataclasses.replace(
+        tiny_artifacts.patchcore(rows=ROWS)[0],
+        thresholds=Thresholds("map-peak", TAU, 0.1, TAU, 0.1, "fixed", 8, 4),
+        golden=PatchCoreGolden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
+    )
+    generator = np.random.default_rng(7)
+    weights = [generator.standard_normal((n, 3, 3, 3)).astype(np.float32) / 3 for n in CHANNELS]
+    network = tiny_artifacts.base_map_graph(weights, SIDES)
     generator = np.random.default_rng(11)
     crops = np.stack([_make_board(100 + i, TILE, TILE, defect=False) for i in range(8)])
     maps = _run(network, normalise(crops))
@@ -196,64 +161,17 @@ def tiny() -> Tiny:
     golden_tiles = np.concatenate(
         [crops[:2], _make_board(5, 60, 100, defect=True)[24 : 24 + TILE, 60 : 60 + TILE][None]]
     )
-    tau = 0.3
-    partial = Tiny(_manifest(tau), network, tensors, {})
+    partial = Tiny(manifest, network, tensors, {})
     dist, score = partial.score(golden_tiles)
     golden = {
         "tiles": golden_tiles,
         "dist": dist,
         "score": score,
-        "anomalous": (score >= tau).astype(np.uint8),
+        "anomalous": (score >= TAU).astype(np.uint8),
         **{f"base_map_{i}": m for i, m in enumerate(_run(network, normalise(golden_tiles)))},
     }
     assert golden["anomalous"].tolist() == [0, 0, 1], score
-    return Tiny(_manifest(tau), network, tensors, golden)
-
-
-def _manifest(tau: float) -> PatchCoreManifest:
-    outputs = tuple(
-        NetworkOutput(f"base_map_{i}", channels, side, side)
-        for i, (channels, side) in enumerate(zip(CHANNELS, SIDES, strict=True))
-    )
-    return PatchCoreManifest(
-        created_by={"kad-sdk": "0.1.0"},
-        network=BaseMapNetwork(
-            file="network.onnx",
-            backbone="tiny",
-            layers=("layer2", "layer3"),
-            weights=Weights("random", "random:7", None),
-            opset=18,
-            precision="fp32",
-            input="tiles",
-            outputs=outputs,
-        ),
-        preprocessing=Preprocessing(
-            tile=TILE,
-            stride=STRIDE,
-            train_stride=TILE,
-            resize=None,
-            mean=MEAN,
-            std=STD,
-            normalisation="dataset",
-            denoise=None,
-        ),
-        patchcore=PatchCore("bilinear", "same-bilinear", (8, 8), "thesis", 3),
-        map=MapSettings(sigma=2.0, radius=8),
-        bank=Bank(
-            file="bank.safetensors",
-            rows=ROWS,
-            dims=sum(CHANNELS),
-            images=("a.png", "b.png"),
-            coreset=Coreset(
-                *("random", 0.08, None, None, None, "float32", 512, 0, 11),
-                *(0.5, 0.5, 2.0),
-            ),
-        ),
-        thresholds=Thresholds("map-peak", tau, 0.1, 0.3, 0.1, "fixed", 8, 4),
-        golden=PatchCoreGolden("golden.safetensors", 3, Tolerance(1e-4, 1e-4)),
-        training=Training("folder", 2, 8, "0" * 64),
-        verification={"scores": {"max_abs": 0.0}},
-    )
+    return dataclasses.replace(partial, golden=golden)
 
 
 @pytest.fixture(scope="session")

@@ -7,25 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+import tiny_artifacts
+from onnx import helper, numpy_helper
 
 from kad_sdk.artifact import write_artifact
 from kad_sdk.manifest import (
-    CutPaste,
     CutPasteGolden,
     CutPasteManifest,
     CutPasteTolerance,
     CutPasteTraining,
     Density,
     MapSettings,
-    Network,
-    Preprocessing,
     Thresholds,
-    Training,
-    Weights,
 )
 
 if TYPE_CHECKING:
@@ -33,13 +28,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-TILE, STRIDE = 32, 16
+TILE = 32
 CHANNELS, DIMS, CLASSES, SIDE = 6, 5, 2, 16
 MEAN, STD = (0.5, 0.45, 0.4), (0.25, 0.3, 0.2)
 OUTPUTS = {
-    "logits": ["batch", CLASSES],
-    "embedding": ["batch", DIMS],
-    "cam": ["batch", 1, SIDE, SIDE],
+    "logits": (CLASSES,),
+    "embedding": (DIMS,),
+    "cam": (1, SIDE, SIDE),
 }
 TAU = 6.0
 
@@ -69,15 +64,8 @@ def _graph(*, explain: bool) -> bytes:
         nodes.append(helper.make_node("Conv", ["a", "w3"], ["s"]))
         nodes.append(helper.make_node("Relu", ["s"], ["cam"]))
         names.append("cam")
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, OUTPUTS[name]) for name in names
-    ]
-    tiles = helper.make_tensor_value_info("tiles", TensorProto.FLOAT, ["batch", 3, TILE, TILE])
     used = constants if explain else constants[:3]
-    graph = helper.make_graph(nodes, "tiny", [tiles], outputs, used)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+    return tiny_artifacts.model(nodes, {name: OUTPUTS[name] for name in names}, used)
 
 
 def _run(network: bytes, tiles: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -160,39 +148,15 @@ def tiny_cutpaste(make_board) -> TinyCutPaste:
 
 
 def _manifest() -> CutPasteManifest:
-    return CutPasteManifest(
-        created_by={"kad-sdk": "0.1.0"},
-        network=Network(
-            file="network.onnx",
-            backbone="tiny",
-            weights=Weights("random", "random:3", None),
-            opset=18,
-            precision="fp32",
-            input="tiles",
-        ),
-        preprocessing=Preprocessing(
-            tile=TILE,
-            stride=STRIDE,
-            train_stride=TILE,
-            resize=None,
-            mean=MEAN,
-            std=STD,
-            normalisation="dataset",
-            denoise=None,
-        ),
-        cutpaste=CutPaste(
-            classes=CLASSES,
-            embedding_dims=DIMS,
-            anomalous_class=1,
-            map="grad-cam",
-            explain_file="explain.onnx",
-            map_grid=(SIDE, SIDE),
-        ),
+    manifest, _ = tiny_artifacts.cutpaste()
+    settings = dataclasses.replace(manifest.cutpaste, embedding_dims=DIMS, map_grid=(SIDE, SIDE))
+    return dataclasses.replace(
+        manifest,
+        cutpaste=settings,
         map=MapSettings(sigma=1.0, radius=4),
         density=Density("gaussian", "density.safetensors", 60, 0.01, None),
         thresholds=Thresholds("largest-tile", TAU, 1.0, TAU, 1.0, "fixed", 60, 1),
         golden=CutPasteGolden("golden.safetensors", 3, CutPasteTolerance(1e-4, 1e-4, 1e-4)),
-        training=Training("folder", 2, 60, "0" * 64),
         cutpaste_training=CutPasteTraining(
             epochs=3,
             best_epoch=2,
@@ -205,7 +169,6 @@ def _manifest() -> CutPasteManifest:
             validation_accuracy=0.875,
             checkpoint_sha256="1" * 64,
         ),
-        verification={"score": {"max_abs": 0.0}},
     )
 
 
