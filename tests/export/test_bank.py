@@ -176,9 +176,11 @@ def _peak_of_selection(before: int, kind: str, plan, settings) -> int:
     engine._maker.blocks = blocks
     engine._maker.rows = lambda *_: None
     # Counted is what the selection holds: not the buffers of NumPy's products, nor what the
-    # allocator keeps of memory that was given back.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 17)
+    # allocator keeps of memory that was given back, here or by tests before the fork.
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 17)
     next(blocks(None, None))
+    libc.malloc_trim(0)
     start = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     run_engine(engine, plan, settings, Job(settings.scratch), Silent())
