@@ -32,6 +32,7 @@ from kad_sdk.defaults import PICTURE_SIDE
 
 if TYPE_CHECKING:
     from kad_sdk.detector import Detector
+    from kad_sdk.result import Result
 
 __all__ = ["main"]
 
@@ -127,11 +128,18 @@ def score(
             summary.add(result, timings)
             click.echo(
                 f"{result.verdict:<9}  {result.normalised_score:.4f}  score {result.score:.5g}  "
-                f"{len(result.regions)} regions  {timings['total']:.0f} ms  {job.image}"
+                f"{len(result.regions)} regions{_unscored(result)}  {timings['total']:.0f} ms  "
+                f"{job.image}"
             )
     click.echo("\n".join(summary.lines()))
     if summary.failed:
         raise click.exceptions.Exit(EXIT_ERROR)
+
+
+def _unscored(result: Result) -> str:
+    """Say how much of a board was not scored, where that is more than rounding."""
+    share = 1.0 if result.scored_share is None else result.scored_share
+    return f", {100 * (1 - share):.1f} % not scored" if share < 0.9995 else ""
 
 
 def _warn_of_annotations(images: tuple[Path, ...]) -> None:

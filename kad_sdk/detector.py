@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ from kad_sdk.scoring import Stopwatch
 from kad_sdk.windows import WindowScorer
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
@@ -215,6 +215,10 @@ class Detector:
         if isinstance(image, np.ndarray):
             scores = self.board_scores(image, annotation, pixel_format, keep_patches=keep_patches)
             return self._result(scores, image.shape)
+        if not isinstance(image, (str, os.PathLike)):
+            raise InvalidArgumentError(
+                f"image: expected an array or a file's path, got {type(image).__name__}"
+            )
         if pixel_format is not None:
             raise InvalidArgumentError("pixel_format is for arrays; a file says its own")
         watch = Stopwatch()
@@ -370,6 +374,7 @@ class Detector:
             timings_ms={**scores.timings, **watch.ms},
             image_size=size,
             frame_size=frame,
+            scored_share=scores.scored_share,
             rules=self.rules,
             embeddings=scores.tiles.embeddings,
             patches=scores.tiles.patches,

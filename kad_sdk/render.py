@@ -69,7 +69,7 @@ def render_overlay(
 ) -> NDArray[np.uint8]:
     """Draw a board with its regions outlined, boxed and labelled with their peak.
 
-    Where rules were set on site, all that is not judged is hatched.
+    All that is not judged is hatched: by rules set on site, or as it was not scored.
 
     Parameters
     ----------
@@ -97,8 +97,7 @@ def render_overlay(
     size = (canvas.shape[1], canvas.shape[0])
     if heat:
         canvas = _blend_heat(canvas, result, size)
-    if result.rules:
-        _hatch_unjudged(canvas, result, size)
+    _hatch_unjudged(canvas, result, size)
     factor = (size[0] / width, size[1] / height)
     for region in reversed(result.regions):  # the highest peak is drawn last, on top
         _draw_region(canvas, region, result, factor)
@@ -106,11 +105,12 @@ def render_overlay(
 
 
 def _hatch_unjudged(canvas: NDArray[np.uint8], result: Result, size: tuple[int, int]) -> None:
-    """Draw thin slanting lines where nothing is judged: by the rules, or as it was not scored."""
+    """Draw thin slanting lines where the map is NaN."""
     step = max(8, max(size) // 100)
     rows, columns = np.ogrid[: size[1], : size[0]]
     hatched = np.isnan(_resized(result.need_map(), size)) & ((rows + columns) % step == 0)
-    canvas[hatched] = canvas[hatched] // 2 + np.uint8(64)
+    below = canvas[hatched]
+    canvas[hatched] = below // 2 + np.uint8(96) * (below < 112)  # dark on bright, bright on dark
 
 
 def to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:

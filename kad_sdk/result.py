@@ -115,6 +115,9 @@ class Result:
     image_size, frame_size
         (height, width) of the image, and of the frame that tiles were cut from; they differ only
         where the preprocessing resizes.
+    scored_share
+        How much of the active areas, labels left out, was scored, 0..1, before rules. Below 1 by
+        what lies so near to a label that no tile without it holds it; None without a map.
     rules
         The rules that were in force.
     image_name
@@ -138,6 +141,7 @@ class Result:
     timings_ms: dict[str, float]
     image_size: tuple[int, int]
     frame_size: tuple[int, int]
+    scored_share: float | None = None
     rules: Rules = NO_RULES
     image_name: str | None = None
     embeddings: NDArray[np.float32] | None = None
@@ -175,7 +179,7 @@ class Result:
         Keys: ``image``, ``image_size``, ``frame_size`` ([height, width]), ``verdict``, ``score``,
         ``normalised_score``, ``threshold``, ``tile_threshold``, ``map_threshold``, ``tiles`` and
         ``regions`` (objects with the fields of :class:`TileScore` and :class:`Region`),
-        ``rules``, ``timings_ms``.
+        ``scored_share``, ``rules``, ``timings_ms``.
         """
         return {
             "image": self.image_name,
@@ -196,6 +200,7 @@ class Result:
                 }
                 for region in self.regions
             ],
+            "scored_share": self.scored_share,
             "rules": self.rules.to_dict(),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }

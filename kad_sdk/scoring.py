@@ -46,6 +46,7 @@ __all__ = [
     "Stopwatch",
     "TileFindings",
     "in_batch",
+    "scored_share",
 ]
 
 
@@ -141,6 +142,9 @@ class BoardScores:
         without rules.
     min_area_px
         By such a rule: pixels of the smallest region that decides a board; None: a single one does.
+    scored_share
+        Of the active areas without the labels, in pixels: how much `map` holds a score of, before
+        such rules. None without maps.
     """
 
     xy: NDArray[np.int32]
@@ -151,6 +155,7 @@ class BoardScores:
     timings: dict[str, float]
     factors: NDArray[np.float32] | None = None
     min_area_px: int | None = None
+    scored_share: float | None = None
 
     @property
     def scores(self) -> NDArray[np.float32]:
@@ -170,6 +175,20 @@ class BoardScores:
         if self.map is None:
             raise InvalidArgumentError("scores: expected a board scored with maps")
         return map_peak(self.map, min_area_px=self.min_area_px or 1)
+
+
+def scored_share(board_map: NDArray[np.float32], areas: Annotation) -> float:
+    """Give the share of the active areas, labels left out, where a map (H, W) is not NaN.
+
+    Tiles that touch a label are not scored, so that something beside it may be in no tile.
+    """
+    wanted = np.full(board_map.shape, not areas.borders)
+    for x, y, width, height in areas.borders:
+        wanted[y : y + height, x : x + width] = True
+    for x, y, width, height in areas.labels:
+        wanted[y : y + height, x : x + width] = False
+    scored = wanted & ~np.isnan(board_map)
+    return int(np.count_nonzero(scored)) / max(1, int(np.count_nonzero(wanted)))
 
 
 class BoardScorer(ABC):
@@ -292,11 +311,14 @@ class BoardScorer(ABC):
                             board = self._board(frame, self._grid)
                         board.add(corners, found.patches, found.rows, threads=self.threads)
                 parts.append(found if keep_patches else found.without_patches())
-        joined, anomaly_map = TileFindings.joined(parts), None
+        joined, anomaly_map, share = TileFindings.joined(parts), None, None
         if board is not None:
             with watch.stage("map"):
                 anomaly_map = board.map(threads=self.threads)
-        return BoardScores(xy, joined, frame, anomaly_map, board, dict(watch.ms))
+                share = scored_share(anomaly_map, areas)
+        return BoardScores(
+            xy, joined, frame, anomaly_map, board, dict(watch.ms), scored_share=share
+        )
 
     def _find(
         self,
@@ -351,7 +373,13 @@ class BoardScorer(ABC):
         size: tuple[int, ...], frame: tuple[int, ...], annotation: Annotation | None
     ) -> Annotation:
         """Check an annotation of the image, and give it in px of the scored frame."""
-        annotation = annotation or Annotation()
+        annotation = Annotation() if annotation is None else annotation
+        if not isinstance(annotation, Annotation):
+            raise InvalidArgumentError(
+                f"annotation: expected a kad_sdk.Annotation or None, got "
+                f"{type(annotation).__name__}; read_annotations() gives those of a file, "
+                "Annotation(borders=(Rect(x, y, width, height),)) makes one"
+            )
         annotation.check(size[0], size[1])
         if frame == size:
             return annotation

@@ -14,7 +14,7 @@ from kad_sdk._native import NativeWindows, WindowSizes, preprocess_window
 from kad_sdk.errors import InvalidArgumentError, ProviderUnavailableError
 from kad_sdk.patchcore import BankScorer
 from kad_sdk.prepare import check_image
-from kad_sdk.scoring import BoardScores, Stopwatch, TileFindings
+from kad_sdk.scoring import BoardScores, Stopwatch, TileFindings, scored_share
 
 if TYPE_CHECKING:
     from typing import Self
@@ -123,13 +123,14 @@ class WindowScorer(BankScorer):
             self._score_window(board, number, prepared, format_now, watch)
         with watch.stage("search"):
             found = TileFindings(*board.tiles())
-        board_map = None
+        board_map, share = None, None
         if self._grid is not None:
             with watch.stage("map"):
                 board_map = board.map(threads=self.threads)
+                share = scored_share(board_map, areas)
         if not keep_patches:
             found = found.without_patches()
-        return BoardScores(xy, found, frame, board_map, board, dict(watch.ms))
+        return BoardScores(xy, found, frame, board_map, board, dict(watch.ms), scored_share=share)
 
     def _score_window(
         self,

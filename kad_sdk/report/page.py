@@ -110,6 +110,13 @@ def _summary(content: Content) -> str:
     unknown = counts["unlabelled_images"]
     if unknown:
         sentence += f" Nothing is known of {unknown} more: they count in no figure."
+    unscored = regions["unscored_defects"]
+    if unscored:
+        verb = "lies" if unscored == 1 else "lie"
+        sentence += (
+            f" {_counted(unscored, 'marked defect')} {verb} where nothing is judged (near a "
+            "label, outside of the borders, or by a rule) and count neither as found nor as missed."
+        )
     cards = [
         _card(f"{missed:,}", "defective boards missed", wrong=missed > 0),
         _card(f"{false_alarms:,}", "good boards flagged wrongly", wrong=false_alarms > 0),
@@ -136,7 +143,11 @@ def _summary(content: Content) -> str:
 
 
 def _of(part: int, whole: int, noun: str) -> str:
-    return f"{part:,} of {whole:,} {noun}{'' if whole == 1 else 's'}"
+    return f"{part:,} of {_counted(whole, noun)}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _card(figure: str, text: str, *, wrong: bool = False) -> str:

@@ -176,15 +176,16 @@ def _peak_of_selection(before: int, kind: str, plan, settings) -> int:
     engine._maker.blocks = blocks
     engine._maker.rows = lambda *_: None
     # Counted is what the selection holds: not the buffers of NumPy's products, nor what the
-    # allocator keeps of memory that was given back, here or by tests before the fork.
+    # allocator keeps of memory that was given back, here or by tests before the fork, nor pages of
+    # libraries, which a fork maps anew.
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 17)
     next(blocks(None, None))
     libc.malloc_trim(0)
-    start = _memory("VmRSS")
+    start = _memory("RssAnon")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
     run_engine(engine, plan, settings, Job(settings.scratch), Silent())
-    return _memory("VmHWM") - start
+    return _memory("VmHWM") - _memory("RssFile") - start
 
 
 def _memory(name: str) -> int:

@@ -125,6 +125,17 @@ def test_annotations_that_are_not_used_are_mentioned(tiny_artifact, boards, tmp_
     assert kad(*command, tmp_path / "out").stderr == ""
 
 
+def test_what_is_not_scored_is_told(tiny_artifact, boards, tmp_path):
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text('{"bad.png": {"borders": [], "labels": [[40, 20, 9, 9]]}}')
+    command = ("score", tiny_artifact, boards / "bad.png", "--no-overlay", "--out")
+    said = kad(*command, tmp_path / "out", "--annotations", annotations).stdout
+    share = json.loads((tmp_path / "out" / "bad.json").read_text())["scored_share"]
+    assert 0 < share < 0.95
+    assert f" regions, {100 * (1 - share):.1f} % not scored  " in said
+    assert "not scored" not in kad(*command, tmp_path / "all").stdout
+
+
 def test_overlay_options(tiny_artifact, boards, tmp_path):
     command = ("score", tiny_artifact, boards / "bad.png", "--out")
     kad(*command, tmp_path / "none", "--no-overlay")

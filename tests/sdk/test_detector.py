@@ -216,6 +216,26 @@ def test_resized_boards_are_reported_in_their_own_pixels(tiny, tmp_path, make_bo
     assert max(tile.x for tile in result.tiles) <= 140 - 32
 
 
+def test_the_share_of_a_board_that_is_scored_is_told(detector, good):
+    assert detector.score(good).scored_share == 1
+    active, label = Rect(10, 5, 100, 80), Rect(40, 20, 9, 9)
+    result = detector.score(good, Annotation(borders=(active,), labels=(label,)))
+    wanted = np.zeros(good.shape[:2], bool)
+    wanted[5:85, 10:110] = True
+    wanted[20:29, 40:49] = False
+    scored = np.isfinite(result.map)
+    assert not (scored & ~wanted).any()
+    assert result.scored_share == (scored & wanted).sum() / wanted.sum() < 0.9
+    assert result.to_dict()["scored_share"] == result.scored_share
+
+
+def test_what_is_no_annotation_or_image_is_named(detector, good):
+    with pytest.raises(InvalidArgumentError, match=r"kad_sdk.Annotation or None, got dict; read"):
+        detector.score(good, {"borders": [[0, 0, 40, 40]]})
+    with pytest.raises(InvalidArgumentError, match=r"an array or a file's path, got NoneType"):
+        detector.score(None)
+
+
 def test_json(detector, bad):
     result = detector.score(bad)
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))

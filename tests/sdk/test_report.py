@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -156,6 +157,20 @@ def test_figures_are_those_of_kad_evaluate(artifact, data, tree, tmp_path, monke
     assert f"{figures['aupro']:.4f} AUPRO" in tree.text
     assert f"tiles, ROC-AUC {figures['tile_roc_auc']:.4f}" in tree.text
     assert figures["data"]["fingerprint"] in tree.text
+
+
+def test_defects_where_nothing_is_judged_are_told(artifact, data, tmp_path) -> None:
+    ruled = tmp_path / "ruled.kad"
+    shutil.copytree(artifact, ruled)
+    for command in (
+        ["rules", str(ruled), "--ignore", "0,0,24,24"],
+        ["report", str(ruled), str(data), "--out", str(tmp_path / "report.html")],
+    ):
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 0, result.output
+    words = (tmp_path / "report.html").read_text("utf-8")
+    assert "1 marked defect lies where nothing is judged" in words
+    assert "2 / 2" in words
 
 
 def test_the_page_asks_for_nothing_and_its_links_lead_somewhere(page: Path, tree: Tree) -> None:

@@ -385,3 +385,14 @@ def test_the_overlay_hatches_what_is_not_judged(artifact, bad):
     inside = changed[y : y + height, x : x + width]
     assert 0.05 < inside.mean() < 0.2
     assert changed.sum() == inside.sum()
+
+
+def test_the_overlay_hatches_what_lies_in_no_tile(artifact, bad):
+    with Detector.open(artifact) as detector:
+        result = detector.score(bad, Annotation(labels=(Rect(40, 20, 9, 9),)))
+    changed = (render_overlay(bad, dataclasses.replace(result, regions=())) != bad).any(axis=2)
+    unscored = np.isnan(result.map)
+    assert 0.05 < changed[unscored].mean() < 0.2
+    assert not changed[~unscored].any()
+    lines = render_overlay(bad, dataclasses.replace(result, regions=()))[changed].astype(int)
+    assert (np.abs(lines - bad[changed]).max(axis=1) > 40).all()
