@@ -159,6 +159,7 @@ def check(case: Case, artifact: Path, pixels: np.ndarray, folder: Path) -> None:
     assert all(map(same, c["thresholds"], thresholds))
     assert tuple(c["image_size"]) == python.image_size
     assert tuple(c["frame_size"]) == python.frame_size
+    assert same(c["scored_share"], -1 if python.scored_share is None else python.scored_share)
     assert len(c["tiles"]) == len(python.tiles) > 0
     assert bool(c["has_rules"]) == bool(python.rules)
     assert c["precision"] == Artifact.open(artifact).manifest.network.precision

@@ -9,6 +9,32 @@
 #include "runtime/stage.hpp"
 
 namespace kad {
+namespace {
+
+// Of the active areas without the labels: the share of pixels where the map is not NaN.
+double scored_share(const float* map, Size size, const Annotation& areas) {
+  const auto width = static_cast<size_t>(size.width);
+  std::vector<uint8_t> wanted(static_cast<size_t>(size.height) * width, areas.borders.empty());
+  const auto fill = [&](const std::vector<kad_rect>& rects, uint8_t value) {
+    for (const kad_rect& rect : rects) {
+      for (int32_t y = rect.y; y < rect.y + rect.height; ++y) {
+        std::fill_n(&wanted[static_cast<size_t>(y) * width + static_cast<size_t>(rect.x)],
+                    rect.width, value);
+      }
+    }
+  };
+  fill(areas.borders, 1);
+  fill(areas.labels, 0);
+  int64_t all = 0, scored = 0;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    all += wanted[i];
+    scored += wanted[i] & static_cast<uint8_t>(map[i] == map[i]);
+  }
+  return static_cast<double>(scored) / static_cast<double>(std::max<int64_t>(all, 1));
+}
+
+}  // namespace
+
 void Session::make_board(Size frame) {
   if (board_ != nullptr && board_size_.height == frame.height && board_size_.width == frame.width) {
     check_stage(kad_board_clear(board_.get()));
@@ -86,7 +112,7 @@ void Session::find_regions(const float* map, int64_t min_area, Result* result) {
 
 // The map in px of the frame, its peak and regions by the rules, or NULL; then, where they differ,
 // in px of the image.
-void Session::make_map(const PlacedRules* rules, Result* result) {
+void Session::make_map(const Annotation& areas, const PlacedRules* rules, Result* result) {
   kad_result_facts& facts = result->facts;
   const int32_t n_threads = detector_->options.n_threads;
   const auto allocate = [](int64_t height, int64_t width) {
@@ -98,6 +124,7 @@ void Session::make_map(const PlacedRules* rules, Result* result) {
     check_stage(detector_->in_windows()
                     ? kad_windows_map(windows_.get(), nullptr, n_threads, map.get())
                     : kad_board_map(board_.get(), n_threads, map.get()));
+    facts.scored_share = scored_share(map.get(), {facts.frame_height, facts.frame_width}, areas);
   }
   const Stopwatch watch(&facts.regions_ms);
   const int64_t exported = detector_->artifact.thresholds.min_region_area_px;
@@ -155,9 +182,10 @@ std::unique_ptr<kad_result> Session::score(const kad_image& image,
       score_all(frame, request, result.get());
     }
     if (detector_->makes_maps()) {
-      make_map(rules ? &*rules : nullptr, result.get());
+      make_map(areas, rules ? &*rules : nullptr, result.get());
       check_cancelled();
     } else {
+      facts.scored_share = -1.0;
       result->decide(0.0F);
     }
   }

@@ -59,7 +59,7 @@ class Session {
   void run_or_cancel(F&& run);
   void score_all(const kad_image& frame, const kad_score_request& request, Result* result);
   void make_board(Size frame);
-  void make_map(const PlacedRules* rules, Result* result);
+  void make_map(const Annotation& areas, const PlacedRules* rules, Result* result);
   void find_regions(const float* map, int64_t min_area, Result* result);
   void check_cancelled() const;
 

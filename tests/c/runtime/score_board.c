@@ -132,7 +132,8 @@ static void print_result(const kad_detector_facts* about, const kad_result* resu
   printf(" \"image_size\": [%d, %d], \"frame_size\": [%d, %d], \"onnxruntime\": \"%s\",\n",
          facts.image_height, facts.image_width, facts.frame_height, facts.frame_width,
          about->onnxruntime);
-  printf(" \"has_rules\": %d, \"precision\": \"%s\",\n", about->has_rules, about->precision);
+  printf(" \"has_rules\": %d, \"precision\": \"%s\", \"scored_share\": \"%a\",\n", about->has_rules,
+         about->precision, facts.scored_share);
   print_tiles(result, &facts);
   print_regions(result, &facts);
   print_floats("embeddings", facts.embeddings, facts.n_tiles * about->embedding_dims);
