@@ -35,6 +35,10 @@ def extend(
     NEWBOARDS is a folder of images, or one with train/. The bank's rows stay, and rows of the new
     boards are added until these are covered as well as the old ones. Network, preprocessing,
     thresholds and rules stay too; the thresholds are to be found anew, with kad calibrate.
+
+    All patches of the new boards become normal: a warning names those that ARTIFACT itself finds
+    anomalous now. Rows cannot be taken out again, so keep ARTIFACT and write to another --out:
+    --force onto the same path replaces the only copy.
     """
     from kad_export.extend import ExtendOptions, extend_artifact
     from kad_export.report import Console

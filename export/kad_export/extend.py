@@ -29,6 +29,7 @@ from kad_export.report import Silent
 from kad_export.steps import check_output, write
 from kad_export.stored_index import store_index
 from kad_export.survey import survey_boards
+from kad_export.suspects import warn_of_anomalous
 from kad_export.verify import Expected, expected_of_maps, parity_gate
 from kad_sdk import manifest as schema
 from kad_sdk._native import NativeIndex, default_threads
@@ -140,6 +141,8 @@ def extend_artifact(
     dataset = scan_dataset(data)
     boards = survey_boards(dataset.train, [], _survey_options(manifest, threads), console)
     _warn_of_names(boards, manifest, console)
+    samples = [board.sample for board in boards]
+    warn_of_anomalous(artifact, samples, console, threads=threads, batch=options.batch)
     session = NetworkSession(artifact.network, threads=threads)
     session.check(manifest.graph())
     with scratch_folder(options.scratch) as scratch:

@@ -36,9 +36,10 @@ RULES = (RulesEntry("2026-11-27T08:00:00Z", Rules(edge_margin_px=3)),)
 
 @pytest.fixture(scope="module")
 def new_boards(tmp_path_factory):
+    """Three boards that the artifact takes for good ones."""
     folder = tmp_path_factory.mktemp("new")
-    for i in range(3):
-        write_board(folder / f"n{i}.png", 100 + i)
+    for i, seed in enumerate((100, 101, 103)):
+        write_board(folder / f"n{i}.png", seed)
     return folder
 
 
@@ -198,6 +199,42 @@ def test_thresholds_and_rules_in_force_are_taken_along_and_calibration_is_asked_
     assert wanted not in run(kad, "inspect", out).output + run(kad, *score).output
     run(kad, "calibrate", out, "--rollback")
     assert wanted in run(kad, "inspect", out).output
+
+
+def test_boards_that_the_artifact_rejects_are_told_by_its_present_thresholds_and_rules(
+    small_artifact, small_dataset, new_boards, tmp_path
+):
+    parent = shutil.copytree(small_artifact, tmp_path / "x.kad")
+    mixed = shutil.copytree(new_boards, tmp_path / "mixed")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        write_board(mixed / f"bad{i}.png", 200 + i)
+        board = np.array(cv2.imread(str(mixed / f"bad{i}.png")))
+        board[40:70, 40:70] = rng.integers(0, 256, (30, 30, 3))
+        cv2.imwrite(str(mixed / f"bad{i}.png"), board)
+
+    def told():
+        out = tmp_path / "y.kad"
+        done = run(kad_export, "extend", parent, mixed, "--out", out, "--quiet", "--force")
+        assert done.exit_code == 0, done.output
+        assert Artifact.open(out).manifest.bank.extended[0].images == 9
+        return done.stderr.replace("kad-export: ", "")
+
+    wanted = (
+        "warning: 6 of the 9 new boards are anomalous by x.kad: bad0.png, bad1.png, bad2.png, "
+        "bad3.png, bad4.png and 1 more. Make sure that they are good: all of their patches become "
+        "normal\n"
+    )
+    assert wanted in told()
+    opened = Artifact.open(parent)
+    hidden = (RulesEntry("2026-11-27T08:00:00Z", Rules(ignore=((0, 0, 128, 120),))),)
+    opened.set_inspection(dataclasses.replace(opened.inspection, rules=hidden))
+    assert "anomalous by" not in told()
+    run(kad, "rules", parent, "--rollback")
+    assert wanted in told()
+    good = small_dataset / "train" / "good"
+    run(kad, "calibrate", parent, good, "--by", "normal-max=9")
+    assert "anomalous by" not in told()
 
 
 def test_a_bank_can_be_extended_again(extended, tmp_path):
