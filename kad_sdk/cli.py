@@ -38,10 +38,17 @@ __all__ = ["main"]
 
 _TEXTS = Texts(
     name="kad",
-    stopped="boards that were reported are complete",
+    stopped="nothing was changed",
     no_memory="use a smaller --batch, or close other programs",
     no_space="free some space, or choose another --out",
     no_package="install it with pip install 'kad-sdk[cpu,evaluate]'",
+    stopped_by={
+        "score": "boards that were reported are complete",
+        "evaluate": "figures are written once all images are scored: run it again",
+        "report": "the page is written once all images are scored: run it again",
+        "calibrate": "the thresholds are as they were, unless others are reported above",
+        "rules": "the rules are as they were, unless others are reported above",
+    },
 )
 
 

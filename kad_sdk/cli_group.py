@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +19,7 @@ import click
 from kad_sdk.errors import KadError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import FrameType
     from typing import Self
 
@@ -71,13 +72,18 @@ class _Signals:
 
 @dataclass(frozen=True)
 class Texts:
-    """A command's name, and what it tells in cases that are not errors of its own."""
+    """A command's name, and what it tells in cases that are not errors of its own.
+
+    `stopped` says what an interrupted command leaves; `stopped_by` that of commands, by name, of
+    which another text is true.
+    """
 
     name: str
     stopped: str
     no_memory: str
     no_space: str
     no_package: str
+    stopped_by: Mapping[str, str] = field(default_factory=dict)
 
 
 class Commands(click.Group):
@@ -87,9 +93,11 @@ class Commands(click.Group):
         super().__init__(*args, **settings)
         self._texts = texts
         self._signals = _Signals()
+        self._stopped = texts.stopped
 
     def main(self, *args: Any, **settings: Any) -> Any:
         """Read the command line and run the command."""
+        self._stopped = self._texts.stopped
         with self._signals:
             try:
                 return super().main(*args, **settings)
@@ -100,15 +108,23 @@ class Commands(click.Group):
                 if self._signals.received is None:
                     raise
                 how = "terminated" if self._signals.received == signal.SIGTERM else "interrupted"
-                self._tell(f"{how}; {self._texts.stopped}")
+                self._tell(f"{how}; {self._stopped}")
                 sys.exit(128 + self._signals.received)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is asked for, and with it what its end by a signal leaves."""
+        name, command, rest = super().resolve_command(ctx, args)
+        self._stopped = self._texts.stopped_by.get(name or "", self._texts.stopped)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            self._tell(f"interrupted; {self._texts.stopped}")
+            self._tell(f"interrupted; {self._stopped}")
             ctx.exit(EXIT_INTERRUPTED)
         except (KadError, OSError, MemoryError, ModuleNotFoundError) as error:
             closed = isinstance(error, OSError) and error.errno == errno.EPIPE

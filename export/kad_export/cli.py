@@ -22,12 +22,19 @@ from kad_sdk.cli_group import Commands, Texts
 
 __all__ = ["main"]
 
+_STOPPED = "nothing unfinished was left behind"
+_RESUMABLE = f"{_STOPPED}, but for the work of --resume"
 _TEXTS = Texts(
     name="kad-export",
-    stopped="nothing unfinished was left behind, but for the work of --resume",
+    stopped=_STOPPED,
     no_memory="lower --memory, --batch, or --max-bank of PatchCore",
     no_space="free some space, or name another --scratch or --out",
     no_package="exports need pip install 'kad-sdk[cpu,export]'; scoring does not",
+    stopped_by={
+        "patchcore": _RESUMABLE,
+        "cutpaste": _RESUMABLE,
+        "experiments": "runs that are done are kept: the same command goes on",
+    },
 )
 
 

@@ -248,6 +248,29 @@ def test_what_the_system_reports_is_told(monkeypatch, error, code, message):
     assert message in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("place", "words", "message"),
+    [
+        ("extend.extend_artifact", ("extend", "x.kad", "DATA", "--out", "y.kad"), ""),
+        ("synth.generate_dataset", ("synth", "DIR"), ""),
+        (
+            "pipeline.export_patchcore",
+            ("patchcore", "DATA", "--out", "x.kad"),
+            ", but for the work of --resume",
+        ),
+    ],
+)
+def test_an_interrupted_command_names_options_that_it_has(monkeypatch, place, words, message):
+    def press(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"kad_export.{place}", press)
+    result = _run(*words)
+    assert result.exit_code == 130
+    wanted = f"kad-export: interrupted; nothing unfinished was left behind{message}\n"
+    assert result.stderr == wanted
+
+
 def test_quiet_tells_the_summary_alone(tmp_path, small_dataset):
     out = tmp_path / "x.kad"
     result = _run("patchcore", small_dataset, "--out", out, *QUICK, "--quiet")

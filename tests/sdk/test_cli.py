@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from kad_sdk._native import force_cpu_level
+from kad_sdk.artifact import Artifact
 from kad_sdk.cli import main
 from kad_sdk.render import render_overlay
 from kad_sdk.report import write_report
@@ -296,3 +297,34 @@ def test_interrupt(tiny_artifact, make_board, tmp_path):
     assert process.returncode == 130
     assert errors == "kad: interrupted; boards that were reported are complete\n"
     assert not [name for name in files(out) if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["score", "--out", "out"], "boards that were reported are complete"),
+        (["evaluate", "--out", "out"], "figures are written once all images are scored: run it"),
+        (["report", "--out", "r.html"], "the page is written once all images are scored: run it"),
+        (
+            ["calibrate", "--by", "normal-max=1"],
+            "the thresholds are as they were, unless others are",
+        ),
+        (["rules", "--clear"], "the rules are as they were, unless others are reported above"),
+        (["inspect"], "nothing was changed"),
+    ],
+)
+def test_an_interrupted_command_tells_what_it_leaves(
+    monkeypatch, tiny_artifact, make_board, tmp_path, words, told
+):
+    def press(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    (tmp_path / "data/test/good").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "data/test/good/0.png"), make_board(0, 90, 140, defect=False))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Artifact, "open", press)
+    command, *options = words
+    data = [] if command in ("rules", "inspect") else ["data"]
+    result = kad(command, tiny_artifact, *data, *options)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith(f"kad: interrupted; {told}")

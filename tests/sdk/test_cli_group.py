@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -58,6 +59,27 @@ def test_a_signal_unwinds_the_command(run, number, code, text):
     result = run(work)
     assert (result.exit_code, result.stderr) == (code, text)
     assert cleaned
+
+
+def test_a_command_has_its_own_text_from_its_options_on():
+    texts = dataclasses.replace(TEXTS, stopped_by={"work": "work is kept"})
+    tool = Commands("tool", texts=texts)
+
+    @tool.command()
+    @click.option("--parsing", is_flag=True, callback=lambda *given: given[2] and send(2))
+    def work(parsing):
+        send(signal.SIGINT)
+
+    @tool.command()
+    def rest():
+        send(signal.SIGINT)
+
+    for words, text in (
+        (["work"], "work is kept"),
+        (["work", "--parsing"], "work is kept"),
+        (["rest"], "all is well"),
+    ):
+        assert CliRunner().invoke(tool, words).stderr == f"tool: interrupted; {text}\n"
 
 
 def test_what_a_signal_becomes_on_its_way_is_still_the_signal(run):
