@@ -108,8 +108,8 @@ def _take_back(opened: Artifact) -> None:
     inspection, now = opened.inspection, opened.thresholds
     if not inspection.calibrations:
         raise InvalidArgumentError(
-            f"{opened.path}: the thresholds are those of the export; there is no calibration to "
-            "take back"
+            f"{opened.path}: the thresholds are those that this artifact was written with; there "
+            "is no calibration of it to take back"
         )
     earlier = replace(inspection, calibrations=inspection.calibrations[:-1])
     opened.set_inspection(earlier)

@@ -189,6 +189,8 @@ def test_thresholds_and_rules_in_force_are_taken_along_and_calibration_is_asked_
     assert new.thresholds.method == "normal-max=1.5"
     assert new.inspection.rules == RULES
     assert not new.inspection.calibrations
+    refused = run(kad, "calibrate", out, "--rollback").output  # the parent's are in force
+    assert "the thresholds are those that this artifact was written with" in refused
     golden = new.golden()
     np.testing.assert_array_equal(golden.anomalous, golden.score >= new.thresholds.tile)
     wanted = "found before the bank was extended: find them anew with kad calibrate"

@@ -157,7 +157,10 @@ def test_rollback_goes_back_one_by_one(artifact, good_boards):
     assert Artifact.open(artifact).thresholds == exported
     refused = kad("calibrate", artifact, "--rollback")
     assert refused.exit_code == 1
-    assert "there is no calibration to take back" in refused.output
+    assert (
+        "the thresholds are those that this artifact was written with; there is no calibration of "
+        "it to take back" in refused.output
+    )
 
 
 @pytest.mark.parametrize(
