@@ -107,7 +107,7 @@ def _check_annotated_alike(dataset: Dataset, boards: list[Sample]) -> None:
 
 
 def name_warning(samples: list[Sample], manifest: Manifest) -> str | None:
-    """Say so where most boards have names of images that the bank was made of.
+    """Say how many boards have names of images that the bank was made of, if any.
 
     As much of a board's path is compared as the bank's name has, folders and all: each kind of an
     MVTec data set begins with 000.png.
@@ -116,11 +116,12 @@ def name_warning(samples: list[Sample], manifest: Manifest) -> str | None:
         return None
     fitted = set(manifest.bank.images)
     same = sum(not fitted.isdisjoint(_endings(sample.path)) for sample in samples)
-    if 2 * same <= len(samples):
+    if not same:
         return None
+    have = "has the name of an image" if same == 1 else "have the names of images"
     return (
-        f"{same} of {len(samples)} boards have the names of images that the artifact was fitted "
-        "on: if they are the same, the bank knows them, and the threshold comes out too low"
+        f"{same} of {len(samples)} boards {have} that the artifact was fitted on: if they are the "
+        "same, the bank knows them, and the threshold comes out too low; leave them out"
     )
 
 

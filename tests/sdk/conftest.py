@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
+import subprocess
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,3 +181,21 @@ def tiny() -> Tiny:
 def tiny_artifact(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a valid artifact; not to be changed: copy it first."""
     return tiny.write(tmp_path_factory.mktemp("artifact") / "tiny.kad")
+
+
+@pytest.fixture
+def mount(request):
+    """Show a folder at another place too, as a container does."""
+
+    def make(folder, place, *options):
+        for words in (["--bind", folder, place], *options):
+            done = subprocess.run(["mount", *map(str, words)], capture_output=True, check=False)
+            if done.returncode:
+                pytest.skip("nothing can be mounted here")
+            if words[0] == "--bind":
+                umount = ["umount", "-l", str(place)]  # what is mapped of it may last longer
+                request.addfinalizer(partial(subprocess.run, umount, check=True))
+
+    if shutil.which("mount") is None:
+        pytest.skip("nothing can be mounted here")
+    return make
