@@ -9,6 +9,7 @@ import mmap
 import os
 import secrets
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +200,8 @@ def write_together(files: Mapping[Path, Sequence[bytes | bytearray | memoryview]
                 temporary.replace(path)
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a read-only system refuses it, and what is wrong is told
+                temporary.unlink(missing_ok=True)
     for folder in {path.parent for path in files}:
         with writing(folder):
             sync_folder(folder)
@@ -224,12 +226,14 @@ def made_folder(folder: Path) -> Iterator[None]:
     Raises
     ------
     OutputError
-        It cannot be made.
+        It cannot be made, or no file can be made in it.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):  # permissions alone do not tell
+                pass
         yield
     except BaseException:
         with suppress(OSError):  # the first that is not empty ends it

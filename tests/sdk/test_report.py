@@ -20,12 +20,13 @@ from click.testing import CliRunner
 
 from kad_sdk import Detector, evaluate, scan_dataset
 from kad_sdk.cli import main
-from kad_sdk.errors import DatasetError, MissingDependencyError
+from kad_sdk.errors import DatasetError, MissingDependencyError, OutputError
 from kad_sdk.report import charts, write_report
 from kad_sdk.report.disagreement import disagreement
 from kad_sdk.report.gather import _Kept
 from kad_sdk.report.pictures import heat_layer
 from kad_sdk.report.training import TrainingImages
+from kad_sdk.storage import write_atomic
 
 pytest.importorskip("sklearn")
 
@@ -289,6 +290,34 @@ def test_errors_leave_no_file(artifact, data, tmp_path, monkeypatch) -> None:
         with pytest.raises(MissingDependencyError, match=r"kad-sdk\[evaluate\]"):
             write_report(detector, scan_dataset(data), tmp_path / "new" / "r.html")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_a_place_that_is_read_only_is_told_before_the_work(
+    artifact, data, tmp_path, mount, monkeypatch, command
+) -> None:
+    place, hidden = tmp_path / "ro", tmp_path / "rw"
+    place.mkdir()
+    hidden.mkdir()
+    mount(hidden, place, ["-o", "remount,bind,ro", place])
+    monkeypatch.setattr(Detector, "score", lambda *_, **__: pytest.fail("a board was scored"))
+    monkeypatch.setattr(Detector, "board_scores", Detector.score)
+    out = place / "e.html" if command == "report" else place
+    result = CliRunner().invoke(main, [command, str(artifact), str(data), "--out", str(out)])
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        f"kad: cannot write {place}: Read-only file system. Check that the folder exists and may "
+        "be written to.\n"
+    )
+    assert list(hidden.iterdir()) == []
+
+
+def test_a_place_that_becomes_read_only_is_told_by_its_own_name(tmp_path, mount) -> None:
+    place = tmp_path / "ro"
+    place.mkdir()
+    mount(place, place, ["-o", "remount,bind,ro", place])
+    with pytest.raises(OutputError, match=r"cannot write .*/ro/e\.html: Read-only file system"):
+        write_atomic(place / "e.html", b"")
 
 
 def _absent(name: str) -> None:
