@@ -300,7 +300,8 @@ def _above_share(share: float, normal: Values) -> float:
     """Least threshold at which at most `share` of new boards is to be expected at or above it.
 
     Where n boards and a new one are exchangeable, the new one's score exceeds the k-th largest of
-    the n with a probability of at most k / (n + 1). Midway to the next larger one, as below.
+    the n with a probability of at most k / (n + 1). Midway to the next larger one, as below; where
+    there is none, of k = 1 or less or among equal ones, `MARGIN` above the largest.
     """
     ranked = np.sort(normal)[::-1]
     k = math.floor(share * (len(ranked) + 1) + 1e-9)

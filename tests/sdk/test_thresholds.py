@@ -175,7 +175,10 @@ def test_too_few_boards_for_a_rate_are_told():
     method = ThresholdMethod.parse("false-alarms-per-board=0.1")
     (text,) = calibrate(method, _boards(*range(1, 9))).warnings
     assert "wants 9 good boards or more, got 8: it lies 5% above their largest score" in text
-    assert not calibrate(method, _boards(*range(1, 10))).warnings
+    enough = calibrate(method, _boards(*range(1, 10)))
+    assert not enough.warnings
+    assert enough.tile == pytest.approx(9 * 1.05)  # k = 1, as docs/evaluation.md tells
+    assert calibrate(method, _boards(*range(1, 20))).tile == 18.5  # k = 2, with 19 boards
 
 
 def test_boards_without_a_tile_do_not_count():
