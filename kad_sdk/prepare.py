@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from kad_sdk._native import resize_image
-from kad_sdk.errors import InvalidArgumentError, UnsupportedImageError
+from kad_sdk.errors import ImageTooSmallError, InvalidArgumentError, UnsupportedImageError
 from kad_sdk.images import full_scale
 from kad_sdk.manifest_entries import MAX_FRAME_PX
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["bright_tiles", "check_image", "frame_size", "prepare_image"]
+__all__ = ["bright_tiles", "check_image", "frame_size", "prepare_image", "too_small"]
 
 MIN_MEAN_GREY = 31 / 255
 """Tiles whose mean grey level is not above this share of full scale are dropped (thesis 3.2.1)."""
@@ -45,6 +45,40 @@ def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) ->
             "score it in parts, or export with a smaller --resize"
         )
     return height, width
+
+
+def too_small(
+    error: ImageTooSmallError,
+    size: tuple[int, int],
+    resize: tuple[int, int] | float | None,
+    tile: int,
+) -> str:
+    """Say what is smaller than a tile; where boards are resized, in px of the image itself too.
+
+    Parameters
+    ----------
+    error : ImageTooSmallError
+        What planning the tiles said, in px of the scored frame.
+    size : (height, width)
+        Of the image, px.
+    resize : (height, width), float or None
+        What the image was brought to.
+    tile : int
+        px.
+    """
+    if resize is None:
+        return str(error)
+    frame = frame_size(size, resize)
+    how = f"{resize[0]} x {resize[1]}" if isinstance(resize, tuple) else f"{resize:g}"
+    if tile > min(frame):
+        return (
+            f"the image is {size[0]} x {size[1]} px, brought to {frame[0]} x {frame[1]} px (height "
+            f"x width) by resize {how}, smaller than one tile of {tile} x {tile} px"
+        )
+    return (
+        f"{error}, where the image of {size[0]} x {size[1]} px is brought to {frame[0]} x "
+        f"{frame[1]} px by resize {how}"
+    )
 
 
 def prepare_image(

@@ -22,7 +22,7 @@ from kad_sdk.errors import (
     InvalidArgumentError,
     NotFiniteError,
 )
-from kad_sdk.prepare import check_image, prepare_image
+from kad_sdk.prepare import check_image, prepare_image, too_small
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -297,7 +297,7 @@ class BoardScorer(ABC):
             prepared = self.prepare(image, pixel_format)
             format_now = pixel_format if prepared is image else None
             areas = self._areas(image.shape[:2], prepared.shape[:2], annotation)
-            xy = self._plan(prepared.shape[:2], areas)
+            xy = self._plan((image.shape[0], image.shape[1]), prepared.shape[:2], areas)
         frame = (prepared.shape[0], prepared.shape[1])
         board: NativeBoard | None = None
         parts = []
@@ -385,21 +385,26 @@ class BoardScorer(ABC):
             return annotation
         return annotation.resized((size[0], size[1]), (frame[0], frame[1]))
 
-    def _plan(self, frame: tuple[int, ...], annotation: Annotation) -> NDArray[np.int32]:
-        """Tiles (n, 2) of the scored frame; the annotation is in its px too."""
+    def _plan(
+        self, size: tuple[int, int], frame: tuple[int, ...], annotation: Annotation
+    ) -> NDArray[np.int32]:
+        """Tiles (n, 2) of the scored frame of an image; the annotation is in the frame's px."""
+        settings = self._preprocessing
         try:
             xy = plan_tiles(
                 frame[0],
                 frame[1],
-                tile=self._preprocessing.tile,
-                stride=self._preprocessing.stride,
+                tile=settings.tile,
+                stride=settings.stride,
                 borders=annotation.borders,
                 labels=annotation.labels,
             )
         except ImageTooSmallError as error:
+            wish = "a larger" if settings.resize else "with a"
             raise ImageTooSmallError(
-                f"{error}; give the whole board, or export an artifact with a smaller tile or with "
-                "a size that boards are brought to (--tile, --resize)"
+                f"{too_small(error, size, settings.resize, settings.tile)}; give the whole board, "
+                f"or export an artifact with a smaller tile or {wish} size that boards are brought "
+                "to (--tile, --resize)"
             ) from error
         if len(xy) == 0:
             raise AnnotationError(

@@ -108,7 +108,7 @@ class WindowScorer(BankScorer):
             format_now = pixel_format if prepared is image else None
             frame = (prepared.shape[0], prepared.shape[1])
             areas = self._areas(image.shape[:2], frame, annotation)
-            xy = self._plan(frame, areas)
+            xy = self._plan((image.shape[0], image.shape[1]), frame, areas)
             board = NativeWindows(
                 *frame,
                 sizes=self._sizes,

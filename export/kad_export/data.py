@@ -13,7 +13,7 @@ from kad_sdk.annotations import Annotation
 from kad_sdk.errors import DatasetError, ImageTooSmallError
 from kad_sdk.images import full_scale, read_image
 from kad_sdk.manifest import Preprocessing
-from kad_sdk.prepare import bright_tiles, frame_size, prepare_image
+from kad_sdk.prepare import bright_tiles, frame_size, prepare_image, too_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,9 +125,12 @@ def load_training_board(
     if resize is not None:
         annotation = annotation.resized((height, width), frame_size((height, width), resize))
     image = prepare_image(image, resize=resize, denoise=denoise, threads=threads)
-    if blocks is not None:
-        return image, _training_blocks(image, annotation, tile, stride, blocks)
-    return image, training_tiles(image, tile=tile, stride=stride, labels=annotation.labels)
+    try:
+        if blocks is not None:
+            return image, _training_blocks(image, annotation, tile, stride, blocks)
+        return image, training_tiles(image, tile=tile, stride=stride, labels=annotation.labels)
+    except ImageTooSmallError as error:
+        raise ImageTooSmallError(too_small(error, (height, width), resize, tile)) from error
 
 
 def _training_blocks(

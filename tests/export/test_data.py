@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kad_export.data import (
     NORMALISATIONS,
+    Blocks,
     load_board,
     load_training_board,
     tile_statistics,
@@ -96,6 +97,19 @@ def test_labels_are_scaled_with_the_board(tmp_path: Path) -> None:
     assert image.shape == (40, 60, 3)
     assert len(xy) == 24 - 1
     assert [30, 20] not in xy.tolist()
+
+
+@pytest.mark.parametrize("blocks", [None, Blocks(8, 0)])
+def test_a_board_too_small_once_resized_is_told_in_both_sizes(
+    tmp_path: Path, blocks: Blocks | None
+) -> None:
+    sample = stored(tmp_path / "a.png", noise(30, 300))
+    with pytest.raises(
+        ImageTooSmallError,
+        match=r"^the image is 30 x 300 px, brought to 15 x 150 px \(height x width\) by resize "
+        r"0\.5, smaller than one tile of 16 x 16 px$",
+    ):
+        load_training_board(sample, tile=16, stride=8, resize=0.5, blocks=blocks)
 
 
 def test_a_label_outside_the_board_is_an_error(tmp_path: Path) -> None:

@@ -162,6 +162,22 @@ def test_smaller_than_a_tile(scorer, shape):
         scorer.score(np.zeros(shape, np.uint8))
 
 
+def test_smaller_than_a_tile_only_once_it_is_resized(tiny_artifact, board):
+    scorer = make_scorer(tiny_artifact, resize=0.5)
+    with pytest.raises(
+        ImageTooSmallError,
+        match=r"^the image is 62 x 300 px, brought to 31 x 150 px \(height x width\) by resize "
+        r"0\.5, smaller than one tile of 32 x 32 px; .* a smaller tile or a larger size that ",
+    ):
+        scorer.score(np.zeros((62, 300, 3), np.uint8))
+    with pytest.raises(
+        ImageTooSmallError,
+        match=r"^borders\[0\] is 45 x 30 px .*, where the image of 90 x 140 px is brought to "
+        r"45 x 70 px by resize 0\.5; ",
+    ):
+        scorer.score(board, Annotation(borders=(Rect(0, 0, 60, 90),)))
+
+
 def test_no_image(scorer):
     with pytest.raises(UnsupportedImageError, match="got float32"):
         scorer.score(np.zeros((64, 64, 3), np.float32))
