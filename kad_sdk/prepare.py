@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kad_sdk.manifest import Denoise
 
-__all__ = ["bright_tiles", "check_image", "frame_size", "prepare_image", "too_small"]
+__all__ = ["bright_tiles", "check_image", "frame_size", "prepare_image", "resize_text", "too_small"]
 
 MIN_MEAN_GREY = 31 / 255
 """Tiles whose mean grey level is not above this share of full scale are dropped (thesis 3.2.1)."""
@@ -47,6 +47,11 @@ def frame_size(size: tuple[int, int], resize: tuple[int, int] | float | None) ->
     return height, width
 
 
+def resize_text(resize: tuple[int, int] | float) -> str:
+    """Write what boards are brought to: ``0.5``, or ``160 x 128 px`` (height x width)."""
+    return f"{resize[0]} x {resize[1]} px" if isinstance(resize, tuple) else f"{resize:g}"
+
+
 def too_small(
     error: ImageTooSmallError,
     size: tuple[int, int],
@@ -69,7 +74,7 @@ def too_small(
     if resize is None:
         return str(error)
     frame = frame_size(size, resize)
-    how = f"{resize[0]} x {resize[1]}" if isinstance(resize, tuple) else f"{resize:g}"
+    how = resize_text(resize)
     if tile > min(frame):
         return (
             f"the image is {size[0]} x {size[1]} px, brought to {frame[0]} x {frame[1]} px (height "

@@ -38,6 +38,7 @@ from kad_sdk.artifact_folder import read_inspection, read_manifest
 from kad_sdk.dataset import scan_dataset
 from kad_sdk.errors import InvalidArgumentError, OutputError
 from kad_sdk.inspection import manifest_digest
+from kad_sdk.prepare import resize_text
 from kad_sdk.session import NetworkSession
 from kad_sdk.verify import golden_inputs
 
@@ -139,7 +140,13 @@ def extend_artifact(
     artifact = _opened(parent)
     manifest, threads = artifact.manifest, options.threads or default_threads()
     dataset = scan_dataset(data)
-    boards = survey_boards(dataset.train, [], _survey_options(manifest, threads), console)
+    boards = survey_boards(
+        dataset.train,
+        [],
+        _survey_options(manifest, threads),
+        console,
+        fixed=_fixed(artifact),
+    )
     _warn_of_names(boards, manifest, console)
     samples = [board.sample for board in boards]
     warn_of_anomalous(artifact, samples, console, threads=threads, batch=options.batch)
@@ -240,6 +247,17 @@ def _survey_options(manifest: schema.PatchCoreManifest, threads: int) -> PatchCo
         train_stride=settings.train_stride,
         resize=settings.resize,
         threads=threads,
+    )
+
+
+def _fixed(artifact: PatchCoreArtifact) -> str:
+    """Say what the new boards have to suit, and what to do about those that do not."""
+    settings = artifact.manifest.preprocessing
+    resize = "no resize" if settings.resize is None else f"resize {resize_text(settings.resize)}"
+    return (
+        f"{artifact.path} has tiles of {settings.tile} x {settings.tile} px and {resize}, which "
+        "the new boards have to suit: leave such boards out, or export all boards anew with "
+        "kad-export patchcore and another --resize or a smaller --tile"
     )
 
 

@@ -33,6 +33,7 @@ def survey_boards(
     console: Silent,
     *,
     blocks: Blocks | None = None,
+    fixed: str | None = None,
 ) -> list[BoardTiles]:
     """Plan the training tiles of every board, and check the boards that set the thresholds.
 
@@ -42,6 +43,9 @@ def survey_boards(
         The boards to learn from and those that set the thresholds; how; who is told.
     blocks : Blocks, optional
         Of boards that are scored in windows.
+    fixed : str, optional
+        Where tile and resize are not the caller's to choose: what they are, and what to do about
+        boards that do not suit them.
 
     Returns
     -------
@@ -63,10 +67,10 @@ def survey_boards(
         console.progress("images", len(learn) + len(judge), "boards") as bar,
     ):
         for sample in learn:
-            boards.append(_plan(sample, options, blocks))
+            boards.append(_plan(sample, options, blocks, fixed))
             bar.advance()
         for sample in judge:
-            _plan(sample, options, blocks)
+            _plan(sample, options, blocks, fixed)
             if sample.mask_path:
                 read_mask(sample, *read_image(sample.path).shape[:2])
             bar.advance()
@@ -75,13 +79,15 @@ def survey_boards(
         raise DatasetError(
             f"none of the tiles of the {len(learn)} training images passes the filters: they are "
             "too dark (a mean grey level above 31 of 255 is expected), touch a label, or are "
-            "larger than the area to inspect; check the images' exposure and annotations.json, or "
-            "use a smaller --tile"
+            "larger than the area to inspect; check the images' exposure and annotations.json"
+            + (f". {fixed}" if fixed else ", or use a smaller --tile")
         )
     return used
 
 
-def _plan(sample: Sample, options: PatchCoreOptions, blocks: Blocks | None) -> BoardTiles:
+def _plan(
+    sample: Sample, options: PatchCoreOptions, blocks: Blocks | None, fixed: str | None
+) -> BoardTiles:
     try:
         image, xy = load_training_board(
             sample,
@@ -93,10 +99,8 @@ def _plan(sample: Sample, options: PatchCoreOptions, blocks: Blocks | None) -> B
             blocks=blocks,
         )
     except ImageTooSmallError as error:
-        raise ImageTooSmallError(
-            f"{sample.name}: {error}. Bring all boards to one size with --resize, or use a smaller "
-            "--tile"
-        ) from error
+        advice = fixed or "Bring all boards to one size with --resize, or use a smaller --tile"
+        raise ImageTooSmallError(f"{sample.path}: {error}. {advice}") from error
     return BoardTiles(sample, xy, *image.shape[:2])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 
 import cv2
@@ -25,7 +26,7 @@ from kad_sdk import Detector
 from kad_sdk.artifact import Artifact
 from kad_sdk.cli import main as kad
 from kad_sdk.dataset import scan_dataset
-from kad_sdk.errors import ImageTooSmallError, InvalidArgumentError, OutputError
+from kad_sdk.errors import DatasetError, ImageTooSmallError, InvalidArgumentError, OutputError
 from kad_sdk.inspection import manifest_digest
 from kad_sdk.rules import Rules, RulesEntry
 from kad_sdk.verify import verify_artifact
@@ -270,8 +271,21 @@ def test_what_is_refused(small_artifact, new_boards, tmp_path):
     with pytest.raises(OutputError, match="replace it with --force"):
         extend_artifact(small_artifact, new_boards, taken, OPTIONS)
     write_board(tmp_path / "small" / "s.png", 1, size=(60, 128))
-    with pytest.raises(ImageTooSmallError, match=r"s\.png"):
+    with pytest.raises(ImageTooSmallError) as small:
         extend_artifact(small_artifact, tmp_path / "small", out, OPTIONS)
+    suit = (
+        f"{small_artifact} has tiles of {TILE} x {TILE} px and no resize, which the new boards "
+        "have to suit: leave such boards out, or export all boards anew with kad-export patchcore "
+        "and another --resize or a smaller --tile"
+    )
+    assert str(small.value) == (
+        f"{tmp_path / 'small' / 's.png'}: the image is 60 x 128 px (height x width), smaller than "
+        f"one tile of {TILE} x {TILE} px. {suit}"
+    )
+    (tmp_path / "dark").mkdir()
+    cv2.imwrite(str(tmp_path / "dark" / "d.png"), np.zeros((128, 128), np.uint8))
+    with pytest.raises(DatasetError, match=re.escape(f"exposure and annotations.json. {suit}")):
+        extend_artifact(small_artifact, tmp_path / "dark", out, OPTIONS)
     with pytest.raises(InvalidArgumentError, match="max_rows: expected at least 1 row, got 0"):
         ExtendOptions(max_rows=0)
     assert run(kad_export, "extend", small_artifact, new_boards).exit_code == 2
