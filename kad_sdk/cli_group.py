@@ -75,12 +75,13 @@ class Texts:
     """A command's name, and what it tells in cases that are not errors of its own.
 
     `stopped` says what an interrupted command leaves; `stopped_by` that of commands, by name, of
-    which another text is true.
+    which another text is true. `memory` are options that take less memory where their values are
+    lower; those that a command has are named to its user.
     """
 
     name: str
     stopped: str
-    no_memory: str
+    memory: tuple[str, ...]
     no_space: str
     no_package: str
     stopped_by: Mapping[str, str] = field(default_factory=dict)
@@ -130,17 +131,24 @@ class Commands(click.Group):
             closed = isinstance(error, OSError) and error.errno == errno.EPIPE
             if closed or ctx.params.get("debug") or self._signals.received is not None:
                 raise
-            self._tell(self._explain(error))
+            self._tell(self._explain(error, ctx))
             ctx.exit(EXIT_ERROR)
 
-    def _explain(self, error: Exception) -> str:
+    def _explain(self, error: Exception, ctx: click.Context) -> str:
         if isinstance(error, MemoryError):
-            return f"memory ran out: {self._texts.no_memory}"
+            return f"memory ran out: {self._less_memory(ctx)}"
         if isinstance(error, ModuleNotFoundError):
             return f"the package {error.name} is not installed: {self._texts.no_package}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return f"the disk is full: {self._texts.no_space}"
         return str(error)
+
+    def _less_memory(self, ctx: click.Context) -> str:
+        """Say how the command that was run can do with less memory."""
+        command = self.commands.get(ctx.invoked_subcommand or "")
+        known = {name for option in (command.params if command else ()) for name in option.opts}
+        lower = " or ".join(name for name in self._texts.memory if name in known)
+        return f"lower {lower}, or close other programs" if lower else "close other programs"
 
     def _tell(self, text: str) -> None:
         click.echo(f"{self._texts.name}: {text}", err=True)

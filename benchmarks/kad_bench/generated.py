@@ -70,12 +70,15 @@ class GeneratedExtractor:
         Channels.
     threads, batch : int
         Of the native stages; tiles at a time.
+    patches, batch_bytes : int
+        Of a tile; of the pixels of a batch.
     """
 
     dims: int = 384
     threads: int = 1
     batch: int = 16
     patches: int = PATCHES
+    batch_bytes: int = 0
 
     def load(self, sample: Any) -> Any:
         """Return the image: there is none."""

@@ -91,7 +91,8 @@ def build_bank(
     """
     make_ray_engine = None if settings.engine == "local" else _ray_engine()
     job = job or Job(settings.scratch)
-    plan = make_plan(boards, extract.patches, probe(boards, extract), settings, on_disk=job.lasting)
+    measured = probe(boards, extract, settings.memory_bytes)
+    plan = make_plan(boards, extract.patches, measured, settings, on_disk=job.lasting)
     console.line(str(plan))
     if make_ray_engine is None:
         engine: Engine = LocalEngine(boards, extract, plan, settings, job)

@@ -131,8 +131,18 @@ class Plan:
         )
 
 
-def probe(boards: Sequence[BoardTiles], extract: PatchExtractor) -> Probe:
-    """Time reading a board, a few batches of tiles, and a piece of the selection."""
+def probe(
+    boards: Sequence[BoardTiles], extract: PatchExtractor, memory_bytes: int | None = None
+) -> Probe:
+    """Time reading a board, a few batches of tiles, and a piece of the selection.
+
+    Raises
+    ------
+    MemoryBudgetError
+        The pixels of a batch alone are more than `memory_bytes`; nothing was computed.
+    """
+    if memory_bytes is not None:
+        _check_batch(extract, memory_bytes)
     start = time.perf_counter()
     image = extract.load(boards[0].sample)
     seconds_per_board = time.perf_counter() - start
@@ -248,6 +258,15 @@ def _check(settings: BankSettings, candidates: int, rows: int) -> None:
         raise InvalidArgumentError(
             f"--trim-outliers {settings.trim_outliers} leaves too few of the {candidates:,} "
             f"patches for a bank of {rows:,} rows: at most {candidates - rows:,} can be left out"
+        )
+
+
+def _check_batch(extract: PatchExtractor, memory_bytes: int) -> None:
+    if extract.batch_bytes > memory_bytes:
+        raise MemoryBudgetError(
+            f"the memory budget of {format_bytes(memory_bytes)} cannot hold a batch of "
+            f"{extract.batch:,} tiles, whose pixels alone need "
+            f"{format_bytes(extract.batch_bytes)}: lower --batch, or raise --memory"
         )
 
 

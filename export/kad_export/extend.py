@@ -312,7 +312,8 @@ def _select(
         batch,
         settings.threads,
     ).build(session)
-    plan = make_plan(boards, extract.patches, probe(boards, extract), settings)
+    measured = probe(boards, extract, settings.memory_bytes)
+    plan = make_plan(boards, extract.patches, measured, settings)
     console.line(f"beside {settings.before:,} rows at most: {plan}")
     engine = LocalEngine(boards, extract, plan, settings, job, before=artifact.bank)
     radius = manifest.bank.coreset.radius

@@ -85,6 +85,11 @@ class PatchExtractor:
         """Patches of a tile."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of a batch as the network takes it."""
+        return 4 * 3 * self.tile**2 * self.batch
+
     def set_up(self, image: np.ndarray) -> None:
         """Take what memory a board needs at the most, so that it can be seen before the start."""
 

@@ -200,6 +200,11 @@ class WindowExtractor(PatchExtractor):
         self.grid = (self.tile // windows.patch_px, self.tile // windows.patch_px)
         self.batch = max(1, in_batch // self.patches)
 
+    @property
+    def batch_bytes(self) -> int:
+        """Nothing: the network takes windows, of one size whatever the batch."""
+        return 0
+
     def set_up(self, image: np.ndarray) -> None:
         """Run the largest window of a board."""
         settings = self._windows

@@ -232,7 +232,11 @@ def test_debug_shows_the_traceback(tmp_path, debug):
     ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "interrupted; nothing unfinished was left behind, but"),
-        (MemoryError(), 1, "memory ran out"),
+        (
+            MemoryError(),
+            1,
+            "memory ran out: lower --memory or --batch or --max-bank, or close other programs\n",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "the disk is full"),
         (OSError(errno.EACCES, "Permission denied", "/x"), 1, "Permission denied: '/x'"),
     ],

@@ -265,7 +265,11 @@ def test_boards_that_are_covered_are_told(extended, new_boards, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_refused(small_artifact, new_boards, tmp_path):
+def _out_of_memory(*_given):
+    raise MemoryError
+
+
+def test_what_is_refused(monkeypatch, small_artifact, new_boards, tmp_path):
     out = tmp_path / "y.kad"
     taken = shutil.copytree(small_artifact, tmp_path / "taken.kad")
     with pytest.raises(OutputError, match="replace it with --force"):
@@ -289,6 +293,16 @@ def test_what_is_refused(small_artifact, new_boards, tmp_path):
     with pytest.raises(InvalidArgumentError, match="max_rows: expected at least 1 row, got 0"):
         ExtendOptions(max_rows=0)
     assert run(kad_export, "extend", small_artifact, new_boards).exit_code == 2
+    words = (small_artifact, new_boards, "--out", out)
+    large = run(kad_export, "extend", *words, "--batch", 10**6)  # 46 GB of pixels
+    assert large.exit_code == 1
+    assert "cannot hold a batch of 1,000,000 tiles, whose pixels alone need 45.8 GB: lower --" in (
+        large.stderr
+    )
+    monkeypatch.setattr(module, "probe", _out_of_memory)
+    assert run(kad_export, "extend", *words).stderr.endswith(
+        "memory ran out: lower --memory or --batch or --max-rows, or close other programs\n"
+    )
     assert not out.exists()
 
 

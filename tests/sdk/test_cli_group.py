@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from kad_sdk import cli_group
 from kad_sdk.cli_group import Commands, Texts
 
-TEXTS = Texts("tool", "all is well", "buy memory", "delete something", "install it")
+TEXTS = Texts("tool", "all is well", ("--batch",), "delete something", "install it")
 
 
 def send(number):
@@ -93,6 +93,19 @@ def test_what_a_signal_becomes_on_its_way_is_still_the_signal(run):
     assert (result.exit_code, result.stderr) == (130, "tool: interrupted; all is well\n")
 
 
+def test_memory_that_ran_out_names_no_option_that_the_command_lacks(run):
+    def work(**_given):
+        raise MemoryError
+
+    result = run(work)
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "tool: memory ran out: close other programs\n",
+    )
+    result = run(click.option("--batch")(work))
+    assert result.stderr == "tool: memory ran out: lower --batch, or close other programs\n"
+
+
 def test_a_package_that_is_not_installed_is_one_message(run):
     def work():
         import no_such_package  # noqa: F401
@@ -158,7 +171,7 @@ PROGRAM = """
 import os, signal, click
 from kad_sdk.cli_group import Commands, Texts
 
-@click.group(cls=Commands, texts=Texts("tool", "all is well", "", "", ""))
+@click.group(cls=Commands, texts=Texts("tool", "all is well", (), "", ""))
 def tool(): pass
 
 def parse(_context, _parameter, value):
