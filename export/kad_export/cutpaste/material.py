@@ -85,8 +85,8 @@ def prepare(dataset: Dataset, options: TrainingOptions, console: Silent) -> Mate
         A board cannot be read or does not fit its annotation.
     """
     learn, held = split_boards(dataset, options)
-    tiles = _plan(learn, options, console, "tiles to learn from")
-    judged = _plan(held, options, console, "tiles held out to judge by")
+    tiles = _plan(learn, options, console, "tiles to learn from", "smaller")
+    judged = _plan(held, options, console, "tiles held out to judge by", "larger")
     preprocessing = measure_normalisation(learn, options, console)
     window = Window.within(options.memory_bytes, (tiles, judged))
     return Material(options, dataset, tiles, judged, window, preprocessing)
@@ -108,12 +108,15 @@ def split_boards(dataset: Dataset, options: TrainingOptions) -> tuple[list[Sampl
     return [first], [second]
 
 
-def _plan(samples: list[Sample], options: TrainingOptions, console: Silent, what: str) -> TileSet:
+def _plan(
+    samples: list[Sample], options: TrainingOptions, console: Silent, what: str, share: str
+) -> TileSet:
     tiles = TileSet(survey_boards(samples, [], options, console), options.tile)
     if len(tiles) < MIN_TILES:
         raise TrainingError(
             f"{what}: expected at least {MIN_TILES}, got {len(tiles)} from {len(samples)} boards: "
             "add normal boards, lower --train-stride "
-            f"({options.train_stride or options.stride} px), or use a smaller --tile"
+            f"({options.train_stride or options.stride} px), or use a smaller --tile or a {share} "
+            f"--holdout ({options.holdout:g})"
         )
     return tiles

@@ -324,7 +324,14 @@ def test_a_loss_of_nan_at_once_leaves_no_checkpoint(
             {"train_stride": 128},
             TrainingError,
             "tiles to learn from: expected at least 16, got 6 from 3 boards: add normal boards, "
-            "lower --train-stride (128 px), or use a smaller --tile",
+            "lower --train-stride (128 px), or use a smaller --tile or a smaller --holdout (0.1)",
+        ),
+        (
+            {"train_stride": 64},
+            TrainingError,
+            "tiles held out to judge by: expected at least 16, got 6 from 1 boards: add normal "
+            "boards, lower --train-stride (64 px), or use a smaller --tile or a larger --holdout "
+            "(0.1)",
         ),
         ({"memory_bytes": 1000}, MemoryBudgetError, "expected room for at least three"),
     ],
