@@ -64,6 +64,9 @@ if TYPE_CHECKING:
 
 __all__ = ["export_checkpoint", "export_cutpaste"]
 
+ABOVE_CHANCE = 0.05
+"""A network that has learnt something is right by more than this share beyond guessing."""
+
 
 def export_cutpaste(
     data: str | os.PathLike[str],
@@ -194,6 +197,7 @@ def export_checkpoint(
         cutpaste_training=trained.run,
         verification=figures,
     )
+    _warn_of_chance(trained, console)
     files = {**network.graphs, DENSITY_FILE: density.tensors, GOLDEN_FILE: expected}
     return write(target, manifest, files, console, force=options.force)
 
@@ -264,6 +268,18 @@ def _material(
             "or train again"
         )
     return _Material(boards, judge, training)
+
+
+def _warn_of_chance(trained: Checkpoint, console: Silent) -> None:
+    """Say so where the network tells held-out tiles, as many of each class, as a guess would."""
+    right, classes = trained.run.validation_accuracy, trained.config.classes
+    if right is not None and right <= 1 / classes + ABOVE_CHANCE:
+        console.warn(
+            f"the training taught the network nothing: it classifies {right:.3f} of held-out tiles "
+            f"rightly, no better than chance, which is {1 / classes:.3f} for {classes} classes. "
+            "Train longer, with a larger --epochs or --steps-per-epoch, or with another "
+            "--learning-rate; see docs/cutpaste.md"
+        )
 
 
 def _threads(options: ExportOptions) -> int:

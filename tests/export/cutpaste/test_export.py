@@ -24,6 +24,7 @@ from kad_export.cutpaste.pipeline import export_checkpoint, export_cutpaste
 from kad_export.cutpaste.verify import expected_scores, grad_cam, parity_gate, steady
 from kad_export.errors import CheckpointError, DensityError, OutputMismatchError
 from kad_export.onnx_export import encode_graph
+from kad_export.report import Silent
 
 from kad_sdk._native import preprocess
 from kad_sdk.artifact import Artifact
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from kad_sdk.density import NormalDensity
 
 PLAIN = ExportOptions(map="tile-score", threads=1)
+CHANCE = "no better than chance"
+pytestmark = pytest.mark.filterwarnings(f"ignore:.*{CHANCE}")  # tiny trainings may learn nothing
 
 
 def _run(main, *words):
@@ -225,6 +228,43 @@ def test_constant_images_lose_the_artifact_and_keep_the_training(tmp_path, train
         export_cutpaste(boards, tmp_path / "c.kad", training, PLAIN)
     assert not (tmp_path / "c.kad").exists()
     load_checkpoint(tmp_path / "c.run" / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("right", "classes", "warned"),
+    [
+        (0.5, 2, True),
+        (0.55, 2, True),
+        (0.551, 2, False),
+        (0.38, 3, True),
+        (0.39, 3, False),
+        (None, 2, False),
+    ],
+)
+def test_a_network_that_learnt_nothing_is_told(
+    monkeypatch, tmp_path, small_dataset, trained, right, classes, warned
+):
+    best = load_checkpoint(trained / "best.safetensors")
+    run = dataclasses.replace(best.run, validation_accuracy=right)
+    config = dataclasses.replace(best.config, classes=classes)
+    console, said = Silent(), []
+    monkeypatch.setattr(console, "warn", said.append)
+    pipeline._warn_of_chance(dataclasses.replace(best, run=run, config=config), console)
+    assert len(said) == warned
+    assert all(
+        f"classifies {right:.3f} of held-out" in text
+        and f"{CHANCE}, which is {1 / classes:.3f} for {classes} classes" in text
+        and "--epochs" in text
+        and "docs/cutpaste.md" in text
+        for text in said
+    )
+    if right == 0.5:  # an export tells it, and is made
+        untaught = dataclasses.replace(best, run=run)
+        monkeypatch.setattr(pipeline, "load_checkpoint", lambda _path: untaught)
+        out = tmp_path / "n.kad"
+        export_checkpoint(small_dataset, "best", out, PLAIN, console=console)
+        assert out.exists()
+        assert len(said) == 2
 
 
 def test_a_checkpoint_of_other_boards_is_refused(tmp_path, small_dataset, trained, monkeypatch):
