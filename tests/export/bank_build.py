@@ -1,7 +1,8 @@
-"""A bank build of small boards, for tests that kill it: the network is a stand-in."""
+"""Bank builds for tests that kill them or measure them: the network is a stand-in."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import itertools
 import multiprocessing
@@ -14,10 +15,13 @@ from types import SimpleNamespace
 import numpy as np
 from kad_export import bank, budget, coreset, job, shards
 from kad_export.budget import BankSettings
+from kad_export.engine import LocalEngine
 from kad_export.features import BoardTiles, PatchExtractor
 from kad_export.report import Silent
 
 TILE, GRID, CHANNELS = 16, (4, 4), 8
+CHUNK_ROWS = 4096  # so small that what chunks take hides nothing
+M_MMAP_THRESHOLD = -3  # of mallopt
 
 
 class BlockMeans:
@@ -133,3 +137,35 @@ def build_and_die(folder: Path, at: int, monkeypatch) -> int:
     process.start()
     process.join(60)
     return process.exitcode
+
+
+def peak_of_selection(before: int, kind: str, plan, settings) -> int:
+    """Bytes that a selection of random points takes at most, the points among them."""
+    coreset.workers.CHUNK_ROWS = budget.CHUNK_ROWS = CHUNK_ROWS
+    dims, rng = plan.projected_dims, np.random.default_rng(0)
+    mix = np.eye(dims, dtype=np.float32) if kind == "flat" else rng.normal(size=(6, dims))
+    boards = [BoardTiles(None, np.zeros((plan.tiles, 2), np.int32), 100, 100)]
+    known = rng.normal(size=(before, dims)).astype(np.float32) if before else None
+    extract = SimpleNamespace(patches=784, threads=1)
+    engine = LocalEngine(boards, extract, plan, settings, job.Job(settings.scratch), before=known)
+
+    def blocks(_shard, _advance):
+        for first in range(0, plan.candidates, 10_000):
+            n = min(10_000, plan.candidates - first)
+            yield rng.normal(size=(n, len(mix))).astype(np.float32) @ mix.astype(np.float32)
+
+    engine._maker.blocks = blocks
+    engine._maker.rows = lambda *_: None
+    # Counted is what the selection holds: not the buffers of NumPy's products, nor what the
+    # allocator keeps of memory that was given back, nor pages of libraries.
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 17)
+    next(blocks(None, None))
+    start = _memory("RssAnon")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
+    bank.run_engine(engine, plan, settings, job.Job(settings.scratch), Silent())
+    return _memory("VmHWM") - _memory("RssFile") - start
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import multiprocessing
 import resource
@@ -13,21 +12,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bank_build import Spec, make_boards
+from bank_build import CHUNK_ROWS, Spec, make_boards, peak_of_selection
 from kad_export import budget, shards
-from kad_export.bank import build_bank, nearest_rows, run_engine
+from kad_export.bank import build_bank, nearest_rows
 from kad_export.budget import BankSettings, Probe, check_disk, make_plan, scratch_folder
-from kad_export.coreset import select_coreset, workers
-from kad_export.engine import LocalEngine
+from kad_export.coreset import select_coreset
 from kad_export.errors import ExportError, JobError, MemoryBudgetError
 from kad_export.features import BoardTiles
-from kad_export.job import Job
 from kad_export.report import Silent
 from kad_kernels.reference import nearest
 
 from kad_sdk.errors import OutputError
 
-M_MMAP_THRESHOLD = -3  # of mallopt
 PROBE = Probe(
     dims=384,
     resident_bytes=500 << 20,
@@ -159,53 +155,19 @@ def test_bank_rows(fraction, max_rows, candidates, rows):
     assert BankSettings(Path(), fraction=fraction, max_rows=max_rows).rows(candidates) == rows
 
 
-def _peak_of_selection(before: int, kind: str, plan, settings) -> int:
-    """Bytes that a selection of random points takes at most, the points among them."""
-    dims, rng = plan.projected_dims, np.random.default_rng(0)
-    mix = np.eye(dims, dtype=np.float32) if kind == "flat" else rng.normal(size=(6, dims))
-    boards = [BoardTiles(None, np.zeros((plan.tiles, 2), np.int32), 100, 100)]
-    known = rng.normal(size=(before, dims)).astype(np.float32) if before else None
-    extract = SimpleNamespace(patches=784, threads=1)
-    engine = LocalEngine(boards, extract, plan, settings, Job(settings.scratch), before=known)
-
-    def blocks(_shard, _advance):
-        for first in range(0, plan.candidates, 10_000):
-            n = min(10_000, plan.candidates - first)
-            yield rng.normal(size=(n, len(mix))).astype(np.float32) @ mix.astype(np.float32)
-
-    engine._maker.blocks = blocks
-    engine._maker.rows = lambda *_: None
-    # Counted is what the selection holds: not the buffers of NumPy's products, nor what the
-    # allocator keeps of memory that was given back, here or by tests before the fork, nor pages of
-    # libraries, which a fork maps anew.
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 1 << 17)
-    next(blocks(None, None))
-    libc.malloc_trim(0)
-    start = _memory("RssAnon")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here on
-    run_engine(engine, plan, settings, Job(settings.scratch), Silent())
-    return _memory("VmHWM") - _memory("RssFile") - start
-
-
-def _memory(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
 @pytest.mark.parametrize("before", [0, 40])
 @pytest.mark.parametrize("kind", ["few directions", "flat"])
 def test_selection_in_memory_takes_what_is_planned(monkeypatch, tmp_path, kind, before):
     """Also where no few directions hold most of the variance, and beside rows of a bank."""
-    for module in (budget, workers):
-        monkeypatch.setattr(module, "CHUNK_ROWS", 4096)  # what chunks take hides nothing
+    monkeypatch.setattr(budget, "CHUNK_ROWS", CHUNK_ROWS)
     tiles = 256
     settings = BankSettings(tmp_path, max_rows=300, before=before, memory_bytes=4 << 30)
     boards = [BoardTiles(None, np.zeros((tiles, 2), np.int32), 100, 100)]
     plan = make_plan(boards, 784, dataclasses.replace(PROBE, dims=200, resident_bytes=0), settings)
     assert plan.disk_bytes == 0
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as child:
-        peak = child.submit(_peak_of_selection, before, kind, plan, settings).result()
+    # A fresh process: what others have left in memory would be used, and not be counted.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+        peak = child.submit(peak_of_selection, before, kind, plan, settings).result()
     points = 4 * plan.candidates * plan.projected_dims
     assert points < peak < plan.memory_bytes - budget.RESERVE_BYTES
 
