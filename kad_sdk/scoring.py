@@ -49,6 +49,8 @@ __all__ = [
     "scored_share",
 ]
 
+_ROWS = 64  # of a map that are looked at together: they stay in the processor's cache
+
 
 class Stopwatch:
     """Adds up the time spent in named stages, in ms."""
@@ -187,8 +189,11 @@ def scored_share(board_map: NDArray[np.float32], areas: Annotation) -> float:
         wanted[y : y + height, x : x + width] = True
     for x, y, width, height in areas.labels:
         wanted[y : y + height, x : x + width] = False
-    scored = wanted & ~np.isnan(board_map)
-    return int(np.count_nonzero(scored)) / max(1, int(np.count_nonzero(wanted)))
+    n_wanted = int(np.count_nonzero(wanted))
+    for begin in range(0, len(wanted), _ROWS):
+        rows = np.s_[begin : begin + _ROWS]
+        wanted[rows] &= ~np.isnan(board_map[rows])
+    return int(np.count_nonzero(wanted)) / max(1, n_wanted)
 
 
 class BoardScorer(ABC):
