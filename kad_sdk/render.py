@@ -69,7 +69,8 @@ def render_overlay(
 ) -> NDArray[np.uint8]:
     """Draw a board with its regions outlined, boxed and labelled with their peak.
 
-    All that is not judged is hatched: by rules set on site, or as it was not scored.
+    All that is not judged is hatched, by rules set on site or as it was not scored, where the
+    result has a map.
 
     Parameters
     ----------
@@ -97,18 +98,21 @@ def render_overlay(
     size = (canvas.shape[1], canvas.shape[0])
     if heat:
         canvas = _blend_heat(canvas, result, size)
-    _hatch_unjudged(canvas, result, size)
+    if result.map is not None:
+        _hatch_unjudged(canvas, result.map, size)
     factor = (size[0] / width, size[1] / height)
     for region in reversed(result.regions):  # the highest peak is drawn last, on top
         _draw_region(canvas, region, result, factor)
     return canvas
 
 
-def _hatch_unjudged(canvas: NDArray[np.uint8], result: Result, size: tuple[int, int]) -> None:
+def _hatch_unjudged(
+    canvas: NDArray[np.uint8], board_map: NDArray[np.float32], size: tuple[int, int]
+) -> None:
     """Draw thin slanting lines where the map is NaN."""
     step = max(8, max(size) // 100)
     rows, columns = np.ogrid[: size[1], : size[0]]
-    hatched = np.isnan(_resized(result.need_map(), size)) & ((rows + columns) % step == 0)
+    hatched = np.isnan(_resized(board_map, size)) & ((rows + columns) % step == 0)
     below = canvas[hatched]
     canvas[hatched] = below // 2 + np.uint8(96) * (below < 112)  # dark on bright, bright on dark
 

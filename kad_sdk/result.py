@@ -117,7 +117,8 @@ class Result:
         where the preprocessing resizes.
     scored_share
         How much of the active areas, labels left out, was scored, 0..1, before rules. Below 1 by
-        what lies so near to a label that no tile without it holds it; None without a map.
+        what lies so near to a label that no tile without it holds it, or, in windows, nearer than
+        ``label_margin_px``; None without a map.
     rules
         The rules that were in force.
     image_name

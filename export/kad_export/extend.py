@@ -148,14 +148,14 @@ def extend_artifact(
         fixed=_fixed(artifact),
     )
     _warn_of_names(boards, manifest, console)
-    samples = [board.sample for board in boards]
-    warn_of_anomalous(artifact, samples, console, threads=threads, batch=options.batch)
     session = NetworkSession(artifact.network, threads=threads)
     session.check(manifest.graph())
     with scratch_folder(options.scratch) as scratch:
         settings = _settings(manifest, options, scratch)
         addition = _select(artifact, boards, session, settings, console, batch=options.batch)
     _tell(addition, manifest, console)
+    samples = [board.sample for board in boards]
+    warn_of_anomalous(artifact, samples, console, threads=threads, batch=options.batch)
     tensors = _joint_tensors(artifact, addition, threads)
     console.line("comparing the runtime with PyTorch on the golden tiles")
     with console.step("parity gate"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kad_sdk.detector import Detector, open_scorer
-from kad_sdk.errors import AnnotationError
+from kad_sdk.errors import AnnotationError, ImageTooSmallError
 from kad_sdk.images import read_image
 
 if TYPE_CHECKING:
@@ -57,13 +57,14 @@ def anomalous_boards(
 ) -> list[str]:
     """Give the names of the boards that a detector rejects; `advance` is told 1 for each board.
 
-    A board of which the rules leave nothing to judge is none of them.
+    One that cannot be judged is none of them: its active area is smaller than a tile, say, which
+    training does not ask for.
     """
     names = []
     for sample in samples:
         try:
             anomalous = detector.score(read_image(sample.path), sample.annotation).anomalous
-        except AnnotationError:
+        except (AnnotationError, ImageTooSmallError):
             anomalous = False
         if anomalous:
             names.append(sample.name)

@@ -112,10 +112,11 @@ def _summary(content: Content) -> str:
         sentence += f" Nothing is known of {unknown} more: they count in no figure."
     unscored = regions["unscored_defects"]
     if unscored:
-        verb = "lies" if unscored == 1 else "lie"
+        lie, count = ("lies", "counts") if unscored == 1 else ("lie", "count")
         sentence += (
-            f" {_counted(unscored, 'marked defect')} {verb} where nothing is judged (near a "
-            "label, outside of the borders, or by a rule) and count neither as found nor as missed."
+            f" {_counted(unscored, 'marked defect')} {lie} where nothing is judged (near a "
+            f"label, outside of the borders, or by a rule) and {count} neither as found nor as "
+            "missed."
         )
     cards = [
         _card(f"{missed:,}", "defective boards missed", wrong=missed > 0),

@@ -204,6 +204,17 @@ def test_thresholds_and_rules_in_force_are_taken_along_and_calibration_is_asked_
     assert wanted in run(kad, "inspect", out).output
 
 
+def test_a_board_whose_active_area_holds_no_tile_is_not_judged(
+    small_artifact, new_boards, tmp_path
+):
+    mixed = shutil.copytree(new_boards, tmp_path / "mixed")
+    entries = {path.name: {} for path in mixed.glob("*.png")}
+    entries[min(entries)] = {"borders": [[0, 0, TILE - 1, TILE - 1]], "labels": []}
+    (mixed / "annotations.json").write_text(json.dumps(entries))
+    done = run(kad_export, "extend", small_artifact, mixed, "--out", tmp_path / "y.kad")
+    assert done.exit_code == 0, done.output
+
+
 def test_boards_that_the_artifact_rejects_are_told_by_its_present_thresholds_and_rules(
     small_artifact, small_dataset, new_boards, tmp_path
 ):

@@ -72,6 +72,11 @@ def test_a_normal_board_stays_as_it_is(tiny_artifact, make_board):
     np.testing.assert_array_equal(render_overlay(board, result), board)
 
 
+def test_a_result_without_a_map_is_drawn_too(board, result):
+    without = dataclasses.replace(result, map=None, regions=())
+    np.testing.assert_array_equal(render_overlay(board, without), board)
+
+
 def test_heat_colours_the_defect_and_leaves_the_labels(board, result):
     label = np.s_[105:115, 205:215]
     plain = render_overlay(board, result)

@@ -171,6 +171,7 @@ def test_defects_where_nothing_is_judged_are_told(artifact, data, tmp_path) -> N
         assert result.exit_code == 0, result.output
     words = (tmp_path / "report.html").read_text("utf-8")
     assert "1 marked defect lies where nothing is judged" in words
+    assert "and counts neither as found nor as missed" in words
     assert "2 / 2" in words
 
 

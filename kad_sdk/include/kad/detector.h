@@ -239,7 +239,8 @@ typedef struct kad_result_facts {
   double total_ms;
   double scored_share; /* of the active areas without the labels, how much the map has a score of,
                         * 0 to 1, before rules; less than 1 where something is so near to a label
-                        * that no tile without it holds it. -1 without a map */
+                        * that no tile without it holds it, or, in windows, within
+                        * label_margin_px of it. -1 without a map */
 } kad_result_facts;
 
 KAD_API kad_status kad_result_info(const kad_result* result, kad_result_facts* out_facts);
