@@ -3,8 +3,9 @@
 //
 // Every thread of a block has a stack of its own and runs until it must wait: for its warp, at a
 // shuffle, a vote or an instruction of the tensor cores; for its block, at __syncthreads(). What a
-// GPU leaves open is chosen by a seed: in which order threads run, and whether an asynchronous copy
-// comes at once or as late as it may. Tensor cores cut off all that they may (multiply, below).
+// GPU leaves open is chosen by a seed: in which order threads run, in turn or one warp as far ahead
+// of the others as it may, and whether an asynchronous copy comes at once or as late as it may.
+// Tensor cores cut off all that they may (multiply, below).
 // Threads of a warp that wait for different things, or for one that has ended, are an error.
 //
 // Blocks run one after the other, or, where a launch needs all at the same time, in as many threads
@@ -32,7 +33,6 @@
 
 #define __device__
 #define __global__
-#define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __align__(bytes) __attribute__((aligned(bytes)))
 #define __shared__ thread_local

@@ -19,17 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from kad_kernels import tensor
 from kad_kernels._cuda import cuda
-from kad_kernels.tensor.program import Kernel
+from kad_kernels.tensor.program import Kernel, source_path
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SOURCES = Path(tensor.__file__).parent
 EMULATOR = Path(__file__).with_suffix(".hpp")
-FILES = {"project": "project.cu", "screen": "screen.cu", "decide": "decide.cu", "pick": "pool.cu"}
 MULTIPROCESSORS, SHARED_BYTES = 4, 227 << 10
 COMPILER = os.environ.get("CXX", "c++")
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"]
@@ -47,7 +44,7 @@ class EmulationError(AssertionError):
 
 def _source(name: str) -> str:
     """Give a kernel, with what it includes but the instructions."""
-    files = [EMULATOR, SOURCES / "common.cuh", SOURCES / FILES[name]]
+    files = [EMULATOR, source_path(name).with_name("common.cuh"), source_path(name)]
     texts = [f'#line 1 "{file.name}"\n' + _without_includes(file.read_text()) for file in files]
     return "\n".join([*texts, f"EMULATE({name})", ""])
 

@@ -6,7 +6,6 @@ else is needed that a machine with a GPU might lack.
 
 from __future__ import annotations
 
-import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +15,8 @@ pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip insta
 
 from kad_kernels import reference, reference_tiles
 from kad_kernels._cuda import cuda
-from kad_kernels.device import gpu_is_available
 from kad_kernels.tensor.rows import FEWEST_ROWS
+from tensor_tests import EMULATED, emulate_or_skip
 
 from kad_sdk._native import NativeIndex
 from kad_sdk.annotations import Annotation
@@ -30,17 +29,7 @@ from kad_sdk.errors import (
 from kad_sdk.manifest import MapSettings, NetworkOutput, PatchCore, Preprocessing
 from kad_sdk.patchcore import PatchCoreScorer
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-
-if not SIMULATED and not gpu_is_available():
-    pytest.skip(
-        "neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True
-    )
-
-if SIMULATED:
-    import tensor_emulator
-
-    tensor_emulator.install()
+emulate_or_skip()
 
 pytestmark = pytest.mark.gpu
 
@@ -174,7 +163,7 @@ def images():
 def test_boards_score_as_on_the_cpu(artifact):
     on_gpu, on_cpu = open_cuda(artifact), open_cpu(artifact)
     for name, (image, pixel_format) in images().items():
-        if SIMULATED and name not in {"bgr", "part"}:  # slow
+        if EMULATED and name not in {"bgr", "part"}:  # slow
             continue
         expected = on_cpu.score(image, WHOLE, pixel_format)
         found = on_gpu.score(image, WHOLE, pixel_format)

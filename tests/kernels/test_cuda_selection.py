@@ -5,8 +5,6 @@ In numba's simulator (``test_simulator.py``) the tensor tier is emulated, in sma
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 
@@ -14,18 +12,9 @@ pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip insta
 
 from kad_export.coreset import cuda as selection
 from kad_export.coreset import k_center, select_coreset
-from kad_kernels.device import gpu_is_available
+from tensor_tests import EMULATED, emulate_or_skip, size
 
-EMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-
-if EMULATED:
-    import tensor_emulator
-
-    tensor_emulator.install()
-elif not gpu_is_available():
-    pytest.skip(
-        "neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True
-    )
+emulate_or_skip()
 
 pytestmark = pytest.mark.gpu
 
@@ -47,15 +36,11 @@ def tensor_tier(monkeypatch):
         monkeypatch.setattr(selection, "has_tensor_tier", lambda: True)
 
 
-def _size(on_gpu: int, emulated: int) -> int:
-    return emulated if EMULATED else on_gpu
-
-
 @pytest.mark.parametrize("pool_rows", [None, 700, 5_000])
 @pytest.mark.parametrize("shards", [1, 3])
 def test_selection_is_that_of_the_core(pool_rows, shards):
-    points, k = _points(_size(30_000, 3_000), 130), _size(1_500, 150)
-    pool_rows = pool_rows and _size(pool_rows, pool_rows // 10)
+    points, k = _points(size(30_000, 3_000), 130), size(1_500, 150)
+    pool_rows = pool_rows and size(pool_rows, pool_rows // 10)
     asked = {"start": 17, "shards": shards, "pool_rows": pool_rows}
     expected = k_center(points, k, backend="cpu", **asked)
     found = k_center(points, k, backend="cuda", **asked)
@@ -65,21 +50,21 @@ def test_selection_is_that_of_the_core(pool_rows, shards):
 
 
 def test_selection_beyond_the_largest_pool():
-    points, k = _points(_size(300_000, 6_000), 40), _size(800, 100)
+    points, k = _points(size(300_000, 6_000), 40), size(800, 100)
     assert len(points) > selection.most_pool_rows(len(points))
-    expected = k_center(points, k, backend="cpu", pool_rows=_size(8_192, 1_024))
+    expected = k_center(points, k, backend="cpu", pool_rows=size(8_192, 1_024))
     found = k_center(points, k, backend="cuda")
     np.testing.assert_array_equal(found.index, expected.index)
 
 
 def test_copies_alone_are_left():
-    points = np.repeat(_points(50, 20), _size(100, 20), axis=0)
+    points = np.repeat(_points(50, 20), size(100, 20), axis=0)
     expected = k_center(points, 200, backend="cpu")
     found = k_center(points, 200, backend="cuda")
     np.testing.assert_array_equal(found.index, expected.index)
 
 
 def test_projected_features():
-    features, k = _points(_size(20_000, 2_000), _size(1_536, 512)), _size(400, 60)
+    features, k = _points(size(20_000, 2_000), size(1_536, 512)), size(400, 60)
     expected = select_coreset(features, k, backend="cpu")
     np.testing.assert_array_equal(select_coreset(features, k, backend="cuda"), expected)

@@ -5,7 +5,6 @@ On a GPU; in numba's simulator (``test_simulator.py``) its kernels are emulated,
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -15,33 +14,20 @@ pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip insta
 
 from kad_kernels import reference
 from kad_kernels._cuda import cuda
-from kad_kernels.device import gpu_is_available
 from kad_kernels.nearest import NearestRows
 from kad_kernels.tensor import ScreenedPool, ScreenedRows, ScreenedRunning
 from kad_kernels.tensor.basis import find_basis
 from kad_kernels.tensor.points import GROUPS, TILE, DeviceBasis, Points, PointsStore, screen
 from kad_kernels.tensor.rows import FEWEST_ROWS
+from tensor_tests import EMULATED, emulate_or_skip, size
 
-EMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-
-if EMULATED:
-    import tensor_emulator
-
-    tensor_emulator.install()
-elif not gpu_is_available():
-    pytest.skip(
-        "neither a GPU nor numba's simulator (NUMBA_ENABLE_CUDASIM=1)", allow_module_level=True
-    )
+emulate_or_skip()
 
 pytestmark = pytest.mark.gpu
 
 EDGES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 97, 127, 128, 129, 384, 515)
 if EMULATED:
     EDGES = (1, 97, 128, 129)
-
-
-def _size(on_gpu: int, emulated: int) -> int:
-    return emulated if EMULATED else on_gpu
 
 
 def _spread(n: int, dims: int, seed: int) -> np.ndarray:
@@ -106,9 +92,10 @@ def _check(queries: np.ndarray, bank: np.ndarray, k: int) -> ScreenedRows:
 def test_search_is_that_of_the_portable_tier(family, k):
     make = FAMILIES[family]
     few = 20 if family in {"all equal", "tiny", "overflow"} else 140  # those measure all rows
-    dims = _size(384, 160)
-    bank, queries = make(_size(5_000, 2_300), dims, 0), make(_size(700, few), dims, 1)
-    queries[:10] = bank[1_000:1_010]
+    dims = size(384, 160)
+    bank, queries = make(size(5_000, 2_300), dims, 0), make(size(700, few), dims, 1)
+    copies = size(50, 10)
+    queries[:copies] = bank[1_000 : 1_000 + copies]
     _check(queries, bank, k)
 
 
@@ -175,23 +162,23 @@ def test_search_is_that_of_the_reference():
 
 
 def test_outliers_among_queries_and_rows():
-    bank, queries = _spread(_size(4_000, 2_100), 200, 0), _spread(_size(300, 20), 200, 1)
+    bank, queries = _spread(size(4_000, 2_100), 200, 0), _spread(size(300, 20), 200, 1)
     bank[17] *= 1e4
-    for factor in (1e2, 1e5, 1e10, 1e30, 3e37)[:: _size(1, 2)]:
+    for factor in (1e2, 1e5, 1e10, 1e30, 3e37)[:: size(1, 2)]:
         queries[5] = bank[3] * np.float32(factor)
         _check(queries, bank, 3)
 
 
 def test_few_rows_are_measured():
-    dims = _size(1_536, 384)
-    bank, queries = _spread(_size(20_000, 6_000), dims, 0), _spread(_size(2_000, 100), dims, 1)
+    dims = size(1_536, 384)
+    bank, queries = _spread(size(20_000, 6_000), dims, 0), _spread(size(2_000, 100), dims, 1)
     rows = _check(queries, bank, 1)
     _, measured = rows.counts()
     assert measured < 0.01 * len(bank) * len(queries)
 
 
 def test_any_directions_give_the_same():
-    bank, queries = _spread(_size(3_000, 2_100), 300, 0), _spread(_size(500, 20), 300, 1)
+    bank, queries = _spread(size(3_000, 2_100), 300, 0), _spread(size(500, 20), 300, 1)
     other = find_basis(_uniform(500, 300, 3) - np.float32(5))
     dist, index = ScreenedRows(bank, other).query(queries, 2)
     expected_dist, expected_index = _nearest(queries, bank, 2)
@@ -201,8 +188,8 @@ def test_any_directions_give_the_same():
 
 @pytest.mark.parametrize("family", ["spread", "few values", "one ulp apart", "all equal", "tiny"])
 def test_flush_is_that_of_the_reference(family):
-    points = FAMILIES[family](_size(1_000, 140), 96, 0)
-    centres = FAMILIES[family](_size(400, 290), 96, 1)
+    points = FAMILIES[family](size(1_000, 140), 96, 0)
+    centres = FAMILIES[family](size(400, 290), 96, 1)
     points[:20] = centres[100:120]
     start = reference.distances(points, centres[:1])[:, 0]
     start[7] = -1
@@ -232,7 +219,7 @@ def test_flush_of_points_without_a_centre():
 def test_flush_of_a_point_beyond_fp16_and_one_centre(sign):
     along = np.full(256, sign / 16, np.float32)
     generator = np.random.default_rng(0)
-    points = 3 * generator.standard_normal((_size(20_001, 8_193), 1)).astype(np.float32) * along
+    points = 3 * generator.standard_normal((size(20_001, 8_193), 1)).astype(np.float32) * along
     points += 0.1 * generator.standard_normal(points.shape).astype(np.float32)
     points[1] = 1e4 * along  # the others, of which the directions are found, are within 20 or so
     centre = -np.abs(points[:1]) * np.sign(along)
@@ -246,7 +233,7 @@ def test_flush_of_a_point_beyond_fp16_and_one_centre(sign):
 
 
 def test_pools_of_other_sizes_take_turns():
-    points = _spread(_size(30_000, 3_000), 60, 0)
+    points = _spread(size(30_000, 3_000), 60, 0)
     dist = reference.distances(points[:1], points)[0]
     dist[0] = -1
     large, small = ScreenedPool(points, dist), ScreenedPool(points[:1_000], dist[:1_000])
@@ -259,7 +246,7 @@ def test_pools_of_other_sizes_take_turns():
 @pytest.mark.parametrize("family", ["spread", "few values", "one ulp apart", "uniform", "tiny"])
 @pytest.mark.parametrize("n", [1, 2, 131, 3_000, *([] if EMULATED else [20_000])])
 def test_pool_selects_as_the_reference(family, n):
-    points, wanted = FAMILIES[family](n, 70, n), min(n, _size(150, 30))
+    points, wanted = FAMILIES[family](n, 70, n), min(n, size(150, 30))
     expected, _ = reference.k_center(points, wanted, start=n // 2)
     dist = reference.distances(points[n // 2 :][:1], points)[0]
     dist[n // 2] = -1
@@ -273,7 +260,7 @@ def test_pool_selects_as_the_reference(family, n):
 
 
 def test_pool_stops_at_a_point_outside():
-    points = _spread(_size(5_000, 1_500), 50, 0)
+    points = _spread(size(5_000, 1_500), 50, 0)
     dist = reference.distances(points[:1], points)[0]
     dist[0] = -1
     rows, far = ScreenedPool(points, dist).pick(100)

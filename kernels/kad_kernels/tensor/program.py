@@ -17,7 +17,15 @@ from kad_kernels.device import GpuError, GpuMissingError, require_gpu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["KERNELS", "OLDEST", "Kernel", "compile_kernel", "multiprocessors", "shared_bytes"]
+__all__ = [
+    "KERNELS",
+    "OLDEST",
+    "Kernel",
+    "compile_kernel",
+    "multiprocessors",
+    "shared_bytes",
+    "source_path",
+]
 
 KERNELS = ("project", "screen", "decide", "pick")
 HEADERS = ("common.cuh", "instructions.cuh")
@@ -30,6 +38,11 @@ _lock = threading.Lock()
 
 class CompileError(GpuError):
     """NVRTC refuses a kernel, or is missing."""
+
+
+def source_path(name: str) -> Path:
+    """Give the file of CUDA C++ that holds a kernel."""
+    return _HERE / f"{_FILES.get(name, name)}.cu"
 
 
 def compile_kernel(name: str, architecture: int, *, to: str = "cubin") -> bytes:
@@ -48,7 +61,7 @@ def compile_kernel(name: str, architecture: int, *, to: str = "cubin") -> bytes:
     ------
     CompileError
     """
-    source = (_HERE / f"{_FILES.get(name, name)}.cu").read_bytes()
+    source = source_path(name).read_bytes()
     headers = [(_HERE / header).read_bytes() for header in HEADERS]
     names = [header.encode() for header in HEADERS]
     try:
