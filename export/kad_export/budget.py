@@ -131,9 +131,7 @@ class Plan:
         )
 
 
-def probe(
-    boards: Sequence[BoardTiles], extract: PatchExtractor, memory_bytes: int | None = None
-) -> Probe:
+def probe(boards: Sequence[BoardTiles], extract: PatchExtractor, memory_bytes: int) -> Probe:
     """Time reading a board, a few batches of tiles, and a piece of the selection.
 
     Raises
@@ -141,8 +139,7 @@ def probe(
     MemoryBudgetError
         The pixels of a batch alone are more than `memory_bytes`; nothing was computed.
     """
-    if memory_bytes is not None:
-        _check_batch(extract, memory_bytes)
+    _check_batch(extract, memory_bytes)
     start = time.perf_counter()
     image = extract.load(boards[0].sample)
     seconds_per_board = time.perf_counter() - start
